@@ -1,0 +1,143 @@
+"""What can go wrong, as one tree. Every branch is one thing that the caller can do about it.
+
+::
+
+    IefError
+    ├ ConfigurationError      you: wrong arguments or use; nothing was sent (also ValueError)
+    ├ TransportError          no whole answer: DNS, TCP, TLS, time-out, cut body
+    ├ ApiError                the server said no
+    │ ├ BadRequestError       400, 413, 414, 494
+    │ ├ AuthenticationError   401, and a 400 that speaks of the token
+    │ ├ PermissionDeniedError 403
+    │ ├ NotFoundError         404
+    │ ├ ThrottledError        429
+    │ └ ServerError           5xx
+    ├ PayloadError            a 200 that is not the documented data; never an empty list
+    └ DriftError              the list could not be read consistently
+
+Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
+"""
+
+from typing import ClassVar
+
+
+class IefError(Exception):
+    """The root: ``except IefError`` catches whatever this library raises by itself.
+
+    Attributes:
+        message: what failed, where, and what to do next; also ``str(error)``.
+        request_id: the server's name for the request, or None if it gave none.
+        attempts: how many times the request was sent before this error was raised.
+        elapsed: seconds from the start of the first attempt to this error.
+        batch: in a scan, the number of the batch (from 0) that failed, else None.
+        offset: in a scan, the offset of the page that failed, else None.
+        transient: whether the same request may succeed when it is sent again.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.transient = transient
+        self.request_id: str | None = None
+        self.attempts = 0
+        self.elapsed = 0.0
+        self.batch: int | None = None
+        self.offset: int | None = None
+
+
+class ConfigurationError(IefError, ValueError):
+    """An argument or a use that can't work. Nothing was sent; change the call."""
+
+
+class TransportError(IefError):
+    """No whole answer came: DNS, TCP, TLS, a time-out, a cut body, or something that is not HTTP.
+
+    It was sent again as often as the `RetryPolicy` allows, unless ``transient`` is False.
+    """
+
+
+class ApiError(IefError):
+    """The server answered, and the answer is no.
+
+    Attributes:
+        status: the HTTP status.
+        error_code: the service's code, such as ``"IEF.100001"`` or ``"APIGW.0308"``; "" if none.
+        error_msg: the service's words, shortened to 512 characters; "" if none.
+        retry_after: seconds that the server asks to wait, or None if it does not say.
+    """
+
+    advice: ClassVar[str] = "See the error code in the service's documentation."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        error_code: str = "",
+        error_msg: str = "",
+        retry_after: float | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message, transient=transient)
+        self.status = status
+        self.error_code = error_code
+        self.error_msg = error_msg
+        self.retry_after = retry_after
+
+
+class BadRequestError(ApiError):
+    """400, 413, 414 or 494: the server refuses the request as it stands."""
+
+    advice = "Check the ids, limit and offset; for 413, 414 and 494 lower batch_size."
+
+
+class AuthenticationError(ApiError):
+    """401, or a 400 that speaks of the token. It ends a scan under every failure policy."""
+
+    advice = "Get a new token for this project and region, and make a new session with it."
+
+
+class PermissionDeniedError(ApiError):
+    """403: the credentials are known, but may not do this."""
+
+    advice = "Ask for read access to IEF in this project."
+
+
+class NotFoundError(ApiError):
+    """404: no such path, project or id at this endpoint."""
+
+    advice = "Check project_id, region and endpoint."
+
+
+class ThrottledError(ApiError):
+    """429, still after all retries, or with a wait above ``RetryPolicy.retry_after_cap``."""
+
+    advice = "Wait retry_after seconds if it is given; lower Limits.requests_per_second."
+
+
+class ServerError(ApiError):
+    """5xx: the service failed."""
+
+    advice = "Try again later; give the request id to the service's support."
+
+
+class PayloadError(IefError):
+    """A 200 whose body is not the documented data.
+
+    Attributes:
+        path: where in the body, such as ``"pods[3].containers[0].ports[1].host_port"``; "" if the
+            body as a whole is wrong.
+        snippet: how the body begins if it is no JSON at all (at most 200 characters), else "".
+            No value of the data is ever in it, nor in the message.
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", snippet: str = "", transient: bool = False
+    ) -> None:
+        super().__init__(message, transient=transient)
+        self.path = path
+        self.snippet = snippet
+
+
+class DriftError(IefError):
+    """The server's list does not add up: its offset is ignored, or its end never comes."""

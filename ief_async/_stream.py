@@ -1,0 +1,554 @@
+"""A scan in motion: tasks that fetch, a bounded window, and a stream that can be left at any time.
+
+`Stream` is what the user holds. The work is done by a `Scan`, which holds neither the stream nor
+its iterator: so when a loop is left by a bare ``break`` the iterator dies, and with it the tasks.
+What to fetch next is decided in `_paging`; here it is only done.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import attrs
+
+from ief_async._errors import ConfigurationError, IefError, TransportError
+from ief_async._pacing import Clock
+from ief_async._paging import (
+    Accepted,
+    Batcher,
+    BatchReport,
+    PageRequest,
+    ScanPlan,
+)
+from ief_async._structure import Rows, Structure
+from ief_async._transport import Answer
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 64 * 1024  # structured at a time: under a millisecond, whatever the page size
+NOTE_IDS = 3
+
+Fetch = Callable[[PageRequest, float], Awaitable[Answer[Rows]]]
+
+
+@attrs.frozen(kw_only=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    Attributes:
+        items: the rows, structured. In a scan only those that are new: a row that another page
+            brought before is left out.
+        count: what this answer says the whole list holds, or None if it does not say.
+        offset: the position of the page's first row, as it was asked for.
+        limit: how many rows were asked for, or None if the server chose.
+        request_id: the server's name for the request, or None.
+        elapsed: seconds from the first attempt to the answer, waits included.
+        attempts: how often the request was sent.
+        raw: the body as it came, decompressed: what no model has a field for is here.
+    """
+
+    items: tuple[T, ...]
+    count: int | None
+    offset: int
+    limit: int | None
+    request_id: str | None
+    elapsed: float
+    attempts: int
+    raw: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ScanProgress:
+    """How far a scan is: a snapshot that costs next to nothing.
+
+    Attributes:
+        batches: batches started so far.
+        pages: pages handed to the consumer.
+        items: items handed to the consumer.
+        expected_items: the sum of the counts of all batches, once every one is known; else None.
+        retries: requests that were sent again.
+        elapsed: seconds since the first item was asked for.
+    """
+
+    batches: int
+    pages: int
+    items: int
+    expected_items: int | None
+    retries: int
+    elapsed: float
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, from 0 to 1, or None while it is not known."""
+        if self.expected_items is None:
+            return None
+        return min(1.0, self.items / self.expected_items) if self.expected_items else 1.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the pace so far, or None while it is not known."""
+        fraction = self.fraction
+        return self.elapsed * (1 - fraction) / fraction if fraction else None
+
+
+@attrs.frozen(kw_only=True)
+class ScanReport:
+    """What a scan came to; while it runs, what is known so far.
+
+    Attributes:
+        batches: one report for each batch started, in the order of the ids.
+        pages: pages handed to the consumer.
+        items: items handed to the consumer.
+        retries: requests that were sent again.
+        elapsed: seconds from the first item asked for to the last one given, or to now.
+        complete: whether every batch was read to its end and handed over.
+    """
+
+    batches: tuple[BatchReport, ...]
+    pages: int
+    items: int
+    retries: int
+    elapsed: float
+    complete: bool
+
+
+class Scan(Generic[T]):
+    """The engine of a stream: a task per page in flight, and the pages that wait for their turn."""
+
+    def __init__(
+        self,
+        *,
+        ids: Iterable[object] | AsyncIterable[object],
+        batcher: Batcher,
+        plan: ScanPlan,
+        fetch: Fetch,
+        structure: Structure[T],
+        key: str,
+        clock: Clock,
+        deadline: float | None,
+    ) -> None:
+        self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
+        self._batcher = batcher
+        self.plan = plan
+        self._fetch = fetch
+        self._structure = structure
+        self._key = key
+        self._clock = clock
+        self._seconds = deadline
+        self._deadline = math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wanted = asyncio.Event()  # a batch of ids is wanted
+        self._waiter: asyncio.Future[None] | None = None
+        self._busy = False
+        self._error: Exception | None = None
+        self._over = False
+        self._started = self._ended = math.nan
+        self._retries = self._pages = self._items = 0
+        self._current: Accepted | None = None
+        self._taken = 0  # rows of the current page that were handed over
+
+    # -- the work ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._started = self._clock.now()
+            if self._seconds is not None:
+                self._deadline = self._started + self._seconds
+            if isinstance(self._ids, AsyncIterable):
+                self._start(self._feed(self._ids))
+            self._pump()
+        elif self._loop is not loop:
+            message = "this stream was started on another event loop: iterate it where it began"
+            raise ConfigurationError(message)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _pump(self) -> None:
+        """Start whatever may be started now; called whenever something has changed."""
+        if self._over or self._error is not None:
+            return
+        try:
+            while True:
+                request = self.plan.next_request()
+                if isinstance(request, PageRequest):
+                    self._start(self._read(request))
+                elif not (self.plan.wants_batch and self._add_batch()):
+                    break
+        except Exception as error:  # noqa: BLE001  the consumer gets it, whatever the ids raised
+            self._fail(error)
+        self._wake()
+
+    def _add_batch(self) -> bool:
+        """Turn more ids into a batch; False if they have to be waited for."""
+        if isinstance(self._ids, AsyncIterable):
+            self._wanted.set()
+            return False
+        for identity in self._ids:
+            query = self._batcher.add(identity)
+            if query is not None:
+                self.plan.add(query)
+                return True
+        self._close_ids()
+        return True
+
+    def _close_ids(self) -> None:
+        query = self._batcher.flush()
+        if query is not None:
+            self.plan.add(query)
+        self.plan.closed = True
+
+    async def _feed(self, ids: AsyncIterable[object]) -> None:
+        """Draw ids from an async source, a batch whenever the window has room for one."""
+        iterator = aiter(ids)
+        try:
+            async for identity in iterator:
+                query = self._batcher.add(identity)
+                if query is not None:
+                    self.plan.add(query)
+                    self._wanted.clear()
+                    self._pump()
+                    await self._wanted.wait()
+            self._close_ids()
+            self._pump()
+        except Exception as error:  # noqa: BLE001  the consumer gets it, whatever it is
+            self._fail(error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _read(self, request: PageRequest) -> None:
+        try:
+            answer = await self._fetch(request, self._deadline)
+            self._retries += answer.attempts - 1
+            self.plan.receive(request, answer.value.count, answer.value.ids, answer)
+        except Exception as error:  # noqa: BLE001  it travels as itself, to the consumer
+            _locate(error, request)
+            self._fail(error)
+        else:
+            self._pump()
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self._cancel_tasks()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- the consumer's side -------------------------------------------------------------------
+
+    async def next_page(self) -> Accepted | None:
+        """Return the next page in its turn, None at the end, or raise what ended the scan."""
+        self._begin()
+        while not self._over:
+            accepted = self.plan.take()
+            if accepted is not None:
+                self._pages += 1
+                self._pump()
+                return accepted
+            if self._error is not None:
+                error, self._error = self._error, None
+                self.cancel()
+                try:
+                    raise error
+                finally:
+                    del error  # it holds this frame, which would hold it: a cycle
+            if self.plan.done:
+                self.cancel()
+            else:
+                await self._wait()
+        return None
+
+    async def _wait(self) -> None:
+        """Wait for a page, an error or the end; no longer than the deadline."""
+        left = None if self._deadline == math.inf else self._deadline - self._clock.now()
+        self._waiter = asyncio.get_running_loop().create_future()
+        scope = asyncio.timeout(left)
+        try:
+            async with scope:
+                await self._waiter
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            message = (
+                f"the scan's deadline of {self._seconds} s passed; give it more, or less to read"
+            )
+            self._fail(TransportError(message))
+        finally:
+            self._waiter = None
+
+    async def next_items(self) -> list[T]:
+        """Return some items of the current page, or of the next; an empty list at the end."""
+        with self._one_consumer():
+            if self._current is None:
+                self._current, self._taken = await self.next_page(), 0
+                if self._current is None:
+                    return []
+            return await self._structure_some(self._current)
+
+    async def next_whole_page(self) -> Page[T] | None:
+        """Return the next page with all its items, or None at the end."""
+        with self._one_consumer():
+            accepted = self._current = await self.next_page()
+            self._taken = 0
+            items: list[T] = []
+            while self._current is not None:
+                items += await self._structure_some(self._current)
+            return None if accepted is None else _page(accepted, items)
+
+    async def _structure_some(self, accepted: Accepted) -> list[T]:
+        """Structure a chunk of a page; between chunks the loop has its turn."""
+        await asyncio.sleep(0)
+        rows: Rows = accepted.page.value
+        chunk = max(1, CHUNK_BYTES * len(rows.raw) // (len(accepted.page.raw) or 1))
+        positions = accepted.positions[self._taken : self._taken + chunk]
+        try:
+            items = self._structure.items(rows.raw, positions, key=self._key)
+        except IefError as error:
+            self.cancel()
+            failure = error
+            failure.request_id = accepted.page.request_id
+            failure.attempts = accepted.page.attempts
+            _locate(failure, accepted.request)
+        else:
+            self._taken += len(items)
+            self._items += len(items)
+            if self._taken == len(accepted.positions):
+                self._current = None
+            return items
+        raise failure
+
+    @contextmanager
+    def _one_consumer(self) -> Iterator[None]:
+        if self._busy:
+            message = "two tasks iterate this stream at once: give each its own iter_pods()"
+            raise ConfigurationError(message)
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def cancel(self) -> None:
+        """End the scan: nothing more is fetched, and the tasks are cancelled."""
+        if not self._over:
+            self._over = True
+            self._ended = self._clock.now()
+        self._cancel_tasks()
+        self._wake()
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+
+    def abandon(self) -> None:
+        """End the scan from wherever the garbage collector happens to run."""
+        if not self._tasks or self._loop is None or self._loop.is_closed():
+            return
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            self.cancel()
+        else:
+            self._loop.call_soon_threadsafe(self.cancel)
+
+    async def aclose(self) -> None:
+        """End the scan, and wait until no task of it runs."""
+        self.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    # -- what is known -------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the start to the end, or to now; 0 before the start."""
+        if math.isnan(self._started):
+            return 0.0
+        return (self._clock.now() if math.isnan(self._ended) else self._ended) - self._started
+
+    def progress(self) -> ScanProgress:
+        return ScanProgress(
+            batches=self.plan.added,
+            pages=self._pages,
+            items=self._items,
+            expected_items=self.plan.expected,
+            retries=self._retries,
+            elapsed=self.elapsed,
+        )
+
+    def report(self) -> ScanReport:
+        return ScanReport(
+            batches=self.plan.reports(),
+            pages=self._pages,
+            items=self._items,
+            retries=self._retries,
+            elapsed=self.elapsed,
+            complete=self.plan.done and self._current is None,
+        )
+
+
+def _locate(error: Exception, request: PageRequest) -> None:
+    """Say in the error which part of the scan it ended."""
+    if isinstance(error, IefError):
+        ids = request.query.ids
+        more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
+        shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
+        error.batch, error.offset = request.batch, request.offset
+        error.add_note(
+            f"In batch {request.batch} ({shown}), offset {request.offset}, "
+            f"attempt {error.attempts}, request id {error.request_id or 'unknown'}."
+        )
+
+
+def _page(accepted: Accepted, items: list[T]) -> Page[T]:
+    answer: Answer[Rows] = accepted.page
+    return Page(
+        items=tuple(items),
+        count=accepted.count,
+        offset=accepted.request.offset,
+        limit=accepted.request.limit,
+        request_id=answer.request_id,
+        elapsed=answer.elapsed,
+        attempts=answer.attempts,
+        raw=answer.raw,
+    )
+
+
+class _Items(Generic[T]):
+    """The iterator of a stream's items. When it dies, the scan ends."""
+
+    def __init__(self, scan: Scan[T]) -> None:
+        self._scan = scan
+        self._some: Iterator[T] = iter(())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        for item in self._some:
+            return item
+        self._some = iter(await self._scan.next_items())
+        for item in self._some:
+            return item
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await self._scan.aclose()
+
+    def __del__(self) -> None:
+        self._scan.abandon()
+
+
+class _Pages(Generic[T]):
+    """The iterator of a stream's pages. When it dies, the scan ends."""
+
+    def __init__(self, scan: Scan[T]) -> None:
+        self._scan = scan
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page[T]:
+        page = await self._scan.next_whole_page()
+        if page is None:
+            raise StopAsyncIteration
+        return page
+
+    async def aclose(self) -> None:
+        await self._scan.aclose()
+
+    def __del__(self) -> None:
+        self._scan.abandon()
+
+
+class Stream(Generic[T]):
+    """One scan: its items with ``async for item in stream``, or its pages with ``stream.pages()``.
+
+    Nothing is sent before the first item or page is asked for. Items come once each, in the
+    server's order within a batch; with ``ordered=True`` batches come in the order of their ids,
+    else as they are ready. At most `concurrency` requests are in flight, and with the pages that
+    wait for the consumer at most twice as many, however slow it is. Between chunks of items the
+    event loop has its turn.
+
+    The first batch that fails ends the stream: what came before it in turn is delivered, then the
+    error is raised as itself, from the consumer's own ``async for``. A consumer that is cancelled
+    or leaves the loop cancels the scan: after ``async with stream:`` and ``await stream.aclose()``
+    no task runs and no request is in flight; after a bare ``break``, an exception in the loop's
+    body or the garbage collection of the iterator its tasks are cancelled within one turn of the
+    loop.
+
+    Not promised: that a list which changes while it is read is read as it was at one instant.
+
+    Raises:
+        ConfigurationError: it is iterated a second time, by two tasks, or on another event loop; or
+            one of the ids is none.
+        IefError: whatever ended the scan, with the batch and offset in its notes.
+    """
+
+    def __init__(self, scan: Scan[T]) -> None:
+        self._scan = scan
+        self._iterated = False
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        self._iterate_once()
+        return _Items(self._scan)
+
+    def pages(self) -> AsyncIterator[Page[T]]:
+        """Return the pages instead of the items; those that bring nothing new are left out."""
+        self._iterate_once()
+        return _Pages(self._scan)
+
+    def _iterate_once(self) -> None:
+        if self._iterated:
+            message = "this stream was iterated before: a scan runs once, so call iter_pods() again"
+            raise ConfigurationError(message)
+        self._iterated = True
+
+    async def collect(self) -> list[T]:
+        """Return all items as a list; for scans that fit into memory."""
+        return [item async for item in self]
+
+    async def aclose(self) -> None:
+        """End the scan. On return no task of it runs and no request is in flight."""
+        await self._scan.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def progress(self) -> ScanProgress:
+        """A snapshot of how far the scan is."""
+        return self._scan.progress()
+
+    @property
+    def report(self) -> ScanReport:
+        """What the scan came to, or what is known of it so far."""
+        return self._scan.report()
+
+    def __repr__(self) -> str:
+        now = self.progress
+        expected = "?" if now.expected_items is None else now.expected_items
+        return f"<Stream: {now.items} of {expected} items, {now.pages} pages, {now.elapsed:.3g} s>"

@@ -1,0 +1,400 @@
+"""One request from end to end: sign, pace, send, read, map errors. Only this file speaks aiohttp.
+
+What is asked of aiohttp, each because its default was measured to harm: redirects off (it forwards
+``X-Auth-Token`` to other origins), its silent second GET off (it hides failures from the budget),
+bodies read piece by piece against a cap (a gzip bomb), no cookies, no proxy from the environment,
+URLs sent as they were built. Its errors hold the request's headers, so ours are made inside an
+``except`` and raised after it: no token in any cause, context or traceback.
+"""
+
+import asyncio
+import math
+import os
+import ssl
+import warnings
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import aiohttp
+import attrs
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from ief_async._credentials import Token
+from ief_async._errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    IefError,
+    NotFoundError,
+    PayloadError,
+    PermissionDeniedError,
+    ServerError,
+    ThrottledError,
+    TransportError,
+)
+from ief_async._pacing import Clock, Limits, Pacer, RetryPolicy, Timeouts, retry_after_seconds
+from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
+
+T = TypeVar("T")
+Headers = CIMultiDictProxy[str]
+HttpSession = aiohttp.ClientSession
+
+OK = 200
+USER_AGENT = "ief-async"
+REQUEST_ID = "X-Request-Id"
+ERROR_BODY_BYTES = 64 * 1024
+MESSAGE_CHARACTERS = 512
+REDIRECTED = "Redirects are not followed, as they would carry the token away: check the endpoint."
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+# IEF says with status 400, too, that the token is missing, expired, or of another project
+TOKEN_CODES = frozenset({"IEF.011005", "IEF.310001", "IEF.310002"})
+ERRORS_BY_STATUS: dict[int, type[ApiError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    413: BadRequestError,
+    414: BadRequestError,
+    429: ThrottledError,
+    494: BadRequestError,
+}
+# what the gateway's codes mean where an error body came with status 200
+STATUS_BY_GATEWAY_CODE = {
+    "0101": 404,
+    "0103": 404,
+    "0301": 401,
+    "0302": 403,
+    "0303": 401,
+    "0304": 403,
+    "0305": 401,
+    "0306": 403,
+    "0307": 401,
+    "0308": 429,
+    "0310": 403,
+    "0401": 403,
+    "0402": 403,
+}
+
+# aiohttp's errors and the system's, the most specific first, in words that a user can act on
+CERTIFICATE_ERRORS = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
+FOREIGN_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError, RuntimeError)
+
+
+class _DroppedError(aiohttp.ClientError):
+    """A connection that ended early, under a class that aiohttp does not send again for."""
+
+
+WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (CERTIFICATE_ERRORS, "the server's certificate is not trusted; for a private CA give http="),
+    (aiohttp.ClientConnectorDNSError, "the host name was not found; check region and endpoint"),
+    (aiohttp.ConnectionTimeoutError, "no connection in time, see Timeouts(connect=)"),
+    (aiohttp.SocketTimeoutError, "the server went silent, see Timeouts(read=)"),
+    (TimeoutError, "no whole answer in time, see Timeouts(total=)"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
+    (aiohttp.ClientConnectorError, "no connection"),
+    ((_DroppedError, aiohttp.ClientConnectionError), "the connection ended before an answer came"),
+    (aiohttp.ClientPayloadError, "the body came cut or damaged"),
+    ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP"),
+    ((aiohttp.InvalidURL, UnicodeError), "the URL can't be sent"),
+    (OSError, "the system gave no connection"),
+    (aiohttp.ClientError, "no whole answer came"),
+)
+
+
+@attrs.frozen(kw_only=True)
+class Answer(Generic[T]):
+    """What came of a request: the value that was read from the body, and how it came."""
+
+    value: T
+    raw: bytes
+    request_id: str | None
+    elapsed: float
+    attempts: int
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Let aiohttp send a request once; its own repeat is for classes that this one is not."""
+    dropped: str
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # aiohttp does not send these again, and their class says what failed
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        dropped = f"{type(error).__name__}: {error}"
+    raise _DroppedError(dropped)
+
+
+class Connections:
+    """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
+
+    def __init__(self, http: HttpSession | None, *, concurrency: int) -> None:
+        if http is not None and not isinstance(http, HttpSession):
+            message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
+            raise ConfigurationError(message)
+        self._borrowed = http
+        self._owned: HttpSession | None = None
+        self._concurrency = concurrency
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self.closed = False
+
+    def session(self) -> HttpSession:
+        """Return the aiohttp session, or raise `ConfigurationError` if it can't be used here."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            problem = (
+                "this needs a running event loop: call it from a coroutine, asyncio.run(main())"
+            )
+            raise ConfigurationError(problem)
+        if self._loop is None:
+            self._loop, self._process = loop, os.getpid()
+        self._refuse_strangers(loop)
+        if self._borrowed is not None:
+            return self._borrowed
+        if self._owned is None:
+            self._owned = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._owned
+
+    def _refuse_strangers(self, loop: asyncio.AbstractEventLoop) -> None:
+        problem = None
+        if self.closed or (self._borrowed is not None and self._borrowed.closed):
+            problem = "the session is closed: make a new IefSession"
+        elif self._process != os.getpid():
+            problem = "the session was first used before this process was forked: make one here"
+        elif self._loop is not loop:
+            problem = "the session belongs to another event loop: make one IefSession per loop"
+        if problem is not None:
+            raise ConfigurationError(problem)
+
+    def places(self, wanted: int) -> int:
+        """Return how many requests may run at once: what a borrowed pool gives, if that is less.
+
+        Requests that wait in a pool would use up their time-out there.
+        """
+        connector = self._borrowed.connector if self._borrowed is not None else None
+        pools = (connector.limit, connector.limit_per_host) if connector is not None else ()
+        return min(wanted, *(places for places in pools if places), wanted)
+
+    async def close(self) -> None:
+        """Close what is owned; what is borrowed stays open."""
+        self.closed = True
+        if self._owned is not None:
+            await self._owned.close()
+
+    def __del__(self) -> None:
+        owned = self._owned
+        if owned is None or owned.closed:
+            return
+        warnings.warn(
+            "an IefSession was never closed: use `async with`, or await its aclose()",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+        connector = owned.connector
+        owned.detach()  # one warning is enough: aiohttp would add its own, and a log line at exit
+        if connector is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # it can't be awaited here
+                connector.close()
+
+
+@attrs.frozen(kw_only=True)
+class Transport:
+    """Sends requests of one project at one endpoint. All that it holds may be shared."""
+
+    endpoint: str
+    credentials: Token
+    instance_id: str | None
+    connections: Connections
+    pacer: Pacer
+    clock: Clock
+    retry: RetryPolicy
+    limits: Limits
+    timeouts: Timeouts
+
+    async def get(
+        self, target: str, read: Callable[[bytes], T], *, deadline: float = math.inf
+    ) -> Answer[T]:
+        """Fetch a target (path and query, already encoded) and `read` its body, with retries.
+
+        `deadline` is a moment of the clock. Raises what `IefError` names, never aiohttp's errors.
+        """
+        started = self.clock.now()
+        url = URL(self.endpoint + target, encoded=True)
+        what = f"GET {url.raw_path}"
+        remaining = None if deadline == math.inf else max(0.0, deadline - started)
+        scope = asyncio.timeout(remaining)
+
+        async def attempt(number: int) -> Answer[T]:
+            status, headers, body = await self._send(url, what)
+            if status != OK:
+                raise self._refusal(what, status, headers, body)
+            return Answer(
+                value=self._read(what, headers, body, read),
+                raw=body,
+                request_id=headers.get(REQUEST_ID),
+                elapsed=self.clock.now() - started,
+                attempts=number,
+            )
+
+        try:
+            async with scope:
+                return await self.pacer.run(attempt, retry=self.retry, deadline=deadline)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        late = f"{what}: the deadline passed after {self.clock.now() - started:.3g} s"
+        raise TransportError(late)
+
+    async def _send(self, url: URL, what: str) -> tuple[int, Headers, bytes]:
+        """Send one request and read its answer; every failure leaves as an `IefError`."""
+        http = self.connections.session()
+        failure: IefError
+        self.pacer.tally.requests += 1
+        try:
+            # the headers are made within the call, so that no frame of ours holds a token
+            async with http.get(
+                url,
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(
+                    total=self.timeouts.total,
+                    sock_connect=self.timeouts.connect,
+                    sock_read=self.timeouts.read,
+                ),
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=(*getattr(http, "_middlewares", ()), _once),
+            ) as response:
+                return response.status, response.headers, await self._body(response, what)
+        except FOREIGN_ERRORS as error:
+            if isinstance(error, RuntimeError) and not self.connections.closed:
+                raise  # a bug, not the weather
+            failure = self._failure(error, what, url)
+        raise failure
+
+    def _headers(self) -> dict[str, str]:
+        headers = {
+            "Accept-Encoding": "gzip",
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            **self.credentials.headers(),
+        }
+        if self.instance_id:
+            headers["ief-instance-id"] = self.instance_id
+        return headers
+
+    async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes:
+        """Read a body up to its cap: all of a 200, the beginning of any other."""
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        wanted = response.status == OK
+        cap = self.limits.max_body_bytes if wanted else ERROR_BODY_BYTES
+        if wanted and encoding not in {"", "identity", "gzip", "deflate"}:
+            response.close()
+            message = f"{what}: the body is encoded as {encoding:.40}, though gzip was asked for"
+            raise PayloadError(message)
+        size = response.content_length or 0
+        pieces: list[bytes] = []
+        if size <= cap or not wanted:
+            size = 0
+            async for piece in response.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > cap:
+                    break
+        if size > cap:
+            response.close()
+            if wanted:
+                message = (
+                    f"{what}: the body is longer than {cap} bytes; ask for a smaller page_size, or "
+                    "raise Limits(max_body_bytes=)"
+                )
+                raise PayloadError(message)
+        return b"".join(pieces)
+
+    def _read(self, what: str, headers: Headers, body: bytes, read: Callable[[bytes], T]) -> T:
+        """Read the body of a 200; one that carries an error is that error."""
+        try:
+            return read(body)
+        except PayloadError as error:
+            problem = error
+        refusal = None if problem.transient else read_refusal(body)
+        failure: IefError
+        if refusal is not None and refusal[0].error_code:
+            failure = self._refusal(what, OK, headers, body)
+        else:
+            named = f" (request id {headers[REQUEST_ID]})" if REQUEST_ID in headers else ""
+            failure = PayloadError(
+                f"{what}{named}: {problem.message}",
+                path=problem.path,
+                snippet=self.credentials.scrub(problem.snippet),
+                transient=problem.transient,
+            )
+            failure.request_id = headers.get(REQUEST_ID)
+        del problem
+        raise failure
+
+    def _refusal(self, what: str, status: int, headers: Headers, body: bytes) -> ApiError:
+        """Turn an answer that says no into the error that says what to do about it."""
+        said, request_id = read_refusal(body) or (None, None)
+        request_id = headers.get(REQUEST_ID) or request_id
+        code = (said.error_code if said else "") or ""
+        words = said.error_msg if said else body[:SNIPPET_CHARACTERS].decode("utf-8", "replace")
+        words = self.credentials.scrub(" ".join((words or "").split()))[:MESSAGE_CHARACTERS]
+        kind = _kind(status, code)
+        now = self.clock.wall()
+        waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
+        named = f" (request id {request_id})" if request_id else ""
+        shown = f"{status} {code}".strip() + (f": {words}" if words else "")
+        redirected = status // 100 == 3  # noqa: PLR2004  a 3xx
+        error = kind(
+            f"{what} was answered {shown}{named}. {REDIRECTED if redirected else kind.advice}",
+            status=status,
+            error_code=code,
+            error_msg=words,
+            retry_after=max((wait for wait in waits if wait is not None), default=None),
+            transient=status in TRANSIENT_STATUS,
+        )
+        error.request_id = request_id
+        return error
+
+    def _failure(self, error: BaseException, what: str, url: URL) -> IefError:
+        """Map an error of aiohttp or of the system to ours."""
+        if self.connections.closed:
+            return ConfigurationError(f"{what}: the session was closed while the request ran")
+        words = next(words for kinds, words in WORDS if isinstance(error, kinds))
+        detail = self.credentials.scrub(_detail(error))[:SNIPPET_CHARACTERS]
+        message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
+        return TransportError(message, transient=not isinstance(error, CERTIFICATE_ERRORS))
+
+
+def _detail(error: BaseException) -> str:
+    """Return what an error adds to its class; never the whole URL, which time-outs print."""
+    if isinstance(error, TimeoutError):
+        return ""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return " ".join(error.message.split())
+    return str(error)
+
+
+def _kind(status: int, code: str) -> type[ApiError]:
+    """Choose the class of an answer that says no: by its status, by its code where that lies."""
+    if status in {OK, 400} and code in TOKEN_CODES:
+        return AuthenticationError
+    if status == OK:
+        status = STATUS_BY_GATEWAY_CODE.get(code.rpartition(".")[2], OK)
+    default = ServerError if status // 100 == 5 else ApiError  # noqa: PLR2004  a 5xx
+    return ERRORS_BY_STATUS.get(status, default)
