@@ -175,7 +175,9 @@ class BatchPlan:
         if self._size is None:
             return 0
         if self._empties:
-            return min(self._empties)
+            first = min(self._empties)
+            believed = self._empties[first] >= EMPTY_TRIES  # then one page behind it may know more
+            return min(self.count or 0, first + self._size + 1) if believed else first
         if self._end is not None:
             return self._end
         probe = self._edge + 1 if self._blind and not self.in_flight else 0
@@ -262,7 +264,9 @@ class BatchPlan:
         """Accept each page whose turn has come; then wait, end, or ask for what was left out."""
         while not self.complete and (answer := self._turn()) is not None:
             self._accept(answer)
-        if self.complete or self._again or any(at <= self._edge for at in self.in_flight):
+        if self.complete or self._again:
+            return
+        if any(at <= self._edge for at in (*self.waiting, *self.in_flight)):
             return
         if self._at_end():
             if self.in_flight:
@@ -276,8 +280,10 @@ class BatchPlan:
         offset = min(self.waiting, default=None)
         if offset is None or offset > self._edge:
             return None
-        undecided = not self.waiting[offset].ids and not self._rows_behind() and self.in_flight
-        return None if undecided else self.waiting.pop(offset)
+        if not self.waiting[offset].ids and not self._rows_behind():
+            if self.in_flight or self._again or self._next < self._horizon():
+                return None
+        return self.waiting.pop(offset)
 
     def _rows_behind(self) -> list[int]:
         return [at for at, answer in self.waiting.items() if answer.ids]
@@ -344,8 +350,8 @@ class BatchPlan:
 
     def _refuse_standstill(self, answer: _Answer, positions: Sequence[int]) -> None:
         request = answer.request
-        planned = request.limit == self.limit and request.offset < (self.count or 0)
-        if planned and not positions and answer.end > self._edge:
+        full = len(answer.ids) >= (self._size or self.limit) and request.offset < (self.count or 0)
+        if full and not positions and answer.end > self._edge:
             message = (
                 f"all {len(answer.ids)} rows at offset {request.offset} were there before, though "
                 f"the list counts {self.count}: it moves faster than it is read"

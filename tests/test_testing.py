@@ -311,6 +311,7 @@ def test_seed_decides_everything():
     assert first.deployment_ids == again.deployment_ids
     assert not {*first.deployment_ids} & {*other.deployment_ids}
     assert not {p["id"] for p in first.pods} & {p["id"] for p in other.pods}
+    assert [p["state"] for p in first.pods] != [p["state"] for p in other.pods]
 
 
 def test_a_large_fleet_is_lazy():
@@ -920,14 +921,21 @@ async def test_cut_by_reset(fake_ief):
 async def test_large_cut_by_reset(fake_ief):
     """Of a body that fills every buffer, most of what is kept arrives before the reset."""
     fake_ief.script(attrs.evolve(Fault.body(b"x" * 20_000_000), keep=0.5, end="reset"))
-    loop, received = asyncio.get_running_loop(), 0
-    with socket.create_connection(fake_ief.endpoint[7:].split(":")) as client:
-        client.setblocking(False)
-        await loop.sock_sendall(client, request_bytes(fake_ief))
-        with pytest.raises(ConnectionResetError):
-            while True:
-                received += len(await loop.sock_recv(client, 1 << 16))
-    assert 4_000_000 < received < 10_001_000
+    received = []
+    with (
+        socket.create_connection(fake_ief.endpoint[7:].split(":")) as client,
+        pytest.raises(ConnectionResetError),
+    ):
+        await _receive(client, request_bytes(fake_ief), received)
+    assert 4_000_000 < sum(received) < 10_001_000
+
+
+async def _receive(client, request, received):
+    client.settimeout(0)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client, request)
+    while size := len(await loop.sock_recv(client, 1 << 16)):
+        received.append(size)
 
 
 async def test_cut_without_a_length(fake_ief):
