@@ -89,7 +89,7 @@ class BatchReport:
         complete: whether the batch was read to its end.
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
     count: int | None
     items: int
     pages: int
@@ -280,9 +280,9 @@ class BatchPlan:
         offset = min(self.waiting, default=None)
         if offset is None or offset > self._edge:
             return None
-        if not self.waiting[offset].ids and not self._rows_behind():
-            if self.in_flight or self._again or self._next < self._horizon():
-                return None
+        asking = self.in_flight or self._again or self._next < self._horizon()
+        if asking and not self.waiting[offset].ids and not self._rows_behind():
+            return None
         return self.waiting.pop(offset)
 
     def _rows_behind(self) -> list[int]:

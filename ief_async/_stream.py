@@ -317,7 +317,6 @@ class Scan(Generic[T]):
         try:
             items = self._structure.items(rows.raw, positions, key=self._key)
         except IefError as error:
-            self.cancel()
             failure = error
             failure.request_id = accepted.page.request_id
             failure.attempts = accepted.page.attempts
@@ -335,9 +334,14 @@ class Scan(Generic[T]):
         if self._busy:
             message = "two tasks iterate this stream at once: give each its own iter_pods()"
             raise ConfigurationError(message)
+        self._begin()
         self._busy = True
         try:
             yield
+        except BaseException:
+            # a traceback that somebody keeps would keep the iterator, and with it the tasks
+            self.cancel()
+            raise
         finally:
             self._busy = False
 

@@ -207,7 +207,7 @@ class Connections:
         if connector is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # it can't be awaited here
-                connector.close()
+                aiohttp.BaseConnector.close(connector)
 
 
 @attrs.frozen(kw_only=True)

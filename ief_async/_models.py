@@ -1,0 +1,459 @@
+"""What the server says, in its own words: one attrs class for each table of the API document.
+
+The document is "Querying application instances" (ListPods) of the IEF API reference; table numbers
+are its own. An attribute is named exactly as its JSON key, so no field can get lost in a renaming.
+Every field but ``Pod.id`` may be left out by the server, and is None (a list: empty) then; the
+defaults that the document names are the service's, and are not filled in. ``""`` is what the server
+sent, and is not None. Sets of values are open and therefore ``str``: a new state of the service
+must not break a stream. Pure: no clock, no loop, no socket.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class MatchExpression:
+    """One condition on labels; part of `Affinity`, for which the document has no table.
+
+    Attributes:
+        key: the label.
+        operator: ``In``, ``NotIn``, ``Exists``, ``DoesNotExist``, ``Gt``, ``Lt``.
+        values: what the label is held against; empty for ``Exists`` and ``DoesNotExist``, one value
+            for ``Gt`` and ``Lt``.
+    """
+
+    key: str | None = None
+    operator: str | None = None
+    values: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class NodeSelectorTerm:
+    """Conditions that a node meets all together.
+
+    Attributes:
+        matchExpressions: the conditions.
+    """
+
+    matchExpressions: tuple[MatchExpression, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class NodeSelector:
+    """Terms of which a node meets at least one.
+
+    Attributes:
+        nodeSelectorTerms: the terms.
+    """
+
+    nodeSelectorTerms: tuple[NodeSelectorTerm, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class PreferredNodeTerm:
+    """A wish for certain nodes.
+
+    Attributes:
+        weight: 1 to 100.
+        preference: the nodes.
+    """
+
+    weight: int | None = None
+    preference: NodeSelectorTerm | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NodeAffinity:
+    """Which nodes a pod wants or needs.
+
+    Attributes:
+        preferredDuringSchedulingIgnoredDuringExecution: wishes, by weight.
+        requiredDuringSchedulingIgnoredDuringExecution: needs; an object here, a list for pods.
+    """
+
+    preferredDuringSchedulingIgnoredDuringExecution: tuple[PreferredNodeTerm, ...] = ()
+    requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None = None
+
+
+@attrs.frozen(kw_only=True)
+class LabelSelector:
+    """Pods with certain labels.
+
+    Attributes:
+        matchExpressions: conditions on labels.
+        matchLabels: labels and the values they have; left out of the hash.
+    """
+
+    matchExpressions: tuple[MatchExpression, ...] = ()
+    matchLabels: dict[str, str] = attrs.field(factory=dict, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class PodAffinityTerm:
+    """Pods to be near to, or away from.
+
+    Attributes:
+        labelSelector: which pods.
+        namespaces: where they are looked for.
+        topologyKey: the node label whose equal value counts as near.
+    """
+
+    labelSelector: LabelSelector | None = None
+    namespaces: tuple[str, ...] = ()
+    topologyKey: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WeightedPodAffinityTerm:
+    """A wish to be near to, or away from, certain pods.
+
+    Attributes:
+        weight: 1 to 100.
+        podAffinityTerm: the pods.
+    """
+
+    weight: int | None = None
+    podAffinityTerm: PodAffinityTerm | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PodAffinity:
+    """Which pods a pod wants or needs near to it; as ``podAntiAffinity``: away from it.
+
+    Attributes:
+        preferredDuringSchedulingIgnoredDuringExecution: wishes, by weight.
+        requiredDuringSchedulingIgnoredDuringExecution: needs; a list here, an object for nodes.
+    """
+
+    preferredDuringSchedulingIgnoredDuringExecution: tuple[WeightedPodAffinityTerm, ...] = ()
+    requiredDuringSchedulingIgnoredDuringExecution: tuple[PodAffinityTerm, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Affinity:
+    """Where a pod may run; platinum edition only. Its keys are camelCase, unlike all others.
+
+    Attributes:
+        nodeAffinity: by node.
+        podAffinity: near to other pods.
+        podAntiAffinity: away from other pods.
+    """
+
+    nodeAffinity: NodeAffinity | None = None
+    podAffinity: PodAffinity | None = None
+    podAntiAffinity: PodAffinity | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PodConfigs:
+    """How an application instance runs (table 15).
+
+    Attributes:
+        host_network: whether it uses the node's network; without, ports are mapped. Default false.
+        host_pid: whether it shares the node's process ids. Default false.
+        migration: whether it moves to another node on a fault; groups only. Default false.
+        restart_policy: ``Always``, ``OnFailure``, ``Never``.
+        toleration_seconds: seconds of a fault before it moves; groups only.
+        dns_policy: ``Default`` (the default), ``ClusterFirst``, ``ClusterFirstWithHostNet``; in
+            newer documents only.
+    """
+
+    host_network: bool | None = None
+    host_pid: bool | None = None
+    migration: bool | None = None
+    restart_policy: str | None = None
+    toleration_seconds: int | None = None
+    dns_policy: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Env:
+    """An environment variable of a container (table 14).
+
+    Attributes:
+        name: up to 2,048 letters, digits and underscores.
+        value: up to 20,480 characters. It may be a secret, so no ``repr`` shows it. None where the
+            value comes from a secret, a config map or a field.
+    """
+
+    name: str | None = None
+    value: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Exec:
+    """A probe that runs a command (table 13).
+
+    Attributes:
+        command: one text of up to 10,240 characters, not a list.
+    """
+
+    command: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HttpGet:
+    """A probe that asks for a URL (table 12).
+
+    Attributes:
+        path: begins with a slash.
+        port: 1 to 65535.
+        host: the container's address by default.
+        scheme: ``HTTP`` (the default) or ``HTTPS``; lower case is seen, too.
+    """
+
+    path: str | None = None
+    port: int | None = None
+    host: str | None = None
+    scheme: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Probe:
+    """How a container's health is tested (table 11): by a URL or by a command.
+
+    Attributes:
+        http_get: the URL.
+        exec: the command.
+        initial_delay_seconds: seconds from the start to the first test, 1 to 3600. Default 10.
+        timeout_seconds: seconds until a test has failed, 1 to 3600. Default 1.
+    """
+
+    http_get: HttpGet | None = None
+    exec: Exec | None = None
+    initial_delay_seconds: int | None = None
+    timeout_seconds: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Port:
+    """A container's port and the node's port that leads to it (table 10).
+
+    Attributes:
+        container_port: 1 to 65535.
+        host_port: 1 to 65535.
+        host_ip: address of the node's network card.
+    """
+
+    container_port: int | None = None
+    host_port: int | None = None
+    host_ip: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ResourceAmounts:
+    """Amounts of resources (table 9). Documented as texts and sent as numbers, too: numbers here.
+
+    Attributes:
+        cpu: cores, 0.01 to 1000.
+        memory: MB, 0.01 to 1024000; as a limit at least 4.
+        gpu: MB of GPU memory, 0.01 to 1024000.
+        npu: NPUs, up to 1000, of the container's ``npu_type``.
+        D310: NPUs of this chip; the map is open, and chips may stand in it by name.
+        D310B: NPUs of this chip.
+        D910: NPUs of this chip.
+    """
+
+    cpu: float | None = None
+    memory: float | None = None
+    gpu: float | None = None
+    npu: float | None = None
+    D310: float | None = None
+    D310B: float | None = None
+    D910: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Resources:
+    """What a container may use, and what is kept for it (table 8).
+
+    Attributes:
+        limits: at most.
+        requests: kept for it.
+    """
+
+    limits: ResourceAmounts | None = None
+    requests: ResourceAmounts | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Volume:
+    """A volume and where a container sees it (table 7).
+
+    Attributes:
+        name: up to 63 lower-case letters, digits and hyphens.
+        type: ``configMap``, ``secret``, ``emptyDir``, ``hostPath``.
+        read_only: whether it can only be read; always so for ``configMap`` and ``secret``.
+        source: a path of the node (``hostPath``), a name (``secret``, ``configMap``), ``disk`` or
+            ``memory`` (``emptyDir``).
+        destination: the path in the container.
+        default_mode: mode of the files as a decimal number. Default 420, that is 0644; in newer
+            documents only.
+    """
+
+    name: str | None = None
+    type: str | None = None
+    read_only: bool | None = None
+    source: str | None = None
+    destination: str | None = None
+    default_mode: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Container:
+    """A container of an application instance (table 6).
+
+    Attributes:
+        args: arguments of the start command.
+        command: the start command.
+        name: up to 32 lower-case letters, digits and hyphens.
+        envs: environment variables.
+        image_url: where the image comes from; may be ``""``.
+        version: tag of the image.
+        liveness_probe: when it fails the container is started anew.
+        readiness_probe: while it fails the container is not ready.
+        ports: ports that lead to it.
+        resources: what it may use.
+        volumes: what is mounted.
+        restarts: how often it was started anew.
+        message: details of a fault, or ``""``.
+        reason: a fault in short, or ``""``.
+        is_ready: result of the health check, as a text: ``"true"`` or ``"false"``.
+        privileged: whether it has the node's rights. Default false.
+        container_id: id of the running container.
+        state: not documented; words like a pod's.
+        npu_type: ``D310``, ``D310B``, formerly ``D910``; ``""`` is D310.
+    """
+
+    args: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    name: str | None = None
+    envs: tuple[Env, ...] = ()
+    image_url: str | None = None
+    version: str | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    ports: tuple[Port, ...] = ()
+    resources: Resources | None = None
+    volumes: tuple[Volume, ...] = ()
+    restarts: int | None = None
+    message: str | None = None
+    reason: str | None = None
+    is_ready: str | None = None
+    privileged: bool | None = None
+    container_id: str | None = None
+    state: str | None = None
+    npu_type: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Pod:
+    """An application instance: a pod on an edge node (table 5).
+
+    Attributes:
+        id: its uuid; the only field that is always there.
+        name: its name; the calls that delete or restart it take this, not the id.
+        description: in no table, but in the document's example.
+        configs: how it runs.
+        affinity: where it may run; platinum edition only.
+        init_containers: containers that run to their end before the others start.
+        containers: its containers.
+        node_id: the edge node it is on; may be ``""`` while it is ``PENDING``.
+        deployment_id: the deployment it belongs to; left out of the document's example.
+        project_id: its project.
+        reason: a fault in short, or ``""``.
+        message: details of a fault, or ``""``.
+        created_at: when it was made, as the server wrote it; see `created`.
+        updated_at: when it last changed, as the server wrote it; see `updated`.
+        state: ``RUNNING``, ``PENDING``, ``SUCCEEDED``, ``FAILED``, ``CREATE_FAIL``,
+            ``TERMINATING``, ``PENDING_DELETE``, ``DELETE_FAILED``, ``FREEZE``, ``UNKNOWN``, and
+            whatever is new.
+    """
+
+    id: str
+    name: str | None = None
+    description: str | None = None
+    configs: PodConfigs | None = None
+    affinity: Affinity | None = None
+    init_containers: tuple[Container, ...] = ()
+    containers: tuple[Container, ...] = ()
+    node_id: str | None = None
+    deployment_id: str | None = None
+    project_id: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    state: str | None = None
+
+    @property
+    def created(self) -> datetime | None:
+        """`created_at` as an aware time in UTC, or None if it is no known form."""
+        return parse_timestamp(self.created_at)
+
+    @property
+    def updated(self) -> datetime | None:
+        """`updated_at` as an aware time in UTC, or None if it is no known form."""
+        return parse_timestamp(self.updated_at)
+
+
+@attrs.frozen(kw_only=True)
+class PodList:
+    """A whole answer (table 4); `Page` is what a session makes of one.
+
+    Attributes:
+        count: how many application instances there are in all, not on this page.
+        pods: those of this page.
+    """
+
+    count: int | None = None
+    pods: tuple[Pod, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ErrorBody:
+    """The body of an answer that says no (tables 16 and 17).
+
+    Attributes:
+        error_code: such as ``IEF.100001``, or ``APIGW.0308`` from the gateway.
+        error_msg: what went wrong, in words that may change.
+    """
+
+    error_code: str | None = None
+    error_msg: str | None = None
+
+
+# 2019-10-10T02:24:02.325Z, with any fraction or none, any offset or none, and as Go prints a time:
+# 2022-06-07 08:21:05.794205 +0000 UTC
+_TIMESTAMP = re.compile(
+    r"(?P<moment>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
+    r" ?(?P<zone>Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d))?(?: [A-Z]{3,5})?",
+    re.ASCII,
+)
+
+
+def parse_timestamp(text: str | None) -> datetime | None:
+    """Read any of the forms of time that the service is known to write; never raises.
+
+    The result is aware and in UTC. A time without a zone is taken as UTC, digits alone as seconds
+    since 1970; nanoseconds are cut to microseconds. What is no known form is None.
+    """
+    if not text or len(text) > 64:  # noqa: PLR2004  no known form is half as long
+        return None
+    try:
+        if text.isascii() and text.isdigit():
+            return datetime.fromtimestamp(int(text), UTC)
+        found = _TIMESTAMP.fullmatch(text)
+        if found is None:
+            return None
+        moment = datetime.fromisoformat(found["moment"]).replace(tzinfo=UTC)
+        moment += timedelta(microseconds=int((found["fraction"] or "0").ljust(6, "0")[:6]))
+        if found["sign"]:
+            ahead = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"]))
+            moment += -ahead if found["sign"] == "+" else ahead
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment
