@@ -133,11 +133,17 @@ class Connections:
     """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
 
     def __init__(self, http: HttpSession | None, *, concurrency: int) -> None:
+        self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
             message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
             raise ConfigurationError(message)
+        if http is not None and http.trust_env:
+            warnings.warn(
+                "http= has trust_env on: a proxy from the environment may see the token",
+                UserWarning,
+                stacklevel=3,
+            )
         self._borrowed = http
-        self._owned: HttpSession | None = None
         self._concurrency = concurrency
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0

@@ -38,7 +38,7 @@ class Time:
         self.now = max(self.now, until)
 
     def clock(self, jitter=lambda ceiling: ceiling):
-        """Return it as the library takes it; jitter gives the longest wait unless told otherwise."""
+        """Return it as the library takes it; jitter gives the longest wait ."""
         return Clock(now=lambda: self.now, wall=lambda: 0.0, sleep=self.sleep, jitter=jitter)
 
 
@@ -102,7 +102,7 @@ async def test_full_jitter_draws_evenly():
 
 
 async def test_last_error_is_raised_as_it_is():
-    """When the attempts are used up the last error comes out itself, with their number and a note."""
+    """When the attempts are used up the last error comes out itself, with a note."""
     last = server_error(503)
     retry = RetryPolicy(attempts=3)
     time = Time()

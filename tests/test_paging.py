@@ -157,7 +157,7 @@ def test_window_is_bounded_however_slow_the_consumer(sizes, ordered, concurrency
 )
 @settings(max_examples=300, deadline=None)
 def test_wrong_count_costs_requests_and_never_hangs(total, said, cap, **options):
-    """A count that lies high ends in a flag, and one that lies low hides at most what follows it."""
+    """A count that lies high ends in a flag; one that lies low hides only what follows it."""
     server = Server(names(total), count=said, cap=cap)
     lies_high = said != "page" and said > total
 

@@ -8,6 +8,7 @@ import resource
 import sys
 import warnings
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import attrs
 import pytest
@@ -54,9 +55,8 @@ def session_with(fake, **options):
 
 def expected_ids(fake, *deployments):
     """Return the ids of the fleet in the server's order."""
-    return [
-        pod["id"] for pod in fake.pods if not deployments or pod["deployment_id"] in deployments
-    ]
+    pods = (pod for pod in fake.pods if not deployments or pod["deployment_id"] in deployments)
+    return [pod["id"] for pod in pods]
 
 
 def ours():
@@ -104,7 +104,7 @@ async def test_pages_say_how_they_came():
 
 
 async def test_unordered_batches_come_as_they_are_ready():
-    """With ordered=False a batch that hangs keeps no other batch waiting; inside one the order holds."""
+    """With ordered=False a slow batch keeps no other waiting; inside a batch the order holds."""
     async with fleet(400, deployments=4) as (fake, ief):
         slow = fake.deployment_ids[0]
         fake.intercept(lambda seen: Fault.slow(0.1) if slow in seen.raw_query else None)
@@ -433,8 +433,8 @@ async def test_cancellation_during_a_failure_is_not_swallowed():
     async with fleet(1000, deployments=1, session={"retry": AT_ONCE}) as (fake, ief):
         fake.intercept(lambda _: Fault.status(500))
         task = asyncio.create_task(ief.iter_pods(fake.deployment_ids).collect())
-        while fake.statistics().requests < 2:
-            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0 if fake.statistics().requests >= 2 else 0.001)
         task.cancel()
 
         with pytest.raises(asyncio.CancelledError):
@@ -533,7 +533,7 @@ async def test_closed_session_ends_its_scans():
         await anext(pages)
         await ief.aclose()
 
-        with pytest.raises(ConfigurationError, match="the session (is|was) closed"):
+        with pytest.raises(ConfigurationError, match=r"the session (is|was) closed"):
             while True:
                 await anext(pages)
         await asyncio.sleep(0)
@@ -638,7 +638,8 @@ async def test_scans_in_a_row_leave_nothing():
 
         def left():
             gc.collect()
-            return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), len(gc.get_objects())
+            descriptors = len(list(Path("/proc/self/fd").iterdir()))
+            return descriptors, len(asyncio.all_tasks()), len(gc.get_objects())
 
         await scan(100)
         await settled(fake)
