@@ -280,10 +280,16 @@ class BatchPlan:
         offset = min(self.waiting, default=None)
         if offset is None or offset > self._edge:
             return None
-        asking = self.in_flight or self._again or self._next < self._horizon()
-        if asking and not self.waiting[offset].ids and not self._rows_behind():
+        if not self.waiting[offset].ids and self._may_be_filled():
             return None
         return self.waiting.pop(offset)
+
+    def _may_be_filled(self) -> bool:
+        """Tell whether an answer may still come that stands before what lies behind the edge."""
+        behind = min(self._rows_behind(), default=None)
+        if behind is None:
+            return bool(self.in_flight or self._again or self._next < self._horizon())
+        return any(at < behind for at in (*self.in_flight, *(r.offset for r in self._again)))
 
     def _rows_behind(self) -> list[int]:
         return [at for at, answer in self.waiting.items() if answer.ids]

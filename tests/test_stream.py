@@ -431,10 +431,16 @@ async def test_cancelled_consumer_ends_its_scan():
 async def test_cancellation_during_a_failure_is_not_swallowed():
     """F8: cancelled while a page fails, the consumer gets CancelledError."""
     async with fleet(1000, deployments=1, session={"retry": AT_ONCE}) as (fake, ief):
-        fake.intercept(lambda _: Fault.status(500))
+        repeated = asyncio.Event()
+
+        def fail(_):
+            if fake.statistics().requests == 2:
+                repeated.set()
+            return Fault.status(500)
+
+        fake.intercept(fail)
         task = asyncio.create_task(ief.iter_pods(fake.deployment_ids).collect())
-        for _ in range(50):
-            await asyncio.sleep(0 if fake.statistics().requests >= 2 else 0.001)
+        await repeated.wait()
         task.cancel()
 
         with pytest.raises(asyncio.CancelledError):
