@@ -4,8 +4,8 @@ The document is "Querying application instances" (ListPods) of the IEF API refer
 are its own. An attribute is named exactly as its JSON key, so no field can get lost in a renaming.
 Every field but ``Pod.id`` may be left out by the server, and is None (a list: empty) then; the
 defaults that the document names are the service's, and are not filled in. ``""`` is what the server
-sent, and is not None. Sets of values are open and therefore ``str``: a new state of the service
-must not break a stream. Pure: no clock, no loop, no socket.
+sent, and is not None. Sets of values are open, so they are ``str`` and no Enum: a new state of the
+service must not break a stream. Pure: no clock, no loop, no socket.
 """
 
 import re
@@ -174,7 +174,7 @@ class Env:
     """An environment variable of a container (table 14).
 
     Attributes:
-        name: up to 2,048 letters, digits and underscores.
+        name: up to 2,048 letters, digits and underscores; no digit first.
         value: up to 20,480 characters. It may be a secret, so no ``repr`` shows it. None where the
             value comes from a secret, a config map or a field.
     """
@@ -251,7 +251,7 @@ class ResourceAmounts:
         cpu: cores, 0.01 to 1000.
         memory: MB, 0.01 to 1024000; as a limit at least 4.
         gpu: MB of GPU memory, 0.01 to 1024000.
-        npu: NPUs, up to 1000, of the container's ``npu_type``.
+        npu: NPUs of the container's ``npu_type``, more than 0, up to 1000.
         D310: NPUs of this chip; the map is open, and chips may stand in it by name.
         D310B: NPUs of this chip.
         D910: NPUs of this chip.
@@ -286,7 +286,8 @@ class Volume:
     Attributes:
         name: up to 63 lower-case letters, digits and hyphens.
         type: ``configMap``, ``secret``, ``emptyDir``, ``hostPath``.
-        read_only: whether it can only be read; always so for ``configMap`` and ``secret``.
+        read_only: whether it can only be read, which is the default; always so for ``configMap``
+            and ``secret``.
         source: a path of the node (``hostPath``), a name (``secret``, ``configMap``), ``disk`` or
             ``memory`` (``emptyDir``).
         destination: the path in the container.
@@ -309,7 +310,7 @@ class Container:
     Attributes:
         args: arguments of the start command.
         command: the start command.
-        name: up to 32 lower-case letters, digits and hyphens.
+        name: up to 32 lower-case letters, digits and hyphens; no hyphen first or last.
         envs: environment variables.
         image_url: where the image comes from; may be ``""``.
         version: tag of the image.
@@ -427,12 +428,13 @@ class ErrorBody:
 
 
 # 2019-10-10T02:24:02.325Z, with any fraction or none, any offset or none, and as Go prints a time:
-# 2022-06-07 08:21:05.794205 +0000 UTC
+# 2022-06-07 08:21:05.794205 +0000 UTC. A zone's name counts for nothing without its offset.
 _TIMESTAMP = re.compile(
-    r"(?P<moment>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
-    r" ?(?P<zone>Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d))?(?: [A-Z]{3,5})?",
+    r"(?P<moment>\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
+    r"(?:Z| ?(?P<sign>[+-])(?P<hours>[01]\d|2[0-3]):?(?P<minutes>[0-5]\d)(?: [A-Z]{3,5})?)?",
     re.ASCII,
 )
+_LONGEST = 64  # characters; no known form is longer, and digits without end are not read
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
@@ -441,7 +443,7 @@ def parse_timestamp(text: str | None) -> datetime | None:
     The result is aware and in UTC. A time without a zone is taken as UTC, digits alone as seconds
     since 1970; nanoseconds are cut to microseconds. What is no known form is None.
     """
-    if not text or len(text) > 64:  # noqa: PLR2004  no known form is half as long
+    if not text or len(text) > _LONGEST:
         return None
     try:
         if text.isascii() and text.isdigit():

@@ -145,6 +145,7 @@ class BatchPlan:
     ready: deque[Accepted] = attrs.field(factory=deque)
     _size: int | None = None  # rows of a page, as the server gives them
     _edge: int = 0  # every row before it was accepted
+    _fresh_edge: int = 0  # the end of the last page that held something new
     _next: int = 0  # the plan was asked up to here
     _again: deque[PageRequest] = attrs.field(factory=deque)  # gaps and empty pages, before the plan
     _empties: dict[int, int] = attrs.field(factory=dict)  # offset -> how often it came empty
@@ -220,7 +221,7 @@ class BatchPlan:
             self.count = max(count, self.count or 0)
             least = self._least_count
             self._least_count = count if least is None else min(count, least)
-        if answer.ids and offset and answer.ids == self._first_ids:
+        if answer.ids and offset >= self.limit and answer.ids == self._first_ids:
             self._flags["offset_ignored"] = None
             if offset < (self.count or 0):
                 message = (
@@ -312,7 +313,10 @@ class BatchPlan:
             self._accept_empty(answer)
             return
         positions = self._new_positions(answer.ids)
-        self._refuse_standstill(answer, positions)
+        if positions:
+            self._fresh_edge = answer.end
+        elif answer.end - self._fresh_edge >= self.limit:
+            self._refuse_standstill(answer)
         self._edge = max(self._edge, answer.end)
         self._next = max(self._next, self._edge)
         self._tally["pages"] += 1
@@ -354,13 +358,12 @@ class BatchPlan:
         self._tally["duplicates"] += len(ids) - len(positions)
         return positions
 
-    def _refuse_standstill(self, answer: _Answer, positions: Sequence[int]) -> None:
-        request = answer.request
-        full = len(answer.ids) >= (self._size or self.limit) and request.offset < (self.count or 0)
-        if full and not positions and answer.end > self._edge:
+    def _refuse_standstill(self, answer: _Answer) -> None:
+        """End the batch where a whole page's worth of positions below count held nothing new."""
+        if answer.request.offset < (self.count or 0):
             message = (
-                f"all {len(answer.ids)} rows at offset {request.offset} were there before, though "
-                f"the list counts {self.count}: it moves faster than it is read"
+                f"no row up to position {answer.end} was new since {self._fresh_edge}, though the "
+                f"list counts {self.count}: it moves faster than it is read"
             )
             raise DriftError(message)
 

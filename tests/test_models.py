@@ -1,0 +1,218 @@
+"""The server's words: every table and field, every form of time, and how the values behave."""
+
+import copy
+import inspect
+import json
+import multiprocessing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+import cattrs
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ief_async import _models
+from ief_async._models import (
+    Container,
+    Env,
+    ErrorBody,
+    LabelSelector,
+    Pod,
+    PodList,
+    ResourceAmounts,
+    parse_timestamp,
+)
+
+SAMPLES = Path(__file__).parent / "samples"
+EXAMPLE = (SAMPLES / "list_pods.200.json").read_bytes()
+FULL = b'{"count": 1, "pods": [%s]}' % (SAMPLES / "pod.full.json").read_bytes()
+DURING = "DuringSchedulingIgnoredDuringExecution"
+ERROR = b'{"error_code": "IEF.100001", "error_msg": "PROJECT_ID not found"}'
+
+# Every key of the document's tables by class, in its order; after the bar what only the example,
+# newer documents or the vendor's SDKs have.
+TABLES = {
+    "PodList": "count pods",
+    "Pod": "id name configs affinity init_containers containers node_id deployment_id project_id"
+    " reason message created_at updated_at state | description",
+    "Container": "args command name envs image_url version liveness_probe readiness_probe ports"
+    " resources volumes restarts message reason is_ready privileged container_id state npu_type",
+    "Volume": "name type read_only source destination | default_mode",
+    "Resources": "limits requests",
+    "ResourceAmounts": "cpu memory gpu npu | D310 D310B D910",
+    "Port": "container_port host_port host_ip",
+    "Probe": "http_get exec initial_delay_seconds timeout_seconds",
+    "HttpGet": "path port host scheme",
+    "Exec": "command",
+    "Env": "name value",
+    "PodConfigs": "host_network host_pid migration restart_policy toleration_seconds | dns_policy",
+    "ErrorBody": "error_code error_msg",
+    "Affinity": "| nodeAffinity podAffinity podAntiAffinity",
+    "NodeAffinity": f"| preferred{DURING} required{DURING}",
+    "PodAffinity": f"| preferred{DURING} required{DURING}",
+    "PreferredNodeTerm": "| weight preference",
+    "NodeSelector": "| nodeSelectorTerms",
+    "NodeSelectorTerm": "| matchExpressions",
+    "WeightedPodAffinityTerm": "| weight podAffinityTerm",
+    "PodAffinityTerm": "| labelSelector namespaces topologyKey",
+    "LabelSelector": "| matchExpressions matchLabels",
+    "MatchExpression": "| key operator values",
+}
+OTHER_TEXTS = """
+now -1 2019-10-10 1570674242325 2019-02-30T00:00:00Z 2019-10-10T24:00:00Z 2019-10-10T23:59:60Z
+2019-10-10T02:24:02+24:00 2019-10-10T02:24:02+08:60 2019-10-10T02:24:02+99:99
+0001-01-01T00:00:00+08:00 9999-12-31T23:59:59-08:00
+\u0661\u0665\u0667\u0660 \u0662\u0660\u0661\u0669-10-10T02:24:02Z \N{SUPERSCRIPT TWO}
+"""
+MODELS = {name: value for name, value in vars(_models).items() if attrs.has(value)}
+
+
+def both(body, cls=PodList):
+    """Structure a body by a plain cattrs converter and by msgspec; return what they agree on."""
+    by_cattrs = cattrs.Converter().structure(json.loads(body), cls)
+    assert by_cattrs == msgspec.json.decode(body, type=cls, strict=False)
+    return by_cattrs
+
+
+def said(data):
+    """Return a JSON object without what is empty or left out; amounts of resources as numbers."""
+    full = {key: value for key, value in data.items() if value not in (None, [], {})}
+    return {key: float(value) for key, value in full.items()} if "memory" in full else full
+
+
+def test_every_table_has_its_class():
+    """There is one class for each table of the document and each part of affinity, no other."""
+    assert TABLES.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_class_has_the_keys_of_its_table(name):
+    """Fields are named exactly as the keys, in the document's order, and each is explained."""
+    documented, _, added = (part.split() for part in TABLES[name].partition("|"))
+    fields = attrs.fields_dict(MODELS[name])
+    assert fields.keys() == {*documented, *added}
+    assert [key for key in fields if key in documented] == documented
+    explained = inspect.getdoc(MODELS[name]).partition("Attributes:\n")[2].splitlines()
+    assert [line.partition(":")[0].strip() for line in explained if line[4] != " "] == [*fields]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_only_the_id_must_be_there(name):
+    """A class is frozen, slotted and keyword-only; all but a pod's id defaults to "not said"."""
+    cls = MODELS[name]
+    value = cls(id="p") if cls is Pod else cls()
+    rest = attrs.asdict(value, recurse=False, filter=lambda field, _: field.name != "id")
+    assert all(item in (None, (), {}) for item in rest.values())
+    assert not hasattr(value, "__dict__")
+    assert all(field.kw_only for field in attrs.fields(cls))
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(value, attrs.fields(cls)[0].name, None)
+
+
+def test_the_documented_answers_are_structured():
+    """The document's example and error bodies come through whole, by cattrs and by msgspec."""
+    (pod,) = both(EXAMPLE).pods
+    assert (pod.state, pod.deployment_id, pod.reason) == ("RUNNING", None, "")
+    assert pod.containers[0].resources.limits == ResourceAmounts(cpu=0.25, memory=500, gpu=500)
+    assert both(ERROR, ErrorBody).error_code == "IEF.100001"
+
+
+def test_no_field_of_the_full_sample_is_lost():
+    """The full sample fills every field of every class, and each comes back as it was sent."""
+    filled = set()
+
+    def note(owner, field, value):
+        if owner is not None and value not in (None, (), {}):
+            filled.add(f"{type(owner).__name__}.{field.name}")
+        return value
+
+    answer = json.dumps(attrs.asdict(both(FULL), value_serializer=note))
+    keys = {f"{name}.{key}" for name, text in TABLES.items() for key in text.split() if key != "|"}
+    assert filled == keys - {"ErrorBody.error_code", "ErrorBody.error_msg"}
+    assert json.loads(answer, object_hook=said) == json.loads(FULL, object_hook=said)
+
+
+def test_new_values_and_new_keys_pass():
+    """A state (C8) or a key that nobody documented breaks nothing; "" and None stay apart."""
+    answer = both(b'{"pods": [{"id": "p", "state": "HIBERNATED", "aura": 1, "reason": ""}]}')
+    assert answer.pods == (Pod(id="p", state="HIBERNATED", reason=""),)
+    assert answer.pods != (Pod(id="p", state="HIBERNATED"),)
+
+
+def test_amounts_are_numbers_and_is_ready_is_a_text():
+    """An amount may come as text or number; is_ready is a text that no truth is read into."""
+    assert both(b'{"cpu": "0.25", "npu": 1}', ResourceAmounts) == ResourceAmounts(cpu=0.25, npu=1.0)
+    assert both(b'{"is_ready": "false"}', Container).is_ready == "false"
+
+
+def test_pods_are_values():
+    """A pod can be compared, hashed, pickled, copied and evolved (H18), affinity and all."""
+    (pod,) = both(FULL).pods
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        here.send(pod)  # pickled, as on its way to another process
+        pickled = there.recv()
+    assert pickled is not pod
+    for twin in (pickled, copy.copy(pod), copy.deepcopy(pod)):
+        assert twin == pod
+        assert hash(twin) == hash(pod)
+    other = attrs.evolve(pod, state="RUNNING")
+    assert (other.state, pod.state) == ("RUNNING", "FAILED")
+    assert len({pod, other, attrs.evolve(other, state="FAILED")}) == 2
+    labels = [LabelSelector(matchLabels={"app": app}) for app in "ab"]
+    assert labels[0] != labels[1]
+    assert hash(labels[0]) == hash(labels[1])  # a dict has no hash: it is left out
+
+
+def test_no_repr_shows_what_a_variable_holds():
+    """The value of an environment variable may be a secret: a pod's repr has only its name."""
+    answer = both(FULL)
+    assert "correct-horse-battery" not in repr(answer) + str(answer.pods[0])
+    assert "STREAM_PASSWORD" in repr(answer)
+    assert answer.pods[0].containers[0].envs[1].value == "correct-horse-battery"
+    assert Env(name="a", value="1") != Env(name="a", value="2")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2019-10-10T02:24:02.325Z", "2019-10-10T02:24:02.325000"),
+        ("2018-07-16T13:41:25.347335", "2018-07-16T13:41:25.347335"),
+        ("2020-08-11T01:23:55.527805947Z", "2020-08-11T01:23:55.527805"),
+        ("2019-07-24T03:52:53.545185+08:00", "2019-07-23T19:52:53.545185"),
+        ("2018-07-26T07:31:29+08:00", "2018-07-25T23:31:29"),
+        ("2018-07-26T07:31:29-03:30", "2018-07-26T11:01:29"),
+        ("2022-06-07 08:21:05.794205 +0000 UTC", "2022-06-07T08:21:05.794205"),
+        ("2020-07-08 01:23:25.845332909 +0000 UTC", "2020-07-08T01:23:25.845332"),
+        ("2020-07-08 09:23:25 +0800 CST", "2020-07-08T01:23:25"),
+        ("1570674242", "2019-10-10T02:24:02"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_every_known_form_of_time_is_read(text, expected):
+    """Each form seen in the service's documents (C11) is a moment in UTC, and the text is kept."""
+    moment = datetime.fromisoformat(expected).replace(tzinfo=UTC) if expected else None
+    created, updated = Pod(id="p", created_at=text), Pod(id="p", updated_at=text)
+    assert (created.created, created.updated, created.created_at) == (moment, None, text)
+    assert (updated.created, updated.updated, updated.updated_at) == (None, moment, text)
+    assert moment is None or created.created.tzinfo is UTC
+
+
+@pytest.mark.parametrize("text", [*OTHER_TEXTS.split(), "2022-06-07 08:21:05 EST", "1570674242\n"])
+def test_no_other_text_is_a_time(text):
+    """What is out of range, of another form, or not of ASCII digits is None: nothing is guessed."""
+    assert parse_timestamp(text) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | st.from_regex(_models._TIMESTAMP, fullmatch=True) | st.from_regex(r"\d{1,70}"))
+@example("9" * 100_000)
+@example("\ud800")
+def test_reading_a_time_never_raises(text):
+    """Whatever the text is, the answer is None or an aware moment in UTC."""
+    moment = parse_timestamp(text)
+    assert moment is None or moment.utcoffset() == timedelta(0)

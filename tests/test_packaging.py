@@ -1,0 +1,105 @@
+"""The shape of the package itself."""
+
+import importlib.metadata
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ief_async
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.iter_modules(ief_async.__path__, "ief_async.")
+    if module.name != "ief_async.__main__"
+)
+
+
+def run(code):
+    """Run a piece of code in an interpreter of its own, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=False, capture_output=True, text=True
+    )
+
+
+def test_all_lists_every_public_name():
+    """What tab completion shows is what __all__ promises, sorted."""
+    public = {
+        name
+        for name, value in vars(ief_async).items()
+        if not name.startswith("_") and not isinstance(value, type(sys))
+    }
+
+    assert sorted(public) == ief_async.__all__
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_alone(module):
+    """Each module can be the first one imported, without a warning."""
+    assert ("", 0) == ((done := run(f"import {module}")).stderr, done.returncode)
+
+
+def test_import_is_light():
+    """Importing the package loads no fake server, no command, no test framework and no extra."""
+    loaded = set(run("import ief_async, sys; print(*sys.modules)").stdout.split())
+
+    assert "ief_async._session" in loaded
+    assert not {"ief_async.testing", "ief_async.cli", "pytest", "pyarrow", "rich"} & loaded
+
+
+def test_version_is_said_once():
+    """The installed distribution has the version of the package."""
+    assert importlib.metadata.version("ief-async") == ief_async.__version__
+
+
+def test_package_is_typed_and_documented():
+    """The marker for type checkers is there, and every public name has a docstring."""
+    assert (ROOT / "ief_async" / "py.typed").exists()
+    for name in ief_async.__all__:
+        assert getattr(ief_async, name).__doc__, name
+
+
+def test_every_dependency_has_a_lower_bound():
+    """Run-time dependencies are five, each with the bound that the checks install."""
+    assert ["aiohttp", "attrs", "backoff", "cattrs", "msgspec"] == [
+        re.match(r"\w+", one)[0] for one in PROJECT["dependencies"]
+    ]
+    assert all(re.search(r">=\d", one) for one in PROJECT["dependencies"])
+
+
+def test_fixture_is_an_installed_plugin(pytestconfig):
+    """Pytest finds the fixture `fake_ief` without being told."""
+    assert pytestconfig.pluginmanager.get_plugin("ief_async") is not None
+
+
+async def test_fixture_is_a_running_fake(fake_ief):
+    """The fixture gives a fake server that answers."""
+    async with ief_async.IefSession(
+        fake_ief.project_id,
+        credentials=ief_async.Token(fake_ief.token),
+        endpoint=fake_ief.endpoint,
+    ) as ief:
+        assert len(fake_ief.pods) == len(await ief.iter_pods(fake_ief.deployment_ids).collect())
+
+
+def test_top_level_is_as_it_was_drawn():
+    """The project has its few files and folders, and nothing else."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=False, capture_output=True, text=True
+    ).stdout.split()
+    top = {one.split("/")[0] for one in listed}
+
+    assert {one for one in top if not one.startswith(".")} <= {
+        "CHANGELOG.md",
+        "README.md",
+        "benchmarks",
+        "ief_async",
+        "pyproject.toml",
+        "tests",
+    }

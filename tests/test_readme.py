@@ -1,0 +1,83 @@
+"""The README's examples run as they stand there, and its commands are those of the checks."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ief_async
+from ief_async.testing import FakeIef
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"## In an? (.+?)\n.*?```python\n(.*?)```", README, re.DOTALL)
+
+
+def lines_expected(use, pods):
+    """Return what an example prints of this fleet, one line a pod or fewer."""
+    unwell = [f"{pod['name']} {pod['state']} {pod['node_id']}" for pod in pods]
+    return {
+        "application": [line for line in unwell if " RUNNING " not in line],
+        "data pipeline": [pod["id"] for pod in pods],
+        "fleet job": [f"{pod['id']} {pod['state']}" for pod in pods],
+    }[use]
+
+
+@pytest.mark.parametrize(("use", "code"), EXAMPLES, ids=[use for use, _ in EXAMPLES])
+async def test_example_runs_as_it_stands(use, code):
+    """Each example, saved as a script and run against a fleet, prints that fleet."""
+    async with FakeIef(400, deployments=4) as fake:
+        environment = {
+            **os.environ,
+            "IEF_PROJECT": fake.project_id,
+            "IEF_ENDPOINT": fake.endpoint,
+            "IEF_TOKEN": fake.token,
+        }
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-W", "error", "-c", code, *fake.deployment_ids],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        pods = list(fake.pods)
+
+    printed = done.stdout.splitlines()
+    expected = lines_expected(use, pods)
+    assert 0 == done.returncode, done.stderr
+    assert len(expected) == len(printed)
+    for line in expected:
+        assert any(line in one for one in printed) if use == "data pipeline" else line in printed
+
+
+def test_there_is_one_example_for_each_use():
+    """Applications, pipelines and fleet jobs each have one."""
+    assert ["application", "data pipeline", "fleet job"] == [use for use, _ in EXAMPLES]
+
+
+def test_table_of_errors_names_every_error():
+    """Every public error has its row, but the two roots, which the text below it explains."""
+    rows = set(re.findall(r"^\| `(\w+Error)` \|", README, re.MULTILINE))
+    errors = {
+        name
+        for name in ief_async.__all__
+        if isinstance(getattr(ief_async, name), type)
+        and issubclass(getattr(ief_async, name), ief_async.IefError)
+    }
+
+    assert errors - {"IefError", "ApiError"} == rows
+
+
+def test_two_commands_set_themselves_up():
+    """The README has two commands; each makes its environment, installs, and runs."""
+    commands = re.findall(r"^```sh\n(.*?)\n```$", README, re.DOTALL | re.MULTILINE)
+
+    assert 2 == len(commands)
+    assert all(one.startswith("python3 -m venv .venv && .venv/bin/pip install") for one in commands)
+    assert commands[0].endswith(".venv/bin/ief-async demo")
+    assert commands[1].endswith(".ci/check")
