@@ -98,15 +98,12 @@ def test_progress_is_shown_on_a_terminal(capsys, monkeypatch):
     assert 500 == json.loads(shown.out)["pods"]
 
 
-@pytest.mark.parametrize("lost", ["lost", "twice"])
-def test_wrong_scan_is_exit_code_1(lost, capsys, monkeypatch):
-    """A fleet that holds other pods than it says is noticed."""
-    length = 9 if lost == "lost" else 7
+def test_wrong_scan_is_exit_code_1(capsys, monkeypatch):
+    """A scan that does not bring as many pods as the fleet holds is no success."""
     fleet = [{"id": f"p{at % 8}", "deployment_id": "d"} for at in range(9)]
     monkeypatch.setattr("ief_async.testing.FakeIef", lambda *_, **__: FakeIef(fleet))
 
     assert 1 == cli.main(["demo", "--json"])
-    assert length > 0
     assert {"pods": 8, "distinct": 8, "expected": 9}.items() <= (
         json.loads(capsys.readouterr().out).items()
     )
