@@ -9,11 +9,18 @@ cattrs is the authority on how JSON becomes objects; msgspec's decoder is its fa
    go through the cattrs converter, whose hooks bring the known contradictions of the service
    together: numbers for strings and back, null for lists, "" for "no number", "false" for False.
 3. What that refuses too is a `PayloadError` that names the field and never shows a value.
+
+Both paths mean the same. A text that stands for a number is read by msgspec's rules on either: so
+"null" is no number as "" is, "1e2" is 100, and "nan" and "inf" are floats. What no field takes is
+skipped unread on the fast path, even if its text is no UTF-8 or its number is no float.
 """
 
+import contextlib
 import json
+import math
 import re
 import types
+from collections import abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -32,6 +39,8 @@ from ief_async._models import ErrorBody, parse_timestamp
 T = TypeVar("T")
 
 SNIPPET_CHARACTERS = 200
+CODE_CHARACTERS = 64
+LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
 # What may stand for one row: a view into the body, or bytes made by the tolerant reader.
@@ -53,6 +62,11 @@ class Rows:
     raw: Sequence[Row]
 
 
+# A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+_Digits = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
+
+
 @lru_cache(maxsize=32)
 def _envelope(key: str, row: Any) -> msgspec.json.Decoder[Any]:
     """Return a decoder of ``{"count": …, key: [row, …]}`` that skips everything else."""
@@ -60,10 +74,10 @@ def _envelope(key: str, row: Any) -> msgspec.json.Decoder[Any]:
         "Envelope",
         [
             ("rows", list[row] | None, msgspec.field(name=key)),
-            ("count", Annotated[int, msgspec.Meta(ge=0)] | None, None),
+            ("count", _Count | _Digits | None, None),
         ],
     )
-    return msgspec.json.Decoder(shape, strict=False)
+    return msgspec.json.Decoder(shape)
 
 
 class _Identified(msgspec.Struct, gc=False):
@@ -97,19 +111,19 @@ def split(body: bytes, *, key: str) -> Rows:
 
 
 def _split(body: bytes, key: str) -> Rows:
-    envelope = _envelope(key, msgspec.Raw).decode(body)
-    if envelope.rows is None:
-        if envelope.count != 0:
-            _refuse_null(key, envelope.count)
-        return Rows(0, [], ())
-    rows = _envelope(key, _Identified).decode(body).rows
-    return Rows(envelope.count, [row.id for row in rows], envelope.rows)
+    raw = _envelope(key, msgspec.Raw).decode(body).rows
+    return _rows(_envelope(key, _Identified).decode(body), raw, key)
 
 
-def _refuse_null(key: str, count: int | None) -> NoReturn:
-    said = "no count" if count is None else f"count {count}"
-    message = f"{key} is null beside {said}; only null beside count 0 is an empty list"
-    raise PayloadError(message, path=key)
+def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
+    count = envelope.count if envelope.count is None else int(envelope.count)
+    if raw is None:
+        if count == 0:
+            return Rows(0, [], ())
+        said = "no count" if count is None else f"count {count}"
+        message = f"{key} is null beside {said}; only null beside count 0 is an empty list"
+        raise PayloadError(message, path=key)
+    return Rows(count, [row.id for row in envelope.rows], raw)
 
 
 def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
@@ -117,28 +131,35 @@ def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
     try:
         if re.search(rb"\\u[dD][89a-fA-F]", body) is None:
             raise ValueError  # noqa: TRY301  the ordinary end: the body is no JSON
-        document = json.loads(body, parse_constant=_refuse_constant)
+        document = _loads(body)
+        rows = document.get(key) if isinstance(document, dict) else None
+        # written again, with the halves escaped, the rows are plain JSON bytes
+        raw = [json.dumps(row).encode() for row in rows] if isinstance(rows, list) else None
     except (ValueError, RecursionError):
         snippet = body[: 4 * SNIPPET_CHARACTERS].decode("utf-8", "replace")[:SNIPPET_CHARACTERS]
         message = f"the body of a 200 is no JSON ({len(body)} bytes); it may be cut, or a web page"
         return PayloadError(message, snippet=snippet, transient=True)
-    # Once written again without the half pairs' text being touched, the rows are plain JSON bytes.
-    rows = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(rows, list):
-        return PayloadError(f"{key} is not a list. {ADVICE}", path=key)
-    ids: list[str] = []
-    for index, row in enumerate(rows):
-        identity = row.get("id") if isinstance(row, dict) else None
-        if isinstance(identity, str) and identity:
-            ids.append(identity)
-        else:
-            return PayloadError(
-                f"{key}[{index}].id is not a text. {ADVICE}", path=f"{key}[{index}].id"
-            )
-    count = document.get("count")
-    if count is not None and (type(count) is not int or count < 0):
-        return PayloadError(f"count is not a number of rows. {ADVICE}", path="count")
-    return Rows(count, ids, [json.dumps(row).encode() for row in rows])
+    if isinstance(document, dict):  # none of its other names, which may be halves as well
+        document = {name: document[name] for name in ("count", key) if name in document}
+    if isinstance(rows, list):
+        document[key] = [
+            {"id": row.get("id")} if isinstance(row, dict) else row  # as above
+            for row in rows
+        ]
+    try:
+        return _rows(msgspec.convert(document, _envelope(key, _Identified).type), raw, key)
+    except msgspec.ValidationError as error:
+        return _misshapen(str(error), key)
+    except PayloadError as error:
+        return error
+
+
+def _loads(text: bytes) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= LONGEST_NUMBER else math.inf
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -172,7 +193,8 @@ def read_refusal(body: bytes) -> tuple[ErrorBody, str | None] | None:
     message = _first(document, "error_msg", "errorMsg", "message")
     if not code and not message:
         return None
-    return ErrorBody(error_code=code, error_msg=message), _first(document, "request_id") or None
+    request_id = _first(document, "request_id")[:CODE_CHARACTERS] or None
+    return ErrorBody(error_code=code[:CODE_CHARACTERS], error_msg=message), request_id
 
 
 def _first(document: Mapping[str, Any], *names: str) -> str:
@@ -190,7 +212,7 @@ class Structure(Generic[T]):
         self._page, self._row = _fast_decoders(model)
         try:
             self._tolerant = _CONVERTER.get_structure_hook(model)
-        except cattrs.StructureHandlerNotFoundError as error:
+        except (cattrs.StructureHandlerNotFoundError, NameError, TypeError) as error:
             problem = f"model={model.__name__}: {error}; use fields of types that JSON can hold"
         else:
             return
@@ -205,7 +227,7 @@ class Structure(Generic[T]):
         if self._page is not None:
             try:
                 return self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except Exception:  # noqa: BLE001, S110  a model's own validators may raise anything
                 pass  # one of them needs the tolerant path; the others keep the fast one
         items: list[T] = []
         try:
@@ -221,7 +243,7 @@ class Structure(Generic[T]):
         if self._row is not None:
             try:
                 return self._row.decode(row)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except Exception:  # noqa: BLE001, S110  the tolerant path says what is wrong
                 pass
         return self.item_tolerantly(bytes(row), path)
 
@@ -229,14 +251,16 @@ class Structure(Generic[T]):
         """Structure one row by cattrs alone: what it takes, and how, is what the library means."""
         failure: PayloadError
         try:
-            document = json.loads(row, parse_constant=_refuse_constant)
-            structured: T = self._tolerant(document, self.model)
+            document = _loads(row)
         except (ValueError, RecursionError):
             failure = PayloadError(f"{path} is no JSON. {ADVICE}", path=path)
-        except Exception as error:  # noqa: BLE001  a model's own validators may raise anything
-            failure = _unstructured(error, path)
         else:
-            return structured
+            try:
+                structured: T = self._tolerant(document, self.model)
+            except Exception as error:  # noqa: BLE001  a model's own validators may raise anything
+                failure = _unstructured(error, path, self.model)
+            else:
+                return structured
         raise failure
 
 
@@ -245,23 +269,29 @@ _cached = lru_cache(maxsize=128)(Structure)
 
 def structure_of(model: type[T]) -> Structure[T]:
     """Return the `Structure` of an attrs class, made at most once."""
-    if not isinstance(model, type) or not attrs.has(model):
+    if not isinstance(get_origin(model) or model, type) or not attrs.has(model):
         message = f"model takes an attrs class, but was given {model!r:.80}"
         raise ConfigurationError(message)
     return _cached(model)
 
 
-def _unstructured(error: Exception, path: str) -> PayloadError:
+def _unstructured(error: Exception, path: str, model: type) -> PayloadError:
     """Name the fields that cattrs refuses: three of them at most, and none of their values."""
-    problems = transform_error(error, path=path, format_exception=_problem)
-    shown = "; ".join(" ".join(reversed(problem.split(" @ ", 1))) for problem in problems[:3])
+    if not isinstance(error, cattrs.BaseValidationError):
+        return PayloadError(f"{path} is not {_name(model)}. {ADVICE}", path=path)
+    problems = [
+        problem.split(" @ ", 1)
+        for problem in transform_error(error, path=path, format_exception=_problem)
+    ]
+    shown = "; ".join(
+        f"{where[:SNIPPET_CHARACTERS]} {what[:SNIPPET_CHARACTERS]}" for what, where in problems[:3]
+    )
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""  # noqa: PLR2004  as above
-    first = problems[0].split(" @ ", 1)[1]
-    return PayloadError(f"{shown}{more}. {ADVICE}", path=first)
+    return PayloadError(f"{shown}{more}. {ADVICE}", path=problems[0][1][:SNIPPET_CHARACTERS])
 
 
 def _problem(error: BaseException, expected: Any) -> str:
-    if isinstance(error, KeyError):
+    if isinstance(error, KeyError) and expected is not None:
         return "is missing"
     return "is not what the model takes" if expected is None else f"is not {_name(expected)}"
 
@@ -286,29 +316,53 @@ def _fast_decoders(
 def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     """Tell whether msgspec builds this type as cattrs does.
 
-    It runs no converters of attrs, fills in fields that are no arguments, and reads a time without
-    a zone as naive. Whatever holds such a thing takes the cattrs path.
+    It runs no converters of attrs and no ``__init__`` but attrs' own, fills in fields that are no
+    arguments, and reads a time without a zone as naive. Whatever holds such a thing, or any type
+    but the plain ones of JSON, takes the cattrs path.
     """
-    if annotation in seen:
+    if annotation in seen or annotation in PLAIN:
         return True
     seen.add(annotation)
-    if annotation is datetime:
-        return False
     if isinstance(annotation, type) and attrs.has(annotation):
         attrs.resolve_types(annotation)
-        return all(
+        return _has_plain_init(annotation) and all(
             field.init
             and field.converter is None
             and field.alias == field.name
             and _means_the_same(field.type, seen)
             for field in attrs.fields(annotation)
         )
-    return all(_means_the_same(inner, seen) for inner in get_args(annotation) if inner is not ...)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if _is_optional(annotation):
+        inner = tuple(member for member in inner if member is not types.NoneType)
+    elif origin is dict and inner[:1] == (str,):
+        inner = inner[1:]
+    elif not (origin is list or (origin is tuple and inner[1:] == (...,))):
+        return False
+    return _means_the_same(inner[0], seen)
+
+
+def _has_plain_init(model: type) -> bool:
+    code = getattr(model.__init__, "__code__", None)  # type: ignore[misc]  read, not called
+    return code is not None and code.co_filename.startswith("<attrs generated")
 
 
 # ---- the tolerant path -------------------------------------------------------------------------
 
-NUMBERS = (int, float, bool)
+PLAIN = {str, int, float, bool, Any, types.NoneType}
+WORDLESS = {int, float, bool, datetime}  # of which "" is none
+ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    deque: deque,
+    abc.Sequence: tuple,
+    abc.MutableSequence: list,
+    abc.Set: frozenset,
+    abc.MutableSet: set,
+}
+MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
 
 
 def _text(value: Any, _: Any) -> str:
@@ -316,37 +370,21 @@ def _text(value: Any, _: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and math.isfinite(value):
         return str(value)
     raise TypeError
 
 
-def _integer(value: Any, _: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}(\.0+)?", value):
-        return int(value.partition(".")[0])
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise TypeError
+def _scalar(value: Any, kind: Any) -> Any:
+    """Read a number or a truth, from a text too, as msgspec does: "false" is False.
 
-
-def _number(value: Any, _: Any) -> float:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", value):
-        return float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    raise TypeError
-
-
-def _truth(value: Any, _: Any) -> bool:
-    """Read "false" as False; `bool` itself would read it as True."""
-    said = str(value).lower() if isinstance(value, str | bool | int) else ""
-    if said in {"true", "1"}:
-        return True
-    if said in {"false", "0"}:
-        return False
-    raise TypeError
+    Texts may have zeros in front and truths any case; numbers that no float can hold are refused.
+    """
+    if isinstance(value, str):
+        value = re.sub("^(-?)0+(?=[0-9])", r"\1", value.lower())
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise TypeError
+    return msgspec.convert(value, kind, strict=False)
 
 
 def _moment(value: Any, _: Any) -> datetime:
@@ -356,11 +394,57 @@ def _moment(value: Any, _: Any) -> datetime:
     return moment
 
 
+def _is_optional(annotation: Any) -> bool:
+    members = get_args(annotation)
+    return _is_union(annotation) and types.NoneType in members and len(members) == 2  # noqa: PLR2004  it and None
+
+
+def _optional(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take null, and where a text can't be meant "" and "null" as well."""
+    inner = next(member for member in get_args(annotation) if member is not types.NoneType)
+    hook = converter.get_structure_hook(inner)
+    nothing = ("", "null") if inner in WORDLESS else ()
+
+    def structure(value: Any, _: Any) -> Any:
+        said = value is not None and not (isinstance(value, str) and value.lower() in nothing)
+        return hook(value, inner) if said else None
+
+    return structure
+
+
+def _is_choice(annotation: Any) -> bool:
+    members = set(get_args(annotation))
+    return _is_union(annotation) and members <= {str, int, float, bool, types.NoneType}
+
+
+def _choice(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take a union of plain types: a value of one of them as it is, else as the first it can be."""
+    members = get_args(annotation)
+    hooks = [(member, converter.get_structure_hook(member)) for member in members]
+
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) in members:
+            return value
+        for member, hook in hooks:
+            with contextlib.suppress(Exception):
+                return hook(value, member)
+        raise TypeError
+
+    return structure
+
+
+def _is_array(annotation: Any) -> bool:
+    return (get_origin(annotation) or annotation) in ARRAYS
+
+
 def _array(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Take JSON arrays only: a text must not be spelt out into its letters."""
-    container = get_origin(annotation)
-    element = (get_args(annotation) or (Any,))[0]
-    inner = list_structure_factory(list[element], converter)  # type: ignore[valid-type]  # a variable is a type here
+    container = ARRAYS[get_origin(annotation) or annotation]
+    elements = get_args(annotation) or (Any,)
+    if container is tuple and elements[1:] not in {(), (...,)}:
+        problem = "a tuple of JSON values is of one type, as in tuple[str, ...]"
+        raise cattrs.StructureHandlerNotFoundError(problem, annotation)
+    inner = list_structure_factory(list[elements[0]], converter)  # type: ignore[name-defined]  a variable is a type here
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
@@ -370,18 +454,27 @@ def _array(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any],
     return structure
 
 
-def _is_array(annotation: Any) -> bool:
-    arguments = get_args(annotation)
-    homogeneous = get_origin(annotation) is tuple and arguments[1:] == (...,)
-    return homogeneous or get_origin(annotation) is list
+def _is_bare_mapping(annotation: Any) -> bool:
+    return (get_origin(annotation) or annotation) in MAPPINGS and not get_args(annotation)
+
+
+def _mapping(value: Any, _: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _no_json(annotation: Any, _: cattrs.Converter) -> NoReturn:
+    problem = f"JSON has no {annotation}"
+    raise cattrs.StructureHandlerNotFoundError(problem, annotation)
 
 
 def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Take JSON objects; null counts as left out where the type has no None, "" where it counts."""
     inner = make_dict_structure_fn(model, converter)
-    attrs.resolve_types(model)
-    numbers = {field.name for field in attrs.fields(model) if _takes(field.type) & set(NUMBERS)}
-    nullable = {field.name for field in attrs.fields(model) if type(None) in _takes(field.type)}
+    fields = attrs.fields(get_origin(model) or model)
+    wordless = {field.name for field in fields if _bare(field.type) in WORDLESS}
+    nullable = {field.name for field in fields if _is_nullable(_bare(field.type))}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
@@ -389,29 +482,37 @@ def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any
         said = {
             name: item
             for name, item in value.items()
-            if not (item is None and name not in nullable) and not (item == "" and name in numbers)
+            if not (item is None and name not in nullable) and not (item == "" and name in wordless)
         }
         return inner(said, model)
 
     return structure
 
 
-def _takes(annotation: Any) -> set[Any]:
-    """Return the types that a field takes: the members of a union, or the one type."""
-    if annotation in {Any, None, object}:
-        return {type(None)}
-    union = get_origin(annotation) in {Union, types.UnionType}
-    return set(get_args(annotation)) if union else {annotation}
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in {Union, types.UnionType}
+
+
+def _is_nullable(annotation: Any) -> bool:
+    """Tell whether a field takes null; one without a type takes anything."""
+    members = get_args(annotation) if _is_union(annotation) else (annotation,)
+    return any(member in {Any, None, types.NoneType} for member in members)
 
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _text)
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(bool, _truth)
-    converter.register_structure_hook(datetime, _moment)
+    converter.register_structure_hook_func(lambda kind: kind is str, _text)
+    converter.register_structure_hook_func(lambda kind: kind in {int, float, bool}, _scalar)
+    converter.register_structure_hook_func(lambda kind: kind is datetime, _moment)
+    converter.register_structure_hook_func(_is_bare_mapping, _mapping)
+    converter.register_structure_hook_factory(lambda kind: kind in {bytes, bytearray}, _no_json)
     converter.register_structure_hook_factory(_is_array, _array)
+    converter.register_structure_hook_factory(_is_choice, _choice)
+    converter.register_structure_hook_factory(_is_optional, _optional)
     converter.register_structure_hook_factory(attrs.has, _object)
     return converter
 
