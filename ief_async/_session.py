@@ -1,5 +1,6 @@
 """`IefSession`: the face of the library, and the table of the lists that it reads."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterable, Collection, Iterable
 from types import TracebackType
@@ -31,7 +32,7 @@ from ief_async._paging import (
     requests_for,
     url_bytes,
 )
-from ief_async._stream import Page, Scan, Stream
+from ief_async._stream import Page, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, split, structure_of
 from ief_async._transport import Answer, Connections, HttpSession, Transport
 
@@ -265,20 +266,11 @@ class IefSession:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
         answer = await self._transport.get(target, _read_pods)
-        rows = answer.value
         items: list[Any] = []
-        while len(items) < len(rows.raw):  # a page is small: what cannot be structured is raised
-            items += structure.items(rows.raw, range(len(items), len(rows.raw)), key=PODS.key)
-        return Page(
-            items=tuple(items),
-            count=rows.count,
-            offset=offset,
-            limit=limit,
-            request_id=answer.request_id,
-            elapsed=answer.elapsed,
-            attempts=answer.attempts,
-            raw=answer.raw,
-        )
+        while rest := range(len(items), len(answer.value.raw)):
+            await asyncio.sleep(0)  # between chunks the event loop has its turn
+            items += structure_some(structure, answer, rest, key=PODS.key)
+        return page_of(answer, items, offset=offset, limit=limit)
 
     @overload
     def iter_pods(

@@ -7,14 +7,22 @@ What to fetch next is decided in `_paging`; here it is only done.
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-from ief_async._errors import ConfigurationError, IefError, TransportError
+from ief_async._errors import ConfigurationError, IefError, PayloadError, TransportError
 from ief_async._pacing import Clock
 from ief_async._paging import (
     Accepted,
@@ -296,7 +304,8 @@ class Scan(Generic[T]):
                 self._current, self._taken = await self.next_page(), 0
                 if self._current is None:
                     return []
-            return await self._structure_some(self._current)
+            await asyncio.sleep(0)
+            return self._structure_some(self._current)
 
     async def next_whole_page(self) -> Page[T] | None:
         """Return the next page with all its items, or None at the end."""
@@ -305,29 +314,26 @@ class Scan(Generic[T]):
             self._taken = 0
             items: list[T] = []
             while self._current is not None:
-                items += await self._structure_some(self._current)
-            return None if accepted is None else _page(accepted, items)
+                await asyncio.sleep(0)
+                items += self._structure_some(self._current)
+            if accepted is None:
+                return None
+            request = accepted.request
+            return page_of(accepted.page, items, offset=request.offset, limit=request.limit)
 
-    async def _structure_some(self, accepted: Accepted) -> list[T]:
-        """Structure a chunk of a page; between chunks the loop has its turn."""
-        await asyncio.sleep(0)
-        rows: Rows = accepted.page.value
-        chunk = max(1, CHUNK_BYTES * len(rows.raw) // (len(accepted.page.raw) or 1))
-        positions = accepted.positions[self._taken : self._taken + chunk]
+    def _structure_some(self, accepted: Accepted) -> list[T]:
+        """Structure a chunk of a page, and note that it was handed over."""
         try:
-            items = self._structure.items(rows.raw, positions, key=self._key)
+            rest = accepted.positions[self._taken :]
+            items = structure_some(self._structure, accepted.page, rest, key=self._key)
         except IefError as error:
-            failure = error
-            failure.request_id = accepted.page.request_id
-            failure.attempts = accepted.page.attempts
-            _locate(failure, accepted.request)
-        else:
-            self._taken += len(items)
-            self._items += len(items)
-            if self._taken == len(accepted.positions):
-                self._current = None
-            return items
-        raise failure
+            _locate(error, accepted.request)
+            raise
+        self._taken += len(items)
+        self._items += len(items)
+        if self._taken == len(accepted.positions):
+            self._current = None
+        return items
 
     @contextmanager
     def _one_consumer(self) -> Iterator[None]:
@@ -419,13 +425,32 @@ def _locate(error: Exception, request: PageRequest) -> None:
         )
 
 
-def _page(accepted: Accepted, items: list[T]) -> Page[T]:
-    answer: Answer[Rows] = accepted.page
+def structure_some(
+    structure: Structure[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
+) -> list[T]:
+    """Structure the first of these rows: as many as do not make the event loop wait."""
+    rows = answer.value.raw
+    chunk = max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))
+    problem: PayloadError
+    try:
+        return structure.items(rows, positions[:chunk], key=key)
+    except PayloadError as error:
+        problem = error
+    named = f" (request id {answer.request_id})" if answer.request_id else ""
+    failure = PayloadError(f"{problem.message}{named}", path=problem.path)
+    failure.request_id = answer.request_id
+    failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
+    del problem
+    raise failure
+
+
+def page_of(answer: Answer[Rows], items: list[T], *, offset: int, limit: int | None) -> Page[T]:
+    """Make the page that an answer and its structured items are."""
     return Page(
         items=tuple(items),
-        count=accepted.count,
-        offset=accepted.request.offset,
-        limit=accepted.request.limit,
+        count=answer.value.count,
+        offset=offset,
+        limit=limit,
         request_id=answer.request_id,
         elapsed=answer.elapsed,
         attempts=answer.attempts,

@@ -24,7 +24,7 @@ from collections import abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -63,7 +63,7 @@ class Rows:
 
 
 # A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Digits = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
 
 
@@ -343,8 +343,8 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
 
 
 def _has_plain_init(model: type) -> bool:
-    code = getattr(model.__init__, "__code__", None)  # type: ignore[misc]  read, not called
-    return code is not None and code.co_filename.startswith("<attrs generated")
+    code = getattr(vars(model).get("__init__"), "__code__", None)
+    return code is not None and str(code.co_filename).startswith("<attrs generated")
 
 
 # ---- the tolerant path -------------------------------------------------------------------------
@@ -365,7 +365,9 @@ ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
 MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
 
 
-def _text(value: Any, _: Any) -> str:
+def _text(value: Any, kind: Any) -> str:
+    if kind is not str:  # a StrEnum, which cattrs gives to the hook of its base
+        return cast("str", kind(value))
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -380,6 +382,8 @@ def _scalar(value: Any, kind: Any) -> Any:
 
     Texts may have zeros in front and truths any case; numbers that no float can hold are refused.
     """
+    if kind not in WORDLESS:  # an IntEnum, as above
+        return kind(value)
     if isinstance(value, str):
         value = re.sub("^(-?)0+(?=[0-9])", r"\1", value.lower())
     elif isinstance(value, float) and not math.isfinite(value):
@@ -420,7 +424,11 @@ def _is_choice(annotation: Any) -> bool:
 def _choice(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Take a union of plain types: a value of one of them as it is, else as the first it can be."""
     members = get_args(annotation)
-    hooks = [(member, converter.get_structure_hook(member)) for member in members]
+    hooks = [
+        (member, converter.get_structure_hook(member))
+        for member in members
+        if member is not types.NoneType
+    ]
 
     def structure(value: Any, _: Any) -> Any:
         if type(value) in members:
@@ -444,7 +452,8 @@ def _array(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any],
     if container is tuple and elements[1:] not in {(), (...,)}:
         problem = "a tuple of JSON values is of one type, as in tuple[str, ...]"
         raise cattrs.StructureHandlerNotFoundError(problem, annotation)
-    inner = list_structure_factory(list[elements[0]], converter)  # type: ignore[name-defined]  a variable is a type here
+    element = elements[0]
+    inner = list_structure_factory(list[element], converter)  # type: ignore[valid-type]  # a variable is a type here
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
@@ -464,9 +473,8 @@ def _mapping(value: Any, _: Any) -> dict[str, Any]:
     return value
 
 
-def _no_json(annotation: Any, _: cattrs.Converter) -> NoReturn:
-    problem = f"JSON has no {annotation}"
-    raise cattrs.StructureHandlerNotFoundError(problem, annotation)
+def _no_json(_: Any, __: Any) -> NoReturn:
+    raise TypeError  # JSON has no bytes, and bytes(5) are five zeros
 
 
 def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
@@ -505,11 +513,11 @@ def _is_nullable(annotation: Any) -> bool:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook_func(lambda kind: kind is str, _text)
-    converter.register_structure_hook_func(lambda kind: kind in {int, float, bool}, _scalar)
-    converter.register_structure_hook_func(lambda kind: kind is datetime, _moment)
+    for kind, hook in ((str, _text), (int, _scalar), (float, _scalar), (bool, _scalar)):
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook(datetime, _moment)
+    converter.register_structure_hook(bytes, _no_json)
     converter.register_structure_hook_func(_is_bare_mapping, _mapping)
-    converter.register_structure_hook_factory(lambda kind: kind in {bytes, bytearray}, _no_json)
     converter.register_structure_hook_factory(_is_array, _array)
     converter.register_structure_hook_factory(_is_choice, _choice)
     converter.register_structure_hook_factory(_is_optional, _optional)

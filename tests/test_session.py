@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 import math
-import os
+import subprocess
+import sys
 import warnings
 
 import aiohttp
@@ -372,14 +373,37 @@ def test_session_needs_a_loop_only_to_send():
         stream.__aiter__().__anext__().send(None)
 
 
-async def test_session_does_not_cross_a_fork(fake, ief):
-    """H15: used in a forked process a session raises, and does not hang."""
-    await ief.list_pods(node_id=fake.node_ids[0])
-    ief._transport.connections._process = os.getpid() + 1
+FORKING = """
+import asyncio, os, sys
+from ief_async import ConfigurationError, IefSession, Token, TransportError
 
-    with pytest.raises(ConfigurationError, match="before this process was forked"):
-        await ief.list_pods(node_id=fake.node_ids[0])
-    ief._transport.connections._process = os.getpid()
+ief = IefSession("p", credentials=Token("t"), endpoint="http://127.0.0.1:9")
+ief = ief.with_options(retry=__import__("ief_async").RetryPolicy(attempts=1))
+with asyncio.Runner() as runner:
+    try:
+        runner.run(ief.list_pods(node_id="n"))
+    except TransportError:
+        print("sent", flush=True)
+    runner.run(ief._transport.connections._owned.close())
+if os.fork() == 0:
+    try:
+        asyncio.run(ief.list_pods(node_id="n"))
+    except ConfigurationError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_session_does_not_cross_a_fork():
+    """H15: used in a forked process a session raises, and does not hang."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    assert ["sent", "the session was first used before this process was forked: make one here"] == (
+        done.stdout.splitlines()
+    )
 
 
 async def test_instance_is_named_in_a_header(fake):

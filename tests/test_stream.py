@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import uvloop
 
 from ief_async import (
     AuthenticationError,
@@ -627,6 +628,25 @@ async def test_other_ways_to_run_tasks_give_the_same(factory):
         pods = await ief.iter_pods(fake.deployment_ids, page_size=10).collect()
 
     assert expected_ids(fake) == [pod.id for pod in pods]
+
+
+def test_uvloop_gives_the_same():
+    """F19: on uvloop the same pods come, and a bare break leaves no task."""
+
+    async def scan():
+        async with fleet(1000, deployments=3) as (fake, ief):
+            pods = await ief.iter_pods(fake.deployment_ids, page_size=10).collect()
+            async for _ in ief.iter_pods(fake.deployment_ids, page_size=10):
+                break
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not ours()
+            return expected_ids(fake), [pod.id for pod in pods]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        expected, seen = runner.run(scan())
+
+    assert expected == seen
 
 
 # ---- resources -----------------------------------------------------------------------------------

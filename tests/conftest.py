@@ -1,0 +1,48 @@
+"""What several test files share: a clock that a test moves, and the state a session leaves."""
+
+import asyncio
+
+import pytest
+
+from ief_async._pacing import Clock
+
+
+class FakeClock:
+    """Time as a test wants it: a sleep moves it at once, is noted, and yields to the loop.
+
+    While `held`, sleepers stay asleep until `release` is called.
+    """
+
+    def __init__(self):
+        self.time = 1_000.0
+        self.epoch = 1_800_000_000.0
+        self.sleeps = []
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self.clock = Clock(
+            now=lambda: self.time,
+            wall=lambda: self.epoch + self.time,
+            sleep=self._sleep,
+            jitter=lambda ceiling: ceiling,
+        )
+
+    async def _sleep(self, seconds):
+        self.sleeps.append(round(seconds, 6))
+        until = self.time + seconds
+        await self._awake.wait()
+        self.time = max(self.time, until)
+        await asyncio.sleep(0)
+
+    def hold(self):
+        """Let time stand still."""
+        self._awake.clear()
+
+    def release(self):
+        """Let it run again."""
+        self._awake.set()
+
+
+@pytest.fixture
+def fake_clock():
+    """Give a clock on which no test waits."""
+    return FakeClock()
