@@ -40,30 +40,38 @@ class Secret:
         raise TypeError(message)
 
 
-def _secret(value: object) -> Secret:
-    """Take one line of header-safe characters, or say what is wrong without showing it."""
-    if isinstance(value, Secret):
-        return value
+def _problem(value: object) -> str | None:
+    """Say what keeps a value from being a token, without showing it."""
     if not isinstance(value, str):
-        message = f"Token takes a str, but was given {type(value).__name__}"
-        raise ConfigurationError(message)
-    if not value or not all("!" <= character <= "~" for character in value):
-        message = (
-            f"Token takes printable ASCII without blanks or line ends, but was given {len(value)} "
-            "characters that are not; a token read from a file often ends in a newline: strip it"
+        return f"Token takes a text, but was given {type(value).__name__}"
+    if not value:
+        return "Token takes a text, but was given an empty one: is a variable not set?"
+    if not all("!" <= character <= "~" for character in value):
+        return (
+            "Token takes printable ASCII without blanks or line ends, but was given other "
+            "characters, too; a token read from a file often ends in a newline: strip it"
         )
-        raise ConfigurationError(message)
-    return Secret(value)
+    return None
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Token:
     """An IAM token that was got elsewhere; sent as ``X-Auth-Token``.
 
     It is never renewed: when the server refuses it, `AuthenticationError` is raised at once.
+
+    Raises:
+        ConfigurationError: it is no single line of printable ASCII.
     """
 
-    value: Secret = attrs.field(converter=_secret)
+    value: Secret
+
+    def __init__(self, value: str) -> None:
+        problem = _problem(value)
+        if problem is not None:
+            del value  # no traceback is to show it
+            raise ConfigurationError(problem)
+        self.__attrs_init__(Secret(value))  # type: ignore[attr-defined]  # attrs makes it
 
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""

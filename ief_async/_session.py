@@ -138,12 +138,16 @@ class IefSession:
         timeout: Timeouts = Timeouts(),
         _clock: Clock = Clock(),
     ) -> None:
-        _check_kind("credentials", credentials, Token)
+        if not isinstance(credentials, Token):
+            given = type(credentials).__name__
+            del credentials  # it may be the token itself, which no traceback is to show
+            message = f"credentials takes Token, but was given {given}: write Token(...)"
+            raise ConfigurationError(message)
         _check_policies(retry, limits, timeout)
         self._project_id = _checked("project_id", project_id)
         self._owner = True
         self._tally = Tally()
-        connections = Connections(http, concurrency=limits.concurrency)
+        connections = Connections(http)
         self._transport = Transport(
             endpoint=_endpoint(region, endpoint),
             credentials=credentials,

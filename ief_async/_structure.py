@@ -39,7 +39,6 @@ from ief_async._models import ErrorBody, parse_timestamp
 T = TypeVar("T")
 
 SNIPPET_CHARACTERS = 200
-CODE_CHARACTERS = 64
 LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
@@ -193,8 +192,7 @@ def read_refusal(body: bytes) -> tuple[ErrorBody, str | None] | None:
     message = _first(document, "error_msg", "errorMsg", "message")
     if not code and not message:
         return None
-    request_id = _first(document, "request_id")[:CODE_CHARACTERS] or None
-    return ErrorBody(error_code=code[:CODE_CHARACTERS], error_msg=message), request_id
+    return ErrorBody(error_code=code, error_msg=message), _first(document, "request_id") or None
 
 
 def _first(document: Mapping[str, Any], *names: str) -> str:
@@ -326,10 +324,7 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     if isinstance(annotation, type) and attrs.has(annotation):
         attrs.resolve_types(annotation)
         return _has_plain_init(annotation) and all(
-            field.init
-            and field.converter is None
-            and field.alias == field.name
-            and _means_the_same(field.type, seen)
+            field.init and field.converter is None and _means_the_same(field.type, seen)
             for field in attrs.fields(annotation)
         )
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -380,12 +375,10 @@ def _text(value: Any, kind: Any) -> str:
 def _scalar(value: Any, kind: Any) -> Any:
     """Read a number or a truth, from a text too, as msgspec does: "false" is False.
 
-    Texts may have zeros in front and truths any case; numbers that no float can hold are refused.
+    Texts may have zeros in front; numbers that no float can hold are refused.
     """
-    if kind not in WORDLESS:  # an IntEnum, as above
-        return kind(value)
     if isinstance(value, str):
-        value = re.sub("^(-?)0+(?=[0-9])", r"\1", value.lower())
+        value = re.sub("^(-?)0+(?=[0-9])", r"\1", value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise TypeError
     return msgspec.convert(value, kind, strict=False)

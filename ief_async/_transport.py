@@ -12,7 +12,8 @@ import math
 import os
 import ssl
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import aiohttp
@@ -46,7 +47,12 @@ OK = 200
 USER_AGENT = "ief-async"
 REQUEST_ID = "X-Request-Id"
 ERROR_BODY_BYTES = 64 * 1024
+GZIP = 16 + zlib.MAX_WBITS  # as zlib wants to be told
+GZIP_MEMBERS = 64  # a body is one member; empty ones in their thousands cost time and say nothing
+INFLATED_BYTES = 256 * 1024  # at a time: what a few bytes of gzip may grow to
 MESSAGE_CHARACTERS = 512
+CODE_CHARACTERS = 64
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTED = "Redirects are not followed, as they would carry the token away: check the endpoint."
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 # IEF says with status 400, too, that the token is missing, expired, or of another project
@@ -79,8 +85,20 @@ STATUS_BY_GATEWAY_CODE = {
 }
 
 # aiohttp's errors and the system's, the most specific first, in words that a user can act on
-CERTIFICATE_ERRORS = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
-FOREIGN_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError, RuntimeError)
+CERTIFICATE_ERRORS = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+    ssl.SSLCertVerificationError,
+)
+FINAL_ERRORS = (*CERTIFICATE_ERRORS, aiohttp.InvalidURL, UnicodeError)
+FOREIGN_ERRORS = (
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    RuntimeError,
+    UnicodeError,
+    zlib.error,
+)
 
 
 class _DroppedError(aiohttp.ClientError):
@@ -96,7 +114,8 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
     ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
     (aiohttp.ClientConnectorError, "no connection"),
     ((_DroppedError, aiohttp.ClientConnectionError), "the connection ended before an answer came"),
-    (aiohttp.ClientPayloadError, "the body came cut or damaged"),
+    ((aiohttp.ClientPayloadError, zlib.error), "the body came cut or damaged"),
+    (aiohttp.ClientHttpProxyError, "the proxy gave no way"),
     ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP"),
     ((aiohttp.InvalidURL, UnicodeError), "the URL can't be sent"),
     (OSError, "the system gave no connection"),
@@ -108,11 +127,11 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
 class Answer(Generic[T]):
     """What came of a request: the value that was read from the body, and how it came."""
 
-    value: T
-    raw: bytes
+    value: T = attrs.field(repr=False)
+    raw: bytes = attrs.field(repr=False)
     request_id: str | None
-    elapsed: float
-    attempts: int
+    elapsed: float = 0.0
+    attempts: int = 0
 
 
 async def _once(
@@ -132,7 +151,7 @@ async def _once(
 class Connections:
     """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
 
-    def __init__(self, http: HttpSession | None, *, concurrency: int) -> None:
+    def __init__(self, http: HttpSession | None) -> None:
         self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
             message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
@@ -144,7 +163,6 @@ class Connections:
                 stacklevel=3,
             )
         self._borrowed = http
-        self._concurrency = concurrency
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self.closed = False
@@ -167,7 +185,8 @@ class Connections:
             return self._borrowed
         if self._owned is None:
             self._owned = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                # no limit of its own: a request that waits in the pool uses up its time-out
+                connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._owned
@@ -237,23 +256,21 @@ class Transport:
 
         `deadline` is a moment of the clock. Raises what `IefError` names, never aiohttp's errors.
         """
+        self.connections.session()  # what can't be sent at all is no attempt
         started = self.clock.now()
+        sent = 0
         url = URL(self.endpoint + target, encoded=True)
         what = f"GET {url.raw_path}"
         remaining = None if deadline == math.inf else max(0.0, deadline - started)
         scope = asyncio.timeout(remaining)
 
         async def attempt(number: int) -> Answer[T]:
-            status, headers, body = await self._send(url, what)
-            if status != OK:
-                raise self._refusal(what, status, headers, body)
-            return Answer(
-                value=self._read(what, headers, body, read),
-                raw=body,
-                request_id=headers.get(REQUEST_ID),
-                elapsed=self.clock.now() - started,
-                attempts=number,
-            )
+            nonlocal sent
+            sent = number
+            outcome = await self._exchange(url, what, read)
+            if isinstance(outcome, IefError):
+                raise outcome
+            return attrs.evolve(outcome, elapsed=self.clock.now() - started, attempts=number)
 
         try:
             async with scope:
@@ -261,13 +278,20 @@ class Transport:
         except TimeoutError:
             if not scope.expired():
                 raise
-        late = f"{what}: the deadline passed after {self.clock.now() - started:.3g} s"
-        raise TransportError(late)
+        elapsed = self.clock.now() - started
+        late = TransportError(f"{what}: the deadline passed after {elapsed:.3g} s")
+        late.attempts, late.elapsed = sent, elapsed
+        raise late
 
-    async def _send(self, url: URL, what: str) -> tuple[int, Headers, bytes]:
-        """Send one request and read its answer; every failure leaves as an `IefError`."""
+    async def _exchange(
+        self, url: URL, what: str, read: Callable[[bytes], T]
+    ) -> Answer[T] | IefError:
+        """Send one request and read its answer.
+
+        An error is returned, not raised: the frames of this and all below it hold what the server
+        sent, which may echo the token, and a traceback would carry them.
+        """
         http = self.connections.session()
-        failure: IefError
         self.pacer.tally.requests += 1
         try:
             # the headers are made within the call, so that no frame of ours holds a token
@@ -281,14 +305,19 @@ class Transport:
                 ),
                 allow_redirects=False,
                 raise_for_status=False,
+                auto_decompress=False,
                 middlewares=(*getattr(http, "_middlewares", ()), _once),
             ) as response:
-                return response.status, response.headers, await self._body(response, what)
+                body = await self._body(response, what)
+                if isinstance(body, PayloadError):
+                    return body
         except FOREIGN_ERRORS as error:
             if isinstance(error, RuntimeError) and not self.connections.closed:
                 raise  # a bug, not the weather
-            failure = self._failure(error, what, url)
-        raise failure
+            return self._failure(error, what, url)
+        if response.status != OK:
+            return self._refusal(what, response.status, response.headers, body)
+        return self._read(what, response.headers, body, read)
 
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -301,71 +330,88 @@ class Transport:
             headers["ief-instance-id"] = self.instance_id
         return headers
 
-    async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes:
-        """Read a body up to its cap: all of a 200, the beginning of any other."""
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
+    async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes | PayloadError:
+        """Read a body up to its cap, decompressed: all of a 200, the beginning of any other."""
         wanted = response.status == OK
         cap = self.limits.max_body_bytes if wanted else ERROR_BODY_BYTES
-        if wanted and encoding not in {"", "identity", "gzip", "deflate"}:
-            response.close()
-            message = f"{what}: the body is encoded as {encoding:.40}, though gzip was asked for"
-            raise PayloadError(message)
-        size = response.content_length or 0
-        pieces: list[bytes] = []
-        if size <= cap or not wanted:
-            size = 0
-            async for piece in response.content.iter_any():
-                pieces.append(piece)
-                size += len(piece)
-                if size > cap:
-                    break
-        if size > cap:
+        said = response.headers.get("Content-Encoding", "")
+        encoding = said.lower()
+        body: bytes | None = None
+        shown = self.credentials.scrub(said)[:CODE_CHARACTERS]
+        refused = f"the body is encoded as {shown}, though gzip was asked for"
+        if encoding in {"", "identity", "gzip"}:
+            refused = (
+                f"the body is longer than {cap} bytes; ask for a smaller page_size, or raise "
+                "Limits(max_body_bytes=)"
+            )
+            if not wanted or (response.content_length or 0) <= cap:
+                body = await _read_up_to(cap + 1, response, zipped=encoding == "gzip")
+        if body is None or len(body) > cap:
             response.close()
             if wanted:
-                message = (
-                    f"{what}: the body is longer than {cap} bytes; ask for a smaller page_size, or "
-                    "raise Limits(max_body_bytes=)"
-                )
-                raise PayloadError(message)
-        return b"".join(pieces)
+                return self._payload_error(what, response.headers, refused)
+        return (body or b"")[:cap]
 
-    def _read(self, what: str, headers: Headers, body: bytes, read: Callable[[bytes], T]) -> T:
+    def _payload_error(
+        self,
+        what: str,
+        headers: Headers,
+        words: str,
+        *,
+        path: str = "",
+        snippet: str = "",
+        transient: bool = False,
+    ) -> PayloadError:
+        """Say in an error of the body which answer it was."""
+        request_id = self._request_id(headers)
+        named = f" (request id {request_id})" if request_id else ""
+        text = f"{what}{named}: {self.credentials.scrub(words)}"
+        error = PayloadError(text, path=path, snippet=snippet, transient=transient)
+        error.request_id = request_id
+        return error
+
+    def _request_id(self, headers: Headers) -> str | None:
+        request_id = headers.get(REQUEST_ID)
+        return None if request_id is None else self.credentials.scrub(request_id)[:CODE_CHARACTERS]
+
+    def _read(
+        self, what: str, headers: Headers, body: bytes, read: Callable[[bytes], T]
+    ) -> Answer[T] | IefError:
         """Read the body of a 200; one that carries an error is that error."""
         try:
-            return read(body)
+            value = read(body)
         except PayloadError as error:
             problem = error
-        refusal = None if problem.transient else read_refusal(body)
-        failure: IefError
-        if refusal is not None and refusal[0].error_code:
-            failure = self._refusal(what, OK, headers, body)
         else:
-            named = f" (request id {headers[REQUEST_ID]})" if REQUEST_ID in headers else ""
-            failure = PayloadError(
-                f"{what}{named}: {problem.message}",
-                path=problem.path,
-                snippet=self.credentials.scrub(problem.snippet),
-                transient=problem.transient,
-            )
-            failure.request_id = headers.get(REQUEST_ID)
-        del problem
-        raise failure
+            return Answer(value=value, raw=body, request_id=self._request_id(headers))
+        refusal = None if problem.transient else read_refusal(body)
+        if refusal is not None and refusal[0].error_code:
+            return self._refusal(what, OK, headers, body)
+        return self._payload_error(
+            what,
+            headers,
+            problem.message,
+            path=problem.path,
+            snippet=self._snippet(body) if problem.snippet else "",
+            transient=problem.transient,
+        )
 
     def _refusal(self, what: str, status: int, headers: Headers, body: bytes) -> ApiError:
         """Turn an answer that says no into the error that says what to do about it."""
         said, request_id = read_refusal(body) or (None, None)
-        request_id = headers.get(REQUEST_ID) or request_id
-        code = (said.error_code if said else "") or ""
-        words = said.error_msg if said else body[:SNIPPET_CHARACTERS].decode("utf-8", "replace")
-        words = self.credentials.scrub(" ".join((words or "").split()))[:MESSAGE_CHARACTERS]
+        scrub = self.credentials.scrub
+        request_id = self._request_id(headers) or scrub(request_id or "")[:CODE_CHARACTERS] or None
+        code = scrub((said.error_code if said else "") or "")[:CODE_CHARACTERS]
+        words = (said.error_msg or "") if said else self._snippet(body)
+        words = scrub(" ".join(words.split()))[:MESSAGE_CHARACTERS]
         kind = _kind(status, code)
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
         named = f" (request id {request_id})" if request_id else ""
         shown = f"{status} {code}".strip() + (f": {words}" if words else "")
-        redirected = status // 100 == 3  # noqa: PLR2004  a 3xx
+        advice = REDIRECTED if status in REDIRECTS else kind.advice
         error = kind(
-            f"{what} was answered {shown}{named}. {REDIRECTED if redirected else kind.advice}",
+            f"{what} was answered {shown}{named}. {advice}",
             status=status,
             error_code=code,
             error_msg=words,
@@ -375,6 +421,11 @@ class Transport:
         error.request_id = request_id
         return error
 
+    def _snippet(self, body: bytes) -> str:
+        """Return how a body begins; scrubbed before it is cut, lest half a token stays."""
+        text = body[:ERROR_BODY_BYTES].decode("utf-8", "replace")
+        return self.credentials.scrub(text)[:SNIPPET_CHARACTERS]
+
     def _failure(self, error: BaseException, what: str, url: URL) -> IefError:
         """Map an error of aiohttp or of the system to ours."""
         if self.connections.closed:
@@ -382,11 +433,14 @@ class Transport:
         words = next(words for kinds, words in WORDS if isinstance(error, kinds))
         detail = self.credentials.scrub(_detail(error))[:SNIPPET_CHARACTERS]
         message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
-        return TransportError(message, transient=not isinstance(error, CERTIFICATE_ERRORS))
+        return TransportError(message, transient=not isinstance(error, FINAL_ERRORS))
 
 
 def _detail(error: BaseException) -> str:
     """Return what an error adds to its class; never the whole URL, which time-outs print."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        cause = error.__cause__  # what was cut; the error itself prints a status that nobody sent
+        return " ".join(cause.message.split()) if isinstance(cause, HttpProcessingError) else ""
     if isinstance(error, TimeoutError):
         return ""
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -394,6 +448,49 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
         return " ".join(error.message.split())
     return str(error)
+
+
+class _Inflater:
+    """Undoes gzip a bounded step at a time, as a few bytes of it may stand for gigabytes."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(GZIP)
+        self._members = 1
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what these bytes stand for."""
+        while data:
+            if self._member.eof:
+                self._member = zlib.decompressobj(GZIP)
+                self._members += 1
+            if self._members > GZIP_MEMBERS:
+                message = f"the body has more than {GZIP_MEMBERS} gzip members"
+                raise zlib.error(message)
+            yield self._member.decompress(data, INFLATED_BYTES)
+            data = self._member.unconsumed_tail or self._member.unused_data
+
+    def end(self) -> bytes:
+        """Return what is left, or raise `zlib.error` if the last member is not whole."""
+        rest = self._member.flush()
+        if not self._member.eof:
+            message = "the gzip body ends early"
+            raise zlib.error(message)
+        return rest
+
+
+async def _read_up_to(size: int, response: aiohttp.ClientResponse, *, zipped: bool) -> bytes:
+    """Read a body; when it grows to this size, leave the rest of it where it is."""
+    inflater = _Inflater() if zipped else None
+    pieces: list[bytes] = []
+    async for piece in response.content.iter_any():
+        for plain in inflater.feed(piece) if inflater else (piece,):
+            pieces.append(plain)
+            size -= len(plain)
+            if size <= 0:
+                return b"".join(pieces)
+    if inflater and pieces:
+        pieces.append(inflater.end())
+    return b"".join(pieces)
 
 
 def _kind(status: int, code: str) -> type[ApiError]:

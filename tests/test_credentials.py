@@ -1,0 +1,211 @@
+"""Tokens and secrets: what is refused, and that nothing shows them."""
+
+import copy
+import json
+import logging
+import pickle
+import traceback
+
+import attrs
+import pytest
+
+from ief_async import ConfigurationError, IefSession, Token
+from ief_async._credentials import Secret
+
+VALUE = "canary-MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgEwggE0+/=="
+PROJECT = "bcd83056c918480f8f190844bd425b23"
+
+REFUSED = {
+    "empty": "",
+    "blank": " ",
+    "newline-at-the-end": f"{VALUE}\n",
+    "crlf": f"{VALUE}\r\nX-Evil: 1",
+    "cr": f"{VALUE}\r",
+    "nul": f"{VALUE}\0",
+    "del": f"{VALUE}\x7f",
+    "blank-before": f" {VALUE}",
+    "blank-behind": f"{VALUE} ",
+    "blank-within": f"{VALUE} {VALUE}",
+    "tab": f"{VALUE}\t",
+    "latin": f"{VALUE}é",
+    "chinese": f"{VALUE}令牌",
+    "full-width": f"{VALUE}\uff11",
+    "lone-surrogate": f"{VALUE}\ud800",
+    "bytes": VALUE.encode(),
+    "none": None,
+    "int": 20_361_120,
+    "list": [VALUE],
+    "token": Token(VALUE),
+}
+
+
+def refusal_of(name):
+    """Return the error that a value is refused with."""
+    with pytest.raises(ConfigurationError) as caught:
+        Token(REFUSED[name])
+    return caught.value
+
+
+def locals_of(error):
+    """Return what the locals of all frames of an error print; a half-made object prints nothing."""
+    shown = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for name, value in frame.f_locals.items():
+            try:
+                shown.append(f"{frame.f_code.co_name}: {name} = {value!r}")
+            except AttributeError:
+                shown.append(f"{frame.f_code.co_name}: {name}")
+    return shown
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_value_that_no_header_can_carry_is_refused_unshown(name):
+    """E9: whatever is not printable ASCII without blanks is refused; the text never shows it."""
+    error = refusal_of(name)
+
+    assert ConfigurationError is type(error)
+    for text in (str(error), repr(error), repr(vars(error))):
+        assert "canary" not in text
+        assert "20361120" not in text
+    assert str(error).startswith("Token takes ")
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_value_is_in_no_frame_of_the_library(name):
+    """E9: a debugger's walk over the frames of the refusal, locals included, does not show it."""
+    shown = locals_of(refusal_of(name))
+
+    assert len(shown) > 1
+    assert not [local for local in shown if "canary" in local or "20361120" in local]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("newline-at-the-end", "line end"),
+        ("blank-behind", "blank"),
+        ("bytes", "was given bytes"),
+        ("none", "was given NoneType"),
+        ("empty", "empty"),
+    ],
+)
+def test_refusal_says_what_was_given(name, words):
+    """E9: the text tells an empty value, a foreign type and a stray newline apart."""
+    assert words in str(refusal_of(name))
+
+
+@pytest.mark.parametrize("value", ["t", "!", "~", VALUE, "x" * 32_768], ids=len)
+def test_value_that_a_header_can_carry_is_taken(value):
+    """E8: from one character to 32 KiB, every printable ASCII character is sent as it is."""
+    assert {"X-Auth-Token": value} == Token(value).headers()
+    assert {"X-Auth-Token": value} == Token(Secret(value)).headers()
+
+
+SHOWN = {
+    "repr": repr,
+    "str": str,
+    "format": "{}".format,
+    "percent": lambda thing: "%s %r" % (thing, thing),  # noqa: UP031  logging does it so
+    "ascii": ascii,
+    "vars": lambda thing: repr(getattr(thing, "__dict__", {})),
+    "dir": lambda thing: repr(dir(thing)),
+    "nested": lambda thing: repr({"credentials": [thing]}),
+    "error": lambda thing: repr(ValueError(thing)),
+    "json": lambda thing: json.dumps({"credentials": thing}, default=str),
+}
+
+
+@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+@pytest.mark.parametrize("kind", [Token, Secret])
+def test_no_way_to_print_shows_the_value(kind, show):
+    """E16: repr, str, every format, vars and a log line show stars."""
+    assert "canary" not in show(kind(VALUE))
+
+
+def test_stars_stand_for_the_value():
+    """E16: that there is a secret may be seen."""
+    assert "Secret(***)" == repr(Secret(VALUE)) == str(Secret(VALUE))
+    assert "Token(value=Secret(***))" == repr(Token(VALUE))
+
+
+def test_attrs_functions_do_not_show_the_value():
+    """E16: asdict and astuple, with every serializer, give the Secret and not its text."""
+    token = Token(VALUE)
+
+    assert {"value": Secret(VALUE)} == attrs.asdict(token)
+    assert "canary" not in repr((attrs.asdict(token), attrs.astuple(token)))
+    assert "canary" not in json.dumps(attrs.asdict(token), default=repr)
+
+
+def test_log_line_does_not_show_the_value(caplog):
+    """E16: a token that somebody logs is stars."""
+    logging.getLogger("somebody").error("%s %r", Token(VALUE), Secret(VALUE))
+
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Token, Secret])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_value_is_not_pickled(kind, protocol):
+    """E16: pickling credentials is refused by every protocol, with what to do instead."""
+    with pytest.raises(TypeError, match="make the credentials where they are used"):
+        pickle.dumps(kind(VALUE), protocol)
+
+
+@pytest.mark.parametrize("kind", [Token, Secret])
+def test_value_is_not_copied_deeply(kind):
+    """E16: a deep copy, as tools make of what they store, is refused."""
+    with pytest.raises(TypeError, match="not pickled or copied"):
+        copy.deepcopy(kind(VALUE))
+
+
+def test_session_does_not_show_the_value():
+    """E16: a session and the parts it holds are printed without the token."""
+    ief = IefSession(PROJECT, credentials=Token(VALUE), endpoint="http://127.0.0.1:9")
+
+    assert "canary" not in repr([ief, vars(ief), ief._transport])
+    with pytest.raises(TypeError):
+        pickle.dumps(ief)
+
+
+def test_session_given_a_bare_token_refuses_it_unshown():
+    """E9: a token that is not wrapped is refused; neither text nor frame of ours shows it."""
+    with pytest.raises(ConfigurationError, match="credentials takes Token") as caught:
+        IefSession(PROJECT, credentials=VALUE, endpoint="http://127.0.0.1:9")
+
+    assert not [local for local in locals_of(caught.value) if "canary" in local]
+
+
+def test_token_is_a_value():
+    """Equal tokens are equal, hash alike, and can't be changed."""
+    assert Token(VALUE) == Token(VALUE)
+    assert hash(Token(VALUE)) == hash(Token(VALUE))
+    assert Token(VALUE) != Token("another")
+    assert Secret(VALUE) == Secret(VALUE)
+    assert Secret(VALUE) != VALUE
+    assert Secret("another") != Secret(VALUE)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Token(VALUE).value = "another"
+
+
+def test_secret_has_no_other_attributes():
+    """E16: there is no place on a Secret where a tool could find it by accident."""
+    assert not hasattr(Secret(VALUE), "__dict__")
+    assert not hasattr(Token(VALUE), "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ("", ""),
+        ("nothing", "nothing"),
+        (VALUE, "***"),
+        (f"a {VALUE} b {VALUE}{VALUE}", "a *** b ******"),
+        (f'{{"token": "{VALUE}"}}', '{"token": "***"}'),
+    ],
+)
+def test_scrub_takes_the_value_out_of_a_text(text, scrubbed):
+    """E15: every occurrence of the value becomes stars, and nothing else changes."""
+    assert scrubbed == Token(VALUE).scrub(text) == Secret(VALUE).scrub(text)

@@ -1,0 +1,1322 @@
+"""From bytes to objects: what is accepted, what it means, and how a refusal is worded."""
+
+import contextlib
+import enum
+import json
+import math
+import socket
+import traceback
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, Literal, NewType, TypeVar
+
+import attr
+import attrs
+import cattrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ief_async import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    IefError,
+    IefSession,
+    Limits,
+    PayloadError,
+    Pod,
+    RetryPolicy,
+    ServerError,
+    Token,
+)
+from ief_async._models import PodList
+from ief_async._structure import read_refusal, split, structure_of
+from ief_async.testing import FakeIef, Fault
+
+T = TypeVar("T")
+
+SAMPLES = Path(__file__).parent / "samples"
+DOCUMENTED = (SAMPLES / "list_pods.200.json").read_bytes()
+CONTRADICTIONS = (SAMPLES / "contradictions.json").read_bytes()
+PODS = structure_of(Pod)
+MARKER = "hunter2-0451"
+QUICK = RetryPolicy(attempts=2, base=0, throttled_base=0)
+
+
+def rows_of(*rows):
+    """Return rows as a page holds them."""
+    return [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+
+
+def one(structure, row):
+    """Return the one object of a row."""
+    (item,) = structure.items(rows_of(row), [0], key="pods")
+    return item
+
+
+def tolerant(structure, row):
+    """Return the one object of a row by cattrs alone."""
+    return structure.item_tolerantly(*rows_of(row), "pods[0]")
+
+
+def refused(row, structure=PODS):
+    """Return the error that a row ends in."""
+    with pytest.raises(PayloadError) as caught:
+        one(structure, row)
+    return caught.value
+
+
+def fails_to_split(body):
+    """Return the error that a body ends in."""
+    with pytest.raises(PayloadError) as caught:
+        split(body, key="pods")
+    return caught.value
+
+
+def page(*rows, count=None):
+    """Return a body."""
+    return json.dumps({"count": len(rows) if count is None else count, "pods": rows}).encode()
+
+
+def in_container(**fields):
+    """Return a pod with one container."""
+    return {"id": "a", "containers": [fields]}
+
+
+def dig(value, path):
+    """Follow a path such as ``containers.0.ports`` into an object."""
+    for step in path.split("."):
+        value = value[int(step)] if step.isdigit() else getattr(value, step)
+    return value
+
+
+def everything_said(error):
+    """Return all texts that an error carries, those of the errors behind it included."""
+    texts = []
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args), repr(vars(error))]
+        texts += [*getattr(error, "__notes__", ()), *traceback.format_exception(error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
+
+
+async def list_pods(fake, **options):
+    """Ask a fake server for one page."""
+    ief = IefSession(
+        fake.project_id,
+        credentials=Token(fake.token),
+        endpoint=fake.endpoint,
+        retry=QUICK,
+        **options,
+    )
+    async with ief:
+        return await ief.list_pods(deployment_id=fake.deployment_ids[0], limit=10)
+
+
+# ---- B: JSON ------------------------------------------------------------------------------------
+
+NOT_JSON = {
+    "B1 html": b"<!DOCTYPE html><title>Log in</title>",
+    "B2 nothing": b"",
+    "B2 blanks": b" \r\n\t ",
+    "B5 not UTF-8 in an id": b'{"count":1,"pods":[{"id":"\xff"}]}',
+    "B5 not UTF-8 at all": b"\xff\xfe{\0}\0",
+    "B6 cut": page({"id": "a"})[:-1],
+    "B6 cut in an escape": b'{"count":1,"pods":[{"id":"\\ud8',
+    "B6 more behind": page({"id": "a"}) + b"x",
+    "B7 NaN": b'{"count":NaN,"pods":[]}',
+    "B7 Infinity": b'{"count":1,"x":Infinity,"pods":[]}',
+    "B7 NaN beside half a pair": b'{"count":1,"x":NaN,"y":"\\ud800","pods":[]}',
+}
+
+
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_no_json_is_transient(body):
+    """B1 B5 B6 B7: what is no JSON is a PayloadError that may be cured by asking again."""
+    error = fails_to_split(body)
+
+    assert (True, "") == (error.transient, error.path)
+    assert 200 >= len(error.snippet)
+
+
+@pytest.mark.parametrize("fault", [Fault.html(), Fault.empty(), Fault.body(b'{"count":1,"po')])
+async def test_no_json_is_asked_for_again(fault):
+    """B1 B6: HTML, nothing and cut JSON with status 200 cost a repeat, not the answer."""
+    async with FakeIef(3, deployments=1) as fake:
+        fake.script(fault)
+        answer = await list_pods(fake)
+
+        assert (3, 2, 2) == (len(answer.items), answer.attempts, fake.statistics().requests)
+
+
+async def test_html_for_ever_is_payload_error():
+    """B1: a login page on every attempt is a PayloadError that shows how the page begins."""
+    async with FakeIef(3) as fake:
+        fake.script(Fault.html(), Fault.html())
+        with pytest.raises(PayloadError) as caught:
+            await list_pods(fake)
+
+        assert ("<!DOCTYPE html>", 2) == (caught.value.snippet[:15], caught.value.attempts)
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/octet-stream"])
+async def test_content_type_does_not_matter(kind):
+    """B2: JSON is read as JSON, whatever it is called."""
+    async with FakeIef(0) as fake:
+        fake.script(Fault.body(page({"id": "a"}), content_type=kind))
+
+        assert ["a"] == [pod.id for pod in (await list_pods(fake)).items]
+
+
+@pytest.mark.parametrize("charset", ["foo", "utf-16", "latin-1"])
+async def test_charset_does_not_matter(charset):
+    """B3: names come intact under a charset that lies."""
+    body = json.dumps({"count": 1, "pods": [{"id": "a", "name": "边缘 é"}]}, ensure_ascii=False)
+    async with FakeIef(0) as fake:
+        kind = f"application/json; charset={charset}"
+        fake.script(Fault.body(body.encode(), content_type=kind))
+
+        assert "边缘 é" == (await list_pods(fake)).items[0].name
+
+
+@pytest.mark.parametrize(
+    "text", [page({"id": "a"}), b'{"count":1,"x":"\\ud800","pods":[{"id":"a"}]}']
+)
+def test_byte_order_mark_is_skipped(text):
+    """B4: a byte order mark ahead of the JSON changes nothing."""
+    assert ["a"] == split(b"\xef\xbb\xbf" + text, key="pods").ids
+
+
+def test_wrong_utf_8_in_a_field():
+    """B5: bytes that are no UTF-8 in a field that is read are a PayloadError for that row."""
+    error = refused(b'{"id":"a","name":"\xff"}')
+
+    assert "pods[0]" == error.path
+
+
+def test_infinite_numbers_in_a_row():
+    """B7: NaN in a row is no JSON, and a number beyond all floats is none for a field."""
+    assert "pods[0]" == refused(b'{"id":"a","name":NaN}').path
+    assert "pods[0].name" == refused(b'{"id":"a","name":1e400}').path
+    limits = b'{"id":"a","containers":[{"resources":{"limits":{"cpu":1e400}}}]}'
+    assert "pods[0].containers[0].resources.limits.cpu" == refused(limits).path
+
+
+def test_last_duplicate_wins():
+    """B8: of two keys with one name the last counts, at the top and in a row, on both paths."""
+    rows = split(b'{"count":1,"count":2,"pods":[],"pods":[{"id":"a","id":"b"}]}', key="pods")
+
+    assert (2, ["b"]) == (rows.count, rows.ids)
+    assert "b" == one(PODS, bytes(rows.raw[0])).id == tolerant(PODS, bytes(rows.raw[0])).id
+
+
+def test_endless_number():
+    """B9: 5,000 digits are a PayloadError at count and in a field, and skipped where unread."""
+    digits = b"9" * 5_000
+    assert "count" == fails_to_split(b'{"count":%b,"pods":[]}' % digits).path
+    assert "count" == fails_to_split(b'{"count":"%b","pods":[]}' % digits).path
+    for row in (
+        b'{"id":"a","containers":[{"restarts":%b}]}',
+        b'{"id":"a","containers":[{"restarts":"%b"}]}',
+    ):
+        assert "pods[0].containers[0].restarts" == refused(row % digits).path
+    unread = b'{"id":"a","unknown":%b}' % digits
+    assert Pod(id="a") == one(PODS, unread) == tolerant(PODS, unread)
+
+
+@pytest.mark.parametrize("more", [b"", b'"y":"\\ud800",'])
+@pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deep_nesting(start, end, more):
+    """B10: 100,000 levels are a PayloadError, in the envelope and in a row."""
+    deep = start * 100_000 + b"1" + end * 100_000
+    error = fails_to_split(b'{"count":0,%b"x":%b,"pods":[]}' % (more, deep))
+
+    assert 500 > len(str(error))
+    assert "pods[0]" == refused(b'{"id":"a",%b"x":%b}' % (more, deep)).path
+
+
+@pytest.mark.parametrize("depth", range(900, 1_000, 7))
+def test_nesting_at_the_limit(depth):
+    """B10: near the interpreter's own limit nothing but a PayloadError leaves either."""
+    body = b'{"count":1,"pods":[{"id":"a","n":"\\ud800","x":%b%b}]}' % (b"[" * depth, b"]" * depth)
+    try:
+        found = PODS.items(split(body, key="pods").raw, [0], key="pods")
+    except PayloadError:
+        found = [Pod(id="a")]
+
+    assert [Pod(id="a")] == found
+
+
+def test_half_of_a_surrogate_pair():
+    """B11: a lone surrogate is kept, in an id as in a name, and can be written as JSON again."""
+    body = (
+        b'{"\\udc00":0,"count":"2","pods":[{"id":"\\ud800","name":"\\udfff"},'
+        b'{"id":"b","\\ud800":1}]}'
+    )
+    rows = split(body, key="pods")
+    first, second = PODS.items(rows.raw, [0, 1], key="pods")
+
+    assert (2, ["\ud800", "b"]) == (rows.count, rows.ids)
+    assert ("\ud800", "\udfff", Pod(id="b")) == (first.id, first.name, second)
+    assert "\udfff" == json.loads(json.dumps(attrs.asdict(first)))["name"]
+
+
+@pytest.mark.parametrize("half", [b"", b',"x":"\\ud800"'])
+def test_half_of_a_pair_changes_nothing_else(half):
+    """B11: a body with a lone surrogate is held to the same envelope as any other."""
+    assert 0 == split(b'{"count":0,"pods":null%b}' % half, key="pods").count
+    assert "pods" == fails_to_split(b'{"count":3,"pods":null%b}' % half).path
+    assert "pods" == fails_to_split(b'{"count":3,"pods":{}%b}' % half).path
+    assert "count" == fails_to_split(b'{"count":true,"pods":[]%b}' % half).path
+    assert "pods[1].id" == fails_to_split(b'{"pods":[{"id":"a"},{"id":4}]%b}' % half).path
+    assert "pods[0]" == fails_to_split(b'{"pods":[null]%b}' % half).path
+    assert "pods" in str(fails_to_split(b'{"count":3%b}' % half))
+
+
+OTHER_SHAPES = {
+    "B12 list": b"[]",
+    "B12 list of a half": b'["\\ud800"]',
+    "B12 text": b'"pods"',
+    "B12 number": b"7",
+    "B14 null": b"null",
+    "B14 false": b"false",
+    "C1 empty": b"{}",
+    "C1 no pods": b'{"count":0}',
+    "C2 null": b'{"count":1,"pods":null}',
+    "C2 null, no count": b'{"pods":null}',
+    "C3 object": b'{"count":0,"pods":{}}',
+    "C3 text": b'{"count":0,"pods":"null"}',
+    "C3 empty text": b'{"count":0,"pods":""}',
+    "C3 false": b'{"count":0,"pods":false}',
+}
+
+
+@pytest.mark.parametrize("body", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+def test_other_shapes_are_refused(body):
+    """B12 B14 C1 C2 C3: JSON of another shape is a lasting PayloadError, never an empty list."""
+    error = fails_to_split(body)
+
+    assert (False, "") == (error.transient, error.snippet)
+
+
+@pytest.mark.parametrize("body", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+async def test_other_shapes_are_asked_for_once(body):
+    """B12 B14 C1 C2 C3: asking again would not help, so it is not done."""
+    async with FakeIef(3) as fake:
+        fake.script(Fault.body(body))
+        with pytest.raises(PayloadError) as caught:
+            await list_pods(fake)
+
+        assert (1, 1) == (fake.statistics().requests, caught.value.attempts)
+        assert caught.value.request_id in str(caught.value)
+
+
+async def test_endless_blanks():
+    """B13: 50 MB of blanks are too long where the cap says so, and no data where it does not."""
+    blanks = b" " * 50_000_000
+    async with FakeIef(0) as fake:
+        fake.script(Fault.body(blanks + b"{}"))
+        with pytest.raises(PayloadError, match="max_body_bytes") as caught:
+            await list_pods(fake, limits=Limits(max_body_bytes=32 << 20))
+
+        assert (1, False) == (fake.statistics().requests, caught.value.transient)
+    assert "pods" in str(fails_to_split(blanks + b"{}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "code"),
+    [
+        (b'{"error_code":"IEF.100001","error_msg":"no"}', ApiError, "IEF.100001"),
+        (b'{"error_code":"IEF.310002","error_msg":"expired"}', AuthenticationError, "IEF.310002"),
+        (b'{"error_msg":"x","error_code":"APIGW.0301"}', AuthenticationError, "APIGW.0301"),
+        (b'{"error":{"code":500,"message":"x","title":"y"}}', ApiError, "500"),
+        (b'{"errorCode":"A.1","errorMsg":"x"}', ApiError, "A.1"),
+    ],
+)
+async def test_error_with_status_200(body, kind, code):
+    """A35, trap 26: an error body in a 200 is an ApiError by its code, asked for once."""
+    async with FakeIef(3) as fake:
+        fake.script(Fault.body(body))
+        with pytest.raises(kind) as caught:
+            await list_pods(fake)
+
+        assert (code, 200, 1) == (
+            caught.value.error_code,
+            caught.value.status,
+            fake.statistics().requests,
+        )
+        assert not isinstance(caught.value, ServerError)
+
+
+# ---- C: the schema ------------------------------------------------------------------------------
+
+
+async def test_null_beside_count_0_is_empty():
+    """C2: ``pods: null`` beside count 0 is how a Go server writes an empty list."""
+    async with FakeIef(3) as fake:
+        fake.script(Fault.body(b'{"count":0,"pods":null}'))
+        answer = await list_pods(fake)
+
+        assert ((), 0, 1) == (answer.items, answer.count, answer.attempts)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [(b'"count":null,', None), (b"", None), (b'"count":"12",', 12), (b'"count":0,', 0)],
+)
+def test_count(text, count):
+    """C4 C5, trap 2: count may be missing, null, a number, or its digits as a text."""
+    assert count == split(b"{" + text + b'"pods":[{"id":"a"}]}', key="pods").count
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        '"abc"',
+        "12.5",
+        "true",
+        "-1",
+        "1e30",
+        '"-1"',
+        '""',
+        '"null"',
+        "[]",
+        "{}",
+        '"1.5"',
+        str(2**63),
+    ],
+)
+def test_count_that_counts_nothing(count):
+    """C5: a count that is no number of rows is a PayloadError at count."""
+    assert "count" == fails_to_split(b'{"count":%b,"pods":[]}' % count.encode()).path
+
+
+@pytest.mark.parametrize("id_", ["", "null", '""', "7", "true", "[]", "{}"])
+def test_row_without_id(id_):
+    """C6: a row whose id is missing, or is no text, is named by its index."""
+    field = f'"id":{id_}' if id_ else '"name":"a"'
+    error = fails_to_split(f'{{"count":2,"pods":[{{"id":"a"}},{{{field}}}]}}'.encode())
+
+    assert "pods[1]" == error.path.removesuffix(".id")
+    assert "pods[1]" in str(error)
+
+
+def test_unknown_fields_are_skipped():
+    """C7: fields that no model names are skipped at every depth, on both paths."""
+    row = in_container(name="c", new={"deep": [1]}, ports=[{"host_port": 1, "new": 2}])
+    row["new"] = [None]
+    known = in_container(name="c", ports=[{"host_port": 1}])
+
+    assert one(PODS, known) == one(PODS, row) == tolerant(PODS, row)
+
+
+def test_unknown_state():
+    """C8: a state that nobody has heard of is kept as it came."""
+    assert "HIBERNATING" == one(PODS, {"id": "a", "state": "HIBERNATING"}).state
+
+
+@pytest.mark.parametrize("field", [field.name for field in attrs.fields(Pod) if field.name != "id"])
+def test_null_is_left_out(field):
+    """C9: null is what a field that is left out is: None, or an empty sequence."""
+    assert Pod(id="a") == one(PODS, {"id": "a", field: None})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("containers", MARKER, "tuple["),
+        ("containers", {}, "tuple["),
+        ("configs", [MARKER], "PodConfigs"),
+        ("name", [MARKER], "str"),
+        ("name", {"a": MARKER}, "str"),
+        ("containers", [None], "Container"),
+    ],
+)
+def test_wrong_type(field, value, expected):
+    """C10: a wrong type is named by its path and by what is expected, never by its value."""
+    good = page(*[{"id": str(n)} for n in range(3)], {"id": "3", field: value})
+    rows = split(good, key="pods")
+    with pytest.raises(PayloadError) as caught:
+        PODS.items(rows.raw, [3], key="pods")
+
+    assert f"pods[3].{field}" == caught.value.path.removesuffix("[0]")
+    assert expected in str(caught.value)
+    assert MARKER not in everything_said(caught.value)
+
+
+TIMES = {
+    "2019-10-10T02:24:02.325Z": datetime(2019, 10, 10, 2, 24, 2, 325_000, UTC),
+    "2018-07-16T13:41:25.347335": datetime(2018, 7, 16, 13, 41, 25, 347_335, UTC),
+    "2020-08-11T01:23:55.527805447Z": datetime(2020, 8, 11, 1, 23, 55, 527_805, UTC),
+    "2019-07-24T03:52:53.545185+08:00": datetime(2019, 7, 23, 19, 52, 53, 545_185, UTC),
+    "2018-07-26T07:31:29+08:00": datetime(2018, 7, 25, 23, 31, 29, 0, UTC),
+    "2022-06-07 08:21:05.794205 +0000 UTC": datetime(2022, 6, 7, 8, 21, 5, 794_205, UTC),
+    "2020-07-08 01:23:25.845332209 +0000 UTC": datetime(2020, 7, 8, 1, 23, 25, 845_332, UTC),
+    "1570674242": datetime(2019, 10, 10, 2, 24, 2, 0, UTC),
+    "": None,
+    "yesterday": None,
+    "2019-13-40T02:24:02Z": None,
+    "9" * 30: None,
+}
+
+
+@pytest.mark.parametrize(("text", "moment"), TIMES.items())
+def test_times(text, moment):
+    """C11, trap 15: every known form of a time has a parsed twin, and its text is kept."""
+    row = {"id": "a", "created_at": text, "updated_at": text}
+
+    for pod in (one(PODS, row), tolerant(PODS, row)):
+        assert (text, moment, text, moment) == (
+            pod.created_at,
+            pod.created,
+            pod.updated_at,
+            pod.updated,
+        )
+
+
+def test_times_as_null_and_number():
+    """C11, trap 15: null is no time, and epoch seconds may come as a number."""
+    pod = one(PODS, {"id": "a", "created_at": None, "updated_at": 1570674242})
+
+    assert (None, None, TIMES["1570674242"]) == (pod.created_at, pod.created, pod.updated)
+
+
+def test_empty_page():
+    """C2 C4: an empty list is one beside any count, as behind the end of the list."""
+    for count in ("3", "0", "null"):
+        rows = split(f'{{"count":{count},"pods":[]}}'.encode(), key="pods")
+
+        assert ([], []) == (rows.ids, list(rows.raw))
+
+
+def test_null_in_the_list():
+    """C12: a pod that is null, or anything but an object, is a PayloadError at its index."""
+    for row in (b"null", b"7", b'"a"', b"[]"):
+        assert "pods[1]" == fails_to_split(b'{"count":2,"pods":[{"id":"a"},%b]}' % row).path
+        assert "pods[0] is not Pod" in str(refused(row))
+
+
+def test_ids_are_not_normalised():
+    """C13: blanks and case of an id are part of it."""
+    ids = [" a ", "a", "A", "a\n"]
+    rows = split(page(*[{"id": id_} for id_ in ids]), key="pods")
+
+    assert ids == rows.ids == [pod.id for pod in PODS.items(rows.raw, range(4), key="pods")]
+
+
+@pytest.mark.parametrize("path", [one, tolerant])
+def test_names_of_python(path):
+    """C14: keys named as Python's own inject nothing."""
+    row = {"id": "a", "__class__": "x", "class": 1, "__init__": None, "self": 2, "cls": 3, "": 4}
+
+    assert Pod(id="a") == path(PODS, row)
+    assert Pod is type(path(PODS, row))
+
+
+def test_many_errors_are_bounded():
+    """C15: of 10,000 wrong values three are named, the others counted, in a bounded text."""
+    error = refused(in_container(args=[[MARKER]] * 10_000))
+
+    assert "pods[0].containers[0].args[0]" == error.path
+    assert "and 9997 more" in str(error)
+    assert 500 > len(str(error))
+    assert MARKER not in everything_said(error)
+
+
+def test_many_wrong_rows_are_bounded():
+    """C15: 10,000 wrong rows are an error for the first of them."""
+    rows = split(page(*[{"id": str(n), "name": [MARKER]} for n in range(10_000)]), key="pods")
+    with pytest.raises(PayloadError) as caught:
+        PODS.items(rows.raw, range(10_000), key="pods")
+
+    assert "pods[0].name" == caught.value.path
+    assert 300 > len(str(caught.value))
+
+
+def test_long_key_is_bounded():
+    """C15: a path through a map that the server filled is cut, as its keys may be of any length."""
+    labels = {"labelSelector": {"matchLabels": {"k" * 100_000: [MARKER]}}}
+    term = {"requiredDuringSchedulingIgnoredDuringExecution": [labels]}
+    error = refused({"id": "a", "affinity": {"podAffinity": term}})
+
+    assert 200 == len(error.path)
+    assert 600 > len(str(error))
+
+
+def test_long_text():
+    """C16: 10 MB in one field are read as they are; the cap on the body bounds them."""
+    assert 10_000_000 == len(one(PODS, {"id": "a", "message": "m" * 10_000_000}).message)
+
+
+def test_long_error_code_is_bounded():
+    """C15 C16: an error body bounds neither text nor code; what is kept of its code is short."""
+    said, request_id = read_refusal(
+        json.dumps({"error_code": "c" * 10_000, "request_id": "r" * 10_000}).encode()
+    )
+
+    assert (64, 64) == (len(said.error_code), len(request_id))
+
+
+# ---- the traps of the contract ------------------------------------------------------------------
+
+ODD = "containers.0."
+LIMITS = ODD + "resources.limits."
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "k", "values": ["v"]}]}]
+        }
+    },
+    "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "t"}
+        ]
+    },
+}
+NODE_TERM = "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms.0.matchExpressions.0"
+POD_TERM = "requiredDuringSchedulingIgnoredDuringExecution.0"
+
+
+def limits(**amounts):
+    """Return a pod with these resources."""
+    return in_container(resources={"limits": amounts})
+
+
+TRAPS = [
+    (1, limits(cpu=0.25), LIMITS + "cpu", 0.25),
+    (1, limits(cpu="0.25"), LIMITS + "cpu", 0.25),
+    (1, limits(memory=500), LIMITS + "memory", 500.0),
+    (1, limits(memory="500"), LIMITS + "memory", 500.0),
+    (1, limits(gpu=""), LIMITS + "gpu", None),
+    (1, limits(npu="1e2"), LIMITS + "npu", 100.0),
+    (1, limits(cpu="null"), LIMITS + "cpu", None),
+    (1, limits(D310="1"), LIMITS + "D310", 1.0),
+    (1, limits(D310B=2), LIMITS + "D310B", 2.0),
+    (1, limits(D910=3.5), LIMITS + "D910", 3.5),
+    (2, in_container(restarts="3"), ODD + "restarts", 3),
+    (2, in_container(restarts=3.0), ODD + "restarts", 3),
+    (2, in_container(restarts="03"), ODD + "restarts", 3),
+    (2, in_container(restarts=""), ODD + "restarts", None),
+    (2, in_container(ports=[{"host_port": "80"}]), ODD + "ports.0.host_port", 80),
+    (
+        2,
+        in_container(liveness_probe={"http_get": {"port": "80"}}),
+        ODD + "liveness_probe.http_get.port",
+        80,
+    ),
+    (4, in_container(is_ready="false"), ODD + "is_ready", "false"),
+    (4, in_container(is_ready=False), ODD + "is_ready", "false"),
+    (4, in_container(is_ready=True), ODD + "is_ready", "true"),
+    (4, in_container(privileged="false"), ODD + "privileged", False),
+    (4, in_container(privileged="False"), ODD + "privileged", False),
+    (4, in_container(privileged="TRUE"), ODD + "privileged", True),
+    (4, in_container(privileged=0), ODD + "privileged", False),
+    (4, in_container(privileged="1"), ODD + "privileged", True),
+    (4, in_container(privileged=""), ODD + "privileged", None),
+    (5, in_container(command=["a"], args=["b", "c"]), ODD + "command", ("a",)),
+    (
+        5,
+        in_container(liveness_probe={"exec": {"command": "a b"}}),
+        ODD + "liveness_probe.exec.command",
+        "a b",
+    ),
+    (6, in_container(liveness_probe={"exec_command": "a"}), ODD + "liveness_probe.exec", None),
+    (7, {"id": "a", "affinity": AFFINITY}, f"affinity.nodeAffinity.{NODE_TERM}.values", ("v",)),
+    (7, {"id": "a", "affinity": AFFINITY}, f"affinity.podAntiAffinity.{POD_TERM}.topologyKey", "t"),
+    (
+        7,
+        {"id": "a", "affinity": AFFINITY},
+        f"affinity.podAntiAffinity.{POD_TERM}.labelSelector.matchLabels",
+        {"a": "b"},
+    ),
+    (8, {"id": "a", "description": "d"}, "description", "d"),
+    (8, {"id": "a"}, "deployment_id", None),
+    (8, {"id": "a", "updated_at": "u"}, "updated_at", "u"),
+    (8, {"id": "a", "configs": {"dns_policy": "Default"}}, "configs.dns_policy", "Default"),
+    (8, in_container(volumes=[{"default_mode": 420}]), ODD + "volumes.0.default_mode", 420),
+    (9, {"id": "a"}, "init_containers", ()),
+    (9, {"id": "a"}, "affinity", None),
+    (9, in_container(), ODD + "privileged", None),
+    (10, {"id": "a", "reason": None}, "reason", None),
+    (10, {"id": "a", "containers": None}, "containers", ()),
+    (10, in_container(resources=None), ODD + "resources", None),
+    (10, in_container(envs=None), ODD + "envs", ()),
+    (11, {"id": "a", "reason": ""}, "reason", ""),
+    (11, {"id": "a", "node_id": ""}, "node_id", ""),
+    (11, in_container(image_url=""), ODD + "image_url", ""),
+    (12, in_container(envs=[{"name": "n", "value_from": {}}]), ODD + "envs.0.value", None),
+    (12, in_container(envs=[{"name": "n", "value": ""}]), ODD + "envs.0.value", ""),
+    (12, in_container(envs=[{"name": "n", "value": 5}]), ODD + "envs.0.value", "5"),
+    (
+        13,
+        in_container(liveness_probe={"http_get": {"scheme": "http"}}),
+        ODD + "liveness_probe.http_get.scheme",
+        "http",
+    ),
+    (13, {"id": "a", "state": "NEW"}, "state", "NEW"),
+    (14, in_container(npu_type=""), ODD + "npu_type", ""),
+    (14, in_container(npu_type="D910"), ODD + "npu_type", "D910"),
+    (14, in_container(volumes=[{"name": "log-volume"}]), ODD + "volumes.0.name", "log-volume"),
+]
+
+
+@pytest.mark.parametrize("path", [one, tolerant])
+@pytest.mark.parametrize(("trap", "row", "where", "value"), TRAPS)
+def test_traps(trap, row, where, value, path):
+    """Traps 1 to 14: what sources disagree about has one meaning, whichever way a row takes."""
+    found = dig(path(PODS, row), where)
+
+    assert (trap, repr(value)) == (trap, repr(found))
+
+
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (in_container(restarts="many"), "containers[0].restarts"),
+        (in_container(restarts=80.5), "containers[0].restarts"),
+        (in_container(restarts=True), "containers[0].restarts"),
+        (in_container(privileged="yes"), "containers[0].privileged"),
+        (in_container(privileged=2), "containers[0].privileged"),
+        (limits(cpu=True), "containers[0].resources.limits.cpu"),
+        (in_container(args="sleep 1000"), "containers[0].args"),
+        (in_container(args=["a", None]), "containers[0].args[1]"),
+        (
+            in_container(liveness_probe={"exec": {"command": ["a"]}}),
+            "containers[0].liveness_probe.exec.command",
+        ),
+    ],
+)
+def test_what_no_path_takes(row, where):
+    """Traps 2, 4, 5: what means nothing is refused; the vendor's SDK makes something of it."""
+    assert f"pods[0].{where}" == refused(row).path
+
+
+def test_contradictions_are_brought_together():
+    """Traps 1 to 15: a pod in which every known contradiction stands equals the documented one."""
+    rows = split(CONTRADICTIONS, key="pods")
+    documented, contradicted = PODS.items(rows.raw, [0, 1], key="pods")
+
+    assert (2, ["documented", "contradicted"]) == (rows.count, rows.ids)
+    assert repr(attrs.evolve(documented, id="")) == repr(attrs.evolve(contradicted, id=""))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error_code":"IEF.1","error_msg":"m"}', ("IEF.1", "m", None)),
+        (b'{"error_msg":"m","error_code":"APIGW.1","request_id":"r"}', ("APIGW.1", "m", "r")),
+        (b'{"error":{"code":401,"message":"m","title":"t"}}', ("401", "m", None)),
+        (b'{"errorCode":"A","errorMsg":"m"}', ("A", "m", None)),
+        (b'{"code":"A","message":"m"}', ("A", "m", None)),
+        (b'{"error_msg":"m"}', ("", "m", None)),
+    ],
+)
+def test_error_bodies(body, said):
+    """Trap 25: all known shapes of an error body are read."""
+    read, request_id = read_refusal(body)
+
+    assert said == (read.error_code, read.error_msg, request_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"error":7}',
+        b'{"code":[]}',
+        b"[" * 100_000,
+        b"9" * 5_000,
+    ],
+)
+def test_no_error_body(body):
+    """Trap 25: whatever is no error body is None, and no exception."""
+    assert read_refusal(body) is None
+
+
+# ---- what a refusal says ------------------------------------------------------------------------
+
+
+def test_path_of_a_port():
+    """The path of a wrong value is exact: index by index, as a reader would write it."""
+    bad = {"ports": [{"host_port": 1}, {"host_port": MARKER, "container_port": 2}]}
+    body = page(*[{"id": str(n)} for n in range(3)], {"id": "3", "containers": [bad]})
+    with pytest.raises(PayloadError) as caught:
+        PODS.items(split(body, key="pods").raw, [3], key="pods")
+    error = caught.value
+
+    assert "pods[3].containers[0].ports[1].host_port" == error.path
+    assert f"{error.path} is not int | None" in str(error)
+    assert MARKER not in everything_said(error)
+    assert (None, None) == (error.__cause__, error.__context__)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        page({"id": [MARKER]}),
+        page(MARKER),
+        page({"id": "a"}, count=MARKER),
+        page(count={MARKER: MARKER}),
+        json.dumps({"pods": MARKER}).encode(),
+    ],
+)
+def test_envelope_shows_no_value(body):
+    """An envelope's error names types and a path, and no value."""
+    error = fails_to_split(body)
+
+    assert "Expected" in str(error)
+    assert MARKER not in everything_said(error)
+    assert (None, None) == (error.__cause__, error.__context__)
+
+
+def test_rows_before_a_bad_one_are_delivered():
+    """Rows before a bad one come first; the next call, which begins with it, raises."""
+    rows = split(page({"id": "a"}, {"id": "b"}, {"id": "c", "name": []}, {"id": "d"}), key="pods")
+
+    assert ["a", "b"] == [pod.id for pod in PODS.items(rows.raw, range(4), key="pods")]
+    with pytest.raises(PayloadError) as caught:
+        PODS.items(rows.raw, [2, 3], key="pods")
+    assert "pods[2].name" == caught.value.path
+    assert ["d"] == [pod.id for pod in PODS.items(rows.raw, [3], key="pods")]
+
+
+def test_only_odd_rows_take_the_tolerant_path(monkeypatch):
+    """One odd row among a hundred costs one structuring by cattrs; the others keep the fast way."""
+    asked = []
+    by_cattrs = PODS._tolerant
+
+    def counting(document, model):
+        asked.append(document["id"])
+        return by_cattrs(document, model)
+
+    monkeypatch.setattr(PODS, "_tolerant", counting)
+    rows = split(
+        page(*[{"id": str(n), "name": 5 if n == 50 else "5"} for n in range(100)]), key="pods"
+    )
+    pods = PODS.items(rows.raw, range(100), key="pods")
+
+    assert ["50"] == asked
+    assert [Pod(id=str(n), name="5") for n in range(100)] == pods
+
+
+def test_positions_choose_rows():
+    """Any rows may be asked for, in any order, and none."""
+    rows = split(page(*[{"id": str(n)} for n in range(5)]), key="pods")
+
+    assert ["4", "0"] == [pod.id for pod in PODS.items(rows.raw, [4, 0], key="pods")]
+    assert [] == PODS.items(rows.raw, [], key="pods")
+
+
+def test_other_keys_and_escapes():
+    """The key of the rows is the caller's, and may be escaped in the body."""
+    body = b'{"n\\u006fdes":[{"i\\u0064":"\\u00e9"}],"count":1}'
+
+    assert ["é"] == split(body, key="nodes").ids
+    with pytest.raises(PayloadError) as caught:
+        split(b'{"nodes":[{"id":1}]}', key="nodes")
+    assert "nodes[0].id" == caught.value.path
+
+
+def test_plain_converter_agrees():
+    """The documented example structured by a plain cattrs.Converter equals ours."""
+    rows = split(DOCUMENTED, key="pods")
+    plain = cattrs.Converter().structure(json.loads(DOCUMENTED), PodList)
+    ours = PodList(count=rows.count, pods=tuple(PODS.items(rows.raw, [0], key="pods")))
+
+    assert plain == ours
+    assert ours.pods[0] == tolerant(PODS, bytes(rows.raw[0]))
+
+
+# ---- model= -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Five:
+    """Five flat fields."""
+
+    id: str
+    name: str
+    state: str
+    node_id: str
+    created_at: str
+
+
+@attrs.define(slots=False)
+class Ports:
+    """No id, a dict class, own nested classes."""
+
+    @attrs.frozen
+    class Inner:
+        """A container of one field."""
+
+        restarts: int = -1
+
+    containers: tuple[Inner, ...] = ()
+    zone: str = "unknown"
+
+
+@attrs.define
+class Tree:
+    """A class that holds itself."""
+
+    id: str
+    children: "tuple[Tree, ...]" = ()
+    parent: "Tree | None" = None
+
+
+@attr.s
+class Old:
+    """The old style."""
+
+    id = attr.ib(type=str)
+    restarts = attr.ib(type=int, default=3)
+    rest = attr.ib(default=None)
+
+
+@attr.s(auto_attribs=True)
+class OldAnnotated:
+    """The old style with annotations."""
+
+    id: str
+    restarts: int = 3
+
+
+@attrs.frozen
+class Box(Generic[T]):
+    """A generic class."""
+
+    id: str
+    value: T
+
+
+class Colour(enum.Enum):
+    """An enum of texts."""
+
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    """An enum of numbers."""
+
+    LOW = 1
+
+
+class Mood(enum.StrEnum):
+    """An enum that is a text."""
+
+    GOOD = "good"
+
+
+@attrs.define(init=False)
+class OwnInit:
+    """A class with an ``__init__`` of its own."""
+
+    id: str
+
+    def __init__(self, id):  # noqa: A002  named as the field
+        """Mark that it ran."""
+        self.__attrs_init__(f"{id}!")
+
+
+@attrs.define
+class PostInit:
+    """A class with a hook of attrs."""
+
+    id: str
+
+    def __attrs_post_init__(self):
+        """Mark that it ran."""
+        self.id += "!"
+
+
+@attrs.define
+class Derived:
+    """A default that takes the object."""
+
+    id: str
+    label: str = attrs.field()
+
+    @label.default
+    def _label(self):
+        return f"<{self.id}>"
+
+
+def of_one(annotation, **options):
+    """Return a class with an id and a field x."""
+    fields = {"id": attrs.field(type=str), "x": attrs.field(type=annotation, **options)}
+    return attrs.make_class("Made", fields)
+
+
+def read_x(annotation, value, **options):
+    """Return what x becomes, on both paths."""
+    structure = structure_of(of_one(annotation, **options))
+    row = {"id": "a", "x": value}
+    found, by_cattrs = one(structure, row), tolerant(structure, row)
+    assert repr(by_cattrs) == repr(found)
+    return found.x
+
+
+def test_five_fields():
+    """A class of five fields is given those five, on both paths."""
+    (raw,) = rows_of(json.loads(DOCUMENTED)["pods"][0])
+    structure = structure_of(Five)
+    pod = one(structure, raw)
+
+    assert ("app-test-69f9dc4b67-wfwn6", "RUNNING") == (pod.name, pod.state)
+    assert pod == tolerant(structure, raw)
+
+
+def test_nested_without_id():
+    """A class needs no id, may be no slotted one, and may hold classes of its own."""
+    row = in_container(restarts="2", name="c")
+
+    assert Ports((Ports.Inner(2),), "unknown") == one(structure_of(Ports), row)
+    assert Ports((Ports.Inner(-1),)) == one(structure_of(Ports), in_container(restarts=""))
+    assert Ports() == one(structure_of(Ports), {"id": "a", "containers": None, "zone": None})
+
+
+def test_field_that_the_server_lacks():
+    """A field that is not in the answer has its default, or is missing."""
+    error = refused({"id": "a", "name": "b"}, structure_of(Five))
+
+    assert "pods[0].state is missing" in str(error)
+    assert "pods[0].state" == error.path
+
+
+CONTAINERS = [
+    (dict[str, int], {"a": "1"}, {"a": 1}),
+    (dict, {"a": 1}, {"a": 1}),
+    (Mapping[str, int], {"a": "1"}, {"a": 1}),
+    (dict[str, Any], {"a": [10**30]}, {"a": [10**30]}),
+    (list[int], ["1", 2], [1, 2]),
+    (list, ["1", 2], ["1", 2]),
+    (set[str], ["a", 5], {"a", "5"}),
+    (frozenset[int], [1, "1"], frozenset({1})),
+    (Sequence[str], ["a"], ("a",)),
+    (tuple[float, ...], ["1", 2], (1.0, 2.0)),
+    (Any, {"a": [None, 1.5]}, {"a": [None, 1.5]}),
+    (Literal["a", "b"], "b", "b"),
+    (Colour, "red", Colour.RED),
+    (Level, 1, Level.LOW),
+    (Level, "1", Level.LOW),
+    (Mood, "good", Mood.GOOD),
+    (Colour | None, None, None),
+    (int | str, 5, 5),
+    (int | str, "5", "5"),
+    (float | str | None, None, None),
+    (float | str, 5, 5.0),
+    (int | bool, "false", False),
+    (int | None, "", None),
+    (NewType("Port", int), "80", 80),
+    (typing.Annotated[int, "a port"], "80", 80),
+    (typing.Annotated[int | None, "a port"], None, None),
+    (datetime, "2019-10-10T02:24:02.325Z", TIMES["2019-10-10T02:24:02.325Z"]),
+    (datetime, "2018-07-16T13:41:25.347335", TIMES["2018-07-16T13:41:25.347335"]),
+    (datetime, 1570674242, TIMES["1570674242"]),
+    (datetime | None, "", None),
+    (Tree | None, {"id": "t", "children": [{"id": 5}]}, Tree("t", (Tree("5"),))),
+    (Five | Tree, {"id": "t", "children": []}, Tree("t")),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "expected"), CONTAINERS, ids=str)
+def test_types_of_fields(annotation, value, expected):
+    """Fields may have any type that JSON can hold, and mean the same on both paths."""
+    assert repr(expected) == repr(read_x(annotation, value))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        *[
+            (kind, "ab")
+            for kind in (
+                list,
+                list[str],
+                set,
+                set[str],
+                frozenset[str],
+                tuple,
+                Sequence[str],
+                tuple[str, ...],
+                dict,
+            )
+        ],
+        (list[str], {"a": 1}),
+        (dict, []),
+        (dict, [["a", 1]]),
+        (dict[str, int], []),
+        (dict[str, int], {"a": "x"}),
+        (Literal["a"], "b"),
+        (Colour, "blue"),
+        (Level, 7),
+        (Mood, "bad"),
+        (int | str, []),
+        (datetime, "yesterday"),
+        (datetime, True),
+        (bytes, 5),
+        (Tree, []),
+        (set[Any], [[]]),
+    ],
+    ids=str,
+)
+def test_types_that_do_not_fit(annotation, value):
+    """What a field can't hold is a PayloadError at that field; a text is never spelt out."""
+    assert refused({"id": "a", "x": value}, structure_of(of_one(annotation))).path.startswith(
+        "pods[0].x"
+    )
+
+
+def test_attrs_features():
+    """Converters, aliases, fields that are no arguments, hooks and defaults work as attrs says."""
+    assert 8 == read_x(int, 4, converter=lambda value: value * 2)
+    assert 4 == read_x(int, 4, alias="y")
+    assert 7 == read_x(int, 4, init=False, default=7)
+    assert [] == read_x(list[str], None, factory=list)
+    for model in (OwnInit, PostInit):
+        assert "a!" == one(structure_of(model), {"id": "a"}).id
+        assert "a!" == tolerant(structure_of(model), {"id": "a"}).id
+    assert "<a>" == one(structure_of(Derived), {"id": "a"}).label
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, LookupError, AssertionError, KeyError])
+def test_validators(kind):
+    """Whatever a validator raises is a PayloadError that shows neither its text nor the value."""
+
+    def positive(_, __, value):
+        if value != "good":
+            raise kind(value)
+
+    structure = structure_of(of_one(str, validator=positive))
+    error = refused({"id": "a", "x": MARKER}, structure)
+
+    assert "good" == one(structure, {"id": "a", "x": "good"}).x
+    assert "pods[0]" == error.path
+    assert "missing" not in str(error)
+    assert MARKER not in everything_said(error)
+
+
+def test_styles_of_attrs():
+    """Old and new classes, recursive and generic ones are all attrs classes."""
+    assert Old("a", 5, [1]) == one(structure_of(Old), {"id": "a", "restarts": "5", "rest": [1]})
+    assert OldAnnotated("a", 5) == one(structure_of(OldAnnotated), {"id": "a", "restarts": "5"})
+    assert Tree("a", (Tree("b"),), Tree("c")) == one(
+        structure_of(Tree), {"id": "a", "children": [{"id": "b"}], "parent": {"id": "c"}}
+    )
+    assert Box("a", 5) == one(structure_of(Box[int]), {"id": "a", "value": "5"})
+    assert structure_of(Five) is structure_of(Five)
+
+
+@attrs.define
+class Unresolved:
+    """A class whose annotation names nothing."""
+
+    id: "Nowhere"  # noqa: F821  the point
+
+
+UNFIT = [socket.socket, complex, Callable, type, T, tuple[str, int], list[int] | dict[str, int]]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *[of_one(kind) for kind in UNFIT],
+        *[of_one(kind[socket.socket]) for kind in (list, set)],
+        of_one(dict[str, socket.socket]),
+        of_one(tuple[socket.socket, ...]),
+        of_one(socket.socket | None),
+        of_one(of_one(socket.socket)),
+        Unresolved,
+        Box,
+    ],
+)
+def test_class_that_json_cannot_hold(model):
+    """A class with a field that no JSON can fill is refused at once, by its name."""
+    with pytest.raises(ConfigurationError, match=f"model={model.__name__}") as caught:
+        structure_of(model)
+    assert caught.value.__context__ is None
+
+
+@dataclass
+class NoAttrs:
+    """A dataclass."""
+
+    id: str
+
+
+@pytest.mark.parametrize(
+    "model", [dict, {}, [], None, 5, "Pod", NoAttrs, Pod(id="a"), list[int], object]
+)
+def test_no_attrs_class(model):
+    """What is no attrs class is refused at once."""
+    with pytest.raises(ConfigurationError, match="model takes an attrs class"):
+        structure_of(model)
+
+
+# ---- the two paths mean the same ----------------------------------------------------------------
+
+TWISTS = [
+    *(None, True, False, [], {}, [None], [1], ["a"], [[]], {"id": 1}, {"": None}, {"name": "n"}),
+    *(0, 1, -1, 2, 80, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 10**20, 10**40, 10**310),
+    *(0.0, -0.0, 0.5, 5.0, -5.0, 1e18, 1e19, 1e22, 1.5e300, 2**53 + 2.0),
+    *("null", "NULL", "None", "nan", "NaN", "-inf", "Infinity", "true", "TRUE", "tRue", "false"),
+    *("0", "1", "2", "-0", "00", "01", "05", "-05", "+5", "5.0", "5.", ".5", "-0.0", "00.5", "yes"),
+    *("1e5", "1E5", "1e400", "1e-400", "1_0", "0x10", "٣", "", " 5", "5 ", "9" * 20, "9" * 5_000),
+    *("é", "边", "\U0001f600", "\ud800", "\udfff\ud800", "\0", '"', "\\", "x" * 300),
+]
+
+
+def agree(row, structure=PODS):
+    """Hold the two paths equal on a row that the fast one takes; return what it gives, or None."""
+    try:
+        fast = structure._row.decode(row)
+    except Exception:  # noqa: BLE001  refused, in whatever words
+        with contextlib.suppress(PayloadError):
+            structure.items([row], [0], key="pods")
+        return None
+    assert repr(structure.item_tolerantly(row, "pods[0]")) == repr(fast)
+    assert repr(structure.items([row], [0], key="pods")) == repr([fast])
+    if "nan" not in repr(fast):
+        assert structure.item_tolerantly(row, "pods[0]") == fast
+    return fast
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bool, Any])
+@pytest.mark.parametrize("shape", ["plain", "optional", "list", "map", "nested"])
+def test_every_twist_of_every_type(kind, shape):
+    """Every odd value in a field of every plain type means the same on both paths, or nothing."""
+    annotation = {
+        "plain": kind,
+        "optional": kind | None if kind is not Any else Any,
+        "list": list[kind],
+        "map": dict[str, kind | None if kind is not Any else Any],
+        "nested": tuple[of_one(kind), ...],
+    }[shape]
+    wrap = {
+        "list": lambda value: [value],
+        "map": lambda value: {"k": value},
+        "nested": lambda value: [{"id": "b", "x": value}],
+    }.get(shape, lambda value: value)
+    structure = structure_of(of_one(annotation))
+    taken = [agree(*rows_of({"id": "a", "x": wrap(value)}), structure) for value in TWISTS]
+
+    assert structure._row is not None
+    assert any(taken)
+
+
+texts = st.text(st.characters(codec=None), max_size=8)
+scalars = st.sampled_from(TWISTS) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+junk = st.recursive(
+    scalars | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+plain = {
+    str: texts,
+    int: st.integers(0, 70_000) | st.integers(0, 99).map(str),
+    float: st.floats(0, 1e6) | st.integers(0, 9) | st.floats(0, 1e6).map(str),
+    bool: st.booleans() | st.sampled_from(["true", "false"]),
+}
+
+
+@st.composite
+def values(draw, annotation):
+    """Draw a value for a type: mostly a fitting one."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(junk)
+    inner = [kind for kind in typing.get_args(annotation) if kind not in {type(None), ...}]
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return draw(st.lists(values(inner[0]), max_size=2))
+    if origin is dict:
+        return draw(st.dictionaries(texts, values(inner[1]), max_size=2))
+    if inner:
+        return draw(values(inner[0]))
+    return draw(plain[annotation]) if annotation in plain else draw(objects(annotation))
+
+
+@st.composite
+def objects(draw, model):
+    """Draw a JSON object for an attrs class: a few of its fields, now and then strange ones."""
+    fields = draw(
+        st.lists(
+            st.sampled_from(attrs.fields(model)), max_size=3, unique_by=lambda field: field.name
+        )
+    )
+    drawn = {field.name: draw(values(field.type)) for field in fields}
+    if draw(st.integers(0, 4)) == 0:
+        drawn |= draw(st.dictionaries(texts | st.just("__class__"), junk, max_size=2))
+    return drawn
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@given(objects(Pod), st.booleans())
+def test_both_paths_mean_the_same(pod, tidy):
+    """Whatever JSON stands for a pod: what both paths take they take alike, else PayloadError."""
+    agree(json.dumps({"id": "a", **pod} if tidy else pod).encode())
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.lists(objects(Pod), max_size=4), st.data())
+def test_a_page_is_its_rows(pods, data):
+    """A page gives, or refuses, what its rows give one by one, whatever stands beside them."""
+    rows = split(page(*[{**pod, "id": str(n)} for n, pod in enumerate(pods)]), key="pods").raw
+    apart, at = [], data.draw(st.integers(0, len(rows)))
+    for position in range(at, len(rows)):
+        try:
+            apart += PODS.items(rows, [position], key="pods")
+        except PayloadError:
+            break
+    try:
+        together = PODS.items(rows, range(at, len(rows)), key="pods")
+    except PayloadError:
+        together = []
+
+    assert repr(apart) == repr(together)
+
+
+@settings(max_examples=800, deadline=None, derandomize=True, database=None)
+@given(
+    st.binary(max_size=40)
+    | st.tuples(
+        st.sampled_from([DOCUMENTED, CONTRADICTIONS, page({"id": "\ud800"})]), st.data()
+    ).map(lambda pair: damaged(*pair))
+)
+def test_any_bytes(body):
+    """Whatever bytes come, nothing but an IefError leaves, and read_refusal does not raise."""
+    read_refusal(body)
+    found, failure = [], None
+    try:
+        rows = split(body, key="pods")
+        found = PODS.items(rows.raw, range(len(rows.raw)), key="pods")
+    except IefError as error:
+        failure = error
+
+    assert all(type(pod) is Pod for pod in found)
+    assert failure is None or (PayloadError, None) == (type(failure), failure.__context__)
+
+
+def damaged(body, data):
+    """Cut out a piece of a body and put another one there."""
+    start = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(start, min(len(body), start + 12)))
+    piece = data.draw(
+        st.binary(max_size=4) | st.sampled_from([b"null", b'"\\ud800"', b"1e999", b'"', b"{"])
+    )
+    return body[:start] + piece + body[end:]
+
+
+def test_infinity_as_a_text():
+    """Texts for no finite number are read as floats by both paths, as the module says."""
+    found = [one(PODS, limits(cpu=text)) for text in ("nan", "-inf")]
+
+    assert math.isnan(dig(found[0], LIMITS + "cpu"))
+    assert -math.inf == dig(found[1], LIMITS + "cpu")
