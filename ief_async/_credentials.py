@@ -42,6 +42,8 @@ class Secret:
 
 def _problem(value: object) -> str | None:
     """Say what keeps a value from being a token, without showing it."""
+    if isinstance(value, Secret):
+        return None
     if not isinstance(value, str):
         return f"Token takes a text, but was given {type(value).__name__}"
     if not value:
@@ -66,12 +68,12 @@ class Token:
 
     value: Secret
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str | Secret) -> None:
         problem = _problem(value)
         if problem is not None:
             del value  # no traceback is to show it
             raise ConfigurationError(problem)
-        self.__attrs_init__(Secret(value))  # type: ignore[attr-defined]  # attrs makes it
+        self.__attrs_init__(value if isinstance(value, Secret) else Secret(value))
 
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""

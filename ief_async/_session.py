@@ -490,9 +490,11 @@ def _endpoint(region: str | None, endpoint: str | None) -> str:
         host, port, extra, parts = "", None, "", urlsplit("")
     secure = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
     if not (secure and re.fullmatch(r"[0-9a-z.:-]+", host)) or extra:
+        # a user, a query or a fragment may hold a secret
+        shown = re.sub("//.*@|[?#].*", "***", repr(endpoint))
         message = (
             "endpoint takes https://host or https://host:port (http on loopback only; a host of "
-            f"other letters in its xn-- form), but was given {endpoint!r:.200}"
+            f"other letters in its xn-- form), but was given {shown:.200}"
         )
         raise ConfigurationError(message)
     host = f"[{host}]" if ":" in host else host

@@ -293,6 +293,7 @@ class Transport:
         """
         http = self.connections.session()
         self.pacer.tally.requests += 1
+        cancelled: tuple[object, ...]
         try:
             # the headers are made within the call, so that no frame of ours holds a token
             async with http.get(
@@ -315,9 +316,13 @@ class Transport:
             if isinstance(error, RuntimeError) and not self.connections.closed:
                 raise  # a bug, not the weather
             return self._failure(error, what, url)
-        if response.status != OK:
-            return self._refusal(what, response.status, response.headers, body)
-        return self._read(what, response.headers, body, read)
+        except asyncio.CancelledError as error:
+            cancelled = error.args  # its traceback holds aiohttp's frames, and they the headers
+        else:
+            if response.status != OK:
+                return self._refusal(what, response.status, response.headers, body)
+            return self._read(what, response.headers, body, read)
+        raise asyncio.CancelledError(*cancelled)
 
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -336,21 +341,23 @@ class Transport:
         cap = self.limits.max_body_bytes if wanted else ERROR_BODY_BYTES
         said = response.headers.get("Content-Encoding", "")
         encoding = said.lower()
-        body: bytes | None = None
         shown = self.credentials.scrub(said)[:CODE_CHARACTERS]
         refused = f"the body is encoded as {shown}, though gzip was asked for"
-        if encoding in {"", "identity", "gzip"}:
+        pieces: list[bytes] = []
+        fits = encoding in {"", "identity", "gzip"}
+        if fits:
             refused = (
                 f"the body is longer than {cap} bytes; ask for a smaller page_size, or raise "
                 "Limits(max_body_bytes=)"
             )
-            if not wanted or (response.content_length or 0) <= cap:
-                body = await _read_up_to(cap + 1, response, zipped=encoding == "gzip")
-        if body is None or len(body) > cap:
+            fits = (response.content_length or 0) <= cap
+            if fits or not wanted:
+                pieces, fits = await _read_up_to(cap, response, zipped=encoding == "gzip")
+        if not fits:
             response.close()
             if wanted:
                 return self._payload_error(what, response.headers, refused)
-        return (body or b"")[:cap]
+        return b"".join(pieces)
 
     def _payload_error(
         self,
@@ -478,19 +485,21 @@ class _Inflater:
         return rest
 
 
-async def _read_up_to(size: int, response: aiohttp.ClientResponse, *, zipped: bool) -> bytes:
-    """Read a body; when it grows to this size, leave the rest of it where it is."""
+async def _read_up_to(
+    cap: int, response: aiohttp.ClientResponse, *, zipped: bool
+) -> tuple[list[bytes], bool]:
+    """Read a body, and tell whether it is whole: beyond its cap, the rest is left where it is."""
     inflater = _Inflater() if zipped else None
     pieces: list[bytes] = []
     async for piece in response.content.iter_any():
         for plain in inflater.feed(piece) if inflater else (piece,):
             pieces.append(plain)
-            size -= len(plain)
-            if size <= 0:
-                return b"".join(pieces)
+            cap -= len(plain)
+            if cap < 0:
+                return pieces, False
     if inflater and pieces:
         pieces.append(inflater.end())
-    return b"".join(pieces)
+    return pieces, True
 
 
 def _kind(status: int, code: str) -> type[ApiError]:

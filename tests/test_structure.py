@@ -552,15 +552,6 @@ def test_long_text():
     assert 10_000_000 == len(one(PODS, {"id": "a", "message": "m" * 10_000_000}).message)
 
 
-def test_long_error_code_is_bounded():
-    """C15 C16: an error body bounds neither text nor code; what is kept of its code is short."""
-    said, request_id = read_refusal(
-        json.dumps({"error_code": "c" * 10_000, "request_id": "r" * 10_000}).encode()
-    )
-
-    assert (64, 64) == (len(said.error_code), len(request_id))
-
-
 # ---- the traps of the contract ------------------------------------------------------------------
 
 ODD = "containers.0."
