@@ -84,13 +84,11 @@ STATUS_BY_GATEWAY_CODE = {
     "0402": 403,
 }
 
-# aiohttp's errors and the system's, the most specific first, in words that a user can act on
 CERTIFICATE_ERRORS = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ServerFingerprintMismatch,
     ssl.SSLCertVerificationError,
 )
-FINAL_ERRORS = (*CERTIFICATE_ERRORS, aiohttp.InvalidURL, UnicodeError)
 FOREIGN_ERRORS = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -105,6 +103,12 @@ class _DroppedError(aiohttp.ClientError):
     """A connection that ended early, under a class that aiohttp does not send again for."""
 
 
+class _HostileGzipError(zlib.error):
+    """Gzip that is made to cost time; asking for it again would not make it better."""
+
+
+FINAL_ERRORS = (*CERTIFICATE_ERRORS, _HostileGzipError, aiohttp.InvalidURL, UnicodeError)
+# aiohttp's errors and the system's, the most specific first, in words that a user can act on
 WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (CERTIFICATE_ERRORS, "the server's certificate is not trusted; for a private CA give http="),
     (aiohttp.ClientConnectorDNSError, "the host name was not found; check region and endpoint"),
@@ -472,7 +476,7 @@ class _Inflater:
                 self._members += 1
             if self._members > GZIP_MEMBERS:
                 message = f"the body has more than {GZIP_MEMBERS} gzip members"
-                raise zlib.error(message)
+                raise _HostileGzipError(message)
             yield self._member.decompress(data, INFLATED_BYTES)
             data = self._member.unconsumed_tail or self._member.unused_data
 
