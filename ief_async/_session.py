@@ -322,13 +322,16 @@ class IefSession:
         promised, and what is not.
 
         Args:
-            deployment_ids: any iterable or async iterable of ids, read as the scan needs them; ids
-                given twice are asked for once. A collection is copied now. No ids, no request.
+            deployment_ids: any iterable or async iterable of ids, read as the scan needs them; a
+                batch is asked for when it is full, or the ids are at their end. Ids given twice are
+                asked for once. A collection is copied now. No ids, no request.
             node_ids: instead: one query for each node, as the API has it.
             group_ids: instead: one query for each node group (platinum edition). A pod whose node
                 is in two groups comes once for each.
             model: an attrs class. Only its fields are decoded, so a few fields cost little.
             page_size: rows asked for at a time. A server that gives fewer costs requests, not rows.
+                Rows are structured in chunks, but the ids of a page are read at once: the event
+                loop waits about 2 ms for each MB of it.
             batch_size: deployment ids per query; a URL never exceeds 4,000 bytes.
             concurrency: requests of this stream in flight at most; the session's `Limits` hold too.
             ordered: whether batches come in the order of their ids, or as they are ready.
