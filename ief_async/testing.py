@@ -813,7 +813,7 @@ class FakeIef:
         seed: every id, name and drawn fault follows from it.
         project_id: the only project there is.
         token: what ``X-Auth-Token`` must be; None: nobody asks.
-        latency: seconds before each answer.
+        latency: seconds from a request to its answer, at least.
         default_limit: the page size when a request names none.
         page_cap: the largest page there is.
         over_cap: a larger ``limit`` is cut down, or refused.
@@ -946,8 +946,6 @@ class FakeIef:
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
         try:
-            if self._latency:
-                await asyncio.sleep(self._latency)
             return await self._deliver(request, seen, fault)
         finally:
             self._in_flight -= 1
@@ -989,6 +987,8 @@ class FakeIef:
             await _pause(fault.delay)
         _, transport = self._connection(request)
         head, body = self._wire(seen, fault, keep_alive=request.keep_alive)
+        if self._latency:  # a wire's, not a server's: what was done meanwhile is no part of it
+            await asyncio.sleep(seen.at + self._latency - asyncio.get_running_loop().time())
         if fault.trickle == "head":
             await _trickle(transport, head + body, fault.interval)
         elif fault.trickle == "body":

@@ -5,6 +5,7 @@ The rows A1 to A44 are those of the list of faults that this library was designe
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import sys
@@ -304,7 +305,7 @@ async def test_answer_that_is_not_whole_is_asked_for_again(fault, words, fake, i
     assert (True, None) == (error.transient, error.request_id)
     assert not hasattr(error, "status")
     assert f"GET /v3/{PROJECT}/edgemgr/pods: {words} (127.0.0.1:" in str(error)
-    assert "400" not in str(error)
+    assert not re.search(r"\b400\b", str(error))  # which no server sent; a port may have it
     assert ["Not sent again: it was sent 2 times."] == error.__notes__
     assert [0.1] == fake_clock.sleeps
     await assert_well(ief, fake)
@@ -381,7 +382,7 @@ async def test_deadline_in_mid_request_says_how_often_it_was_sent(fake):
         await assert_well(ief, fake)
 
     assert 2 == caught.value.attempts
-    assert caught.value.elapsed >= 0.05
+    assert 0.02 < caught.value.elapsed < 5
 
 
 # ---- the server says no --------------------------------------------------------------------------
