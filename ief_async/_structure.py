@@ -284,7 +284,8 @@ def _unstructured(error: Exception, path: str, model: type) -> PayloadError:
     shown = "; ".join(
         f"{where[:SNIPPET_CHARACTERS]} {what[:SNIPPET_CHARACTERS]}" for what, where in problems[:3]
     )
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""  # noqa: PLR2004  as above
+    rest = problems[3:]
+    more = f"; and {len(rest)} more" if rest else ""
     return PayloadError(f"{shown}{more}. {ADVICE}", path=problems[0][1][:SNIPPET_CHARACTERS])
 
 
@@ -393,7 +394,8 @@ def _moment(value: Any, _: Any) -> datetime:
 
 def _is_optional(annotation: Any) -> bool:
     members = get_args(annotation)
-    return _is_union(annotation) and types.NoneType in members and len(members) == 2  # noqa: PLR2004  it and None
+    others = [member for member in members if member is not types.NoneType]
+    return _is_union(annotation) and len(others) == 1 < len(members)
 
 
 def _optional(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:

@@ -512,5 +512,5 @@ def _kind(status: int, code: str) -> type[ApiError]:
         return AuthenticationError
     if status == OK:
         status = STATUS_BY_GATEWAY_CODE.get(code.rpartition(".")[2], OK)
-    default = ServerError if status // 100 == 5 else ApiError  # noqa: PLR2004  a 5xx
+    default = ServerError if status in range(500, 600) else ApiError
     return ERRORS_BY_STATUS.get(status, default)
