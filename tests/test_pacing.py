@@ -8,6 +8,7 @@ from collections import Counter
 import attrs
 import backoff
 import pytest
+from conftest import FakeClock
 
 from ief_async import (
     ConfigurationError,
@@ -23,30 +24,9 @@ from ief_async._pacing import Budget, Clock, Pacer, Tally, retry_after_seconds
 RETRY = RetryPolicy()
 
 
-@attrs.define
-class Time:
-    """A clock whose sleeps take no time, and are noted."""
-
-    now: float = 1000.0
-    sleeps: list[float] = attrs.field(factory=list)
-
-    async def sleep(self, seconds):
-        """Move the clock, and let the other tasks run."""
-        self.sleeps.append(round(seconds, 6))
-        until = self.now + seconds
-        await asyncio.sleep(0)
-        self.now = max(self.now, until)
-
-    def clock(self, jitter=lambda ceiling: ceiling):
-        """Return it as the library takes it; jitter gives the longest wait ."""
-        return Clock(now=lambda: self.now, wall=lambda: 0.0, sleep=self.sleep, jitter=jitter)
-
-
-def pacer_on(time, *, budget=500, jitter=lambda ceiling: ceiling, **limits):
+def pacer_on(time, *, budget=500, **limits):
     """Return a pacer on this clock."""
-    return Pacer(
-        limits=Limits(**limits), budget=Budget(budget), clock=time.clock(jitter), tally=Tally()
-    )
+    return Pacer(limits=Limits(**limits), budget=Budget(budget), clock=time.clock, tally=Tally())
 
 
 def failing(*failures):
@@ -73,7 +53,7 @@ def throttled(retry_after=None):
 
 async def test_wait_doubles_up_to_its_cap():
     """The upper ends of the waits are base * 2**n, capped before the jitter."""
-    time = Time()
+    time = FakeClock()
     retry = RetryPolicy(attempts=12, base=0.05, cap=20)
 
     assert 12 == await pacer_on(time).run(failing(*[server_error()] * 11), retry=retry)
@@ -83,7 +63,7 @@ async def test_wait_doubles_up_to_its_cap():
 
 async def test_throttled_wait_begins_at_its_own_base():
     """After a 429 the first wait is under throttled_base, and the gate does not wait again."""
-    time = Time()
+    time = FakeClock()
 
     await pacer_on(time).run(failing(throttled(), throttled()), retry=RETRY)
 
@@ -105,7 +85,7 @@ async def test_last_error_is_raised_as_it_is():
     """When the attempts are used up the last error comes out itself, with a note."""
     last = server_error(503)
     retry = RetryPolicy(attempts=3)
-    time = Time()
+    time = FakeClock()
 
     with pytest.raises(ServerError) as caught:
         await pacer_on(time).run(failing(server_error(), server_error(), last), retry=retry)
@@ -119,7 +99,7 @@ async def test_last_error_is_raised_as_it_is():
 
 async def test_error_that_is_not_transient_is_raised_at_once():
     """What no repeat can mend is not repeated, and costs nothing."""
-    pacer = pacer_on(Time())
+    pacer = pacer_on(FakeClock())
 
     with pytest.raises(ConfigurationError):
         await pacer.run(failing(ConfigurationError("no")), retry=RETRY)
@@ -139,7 +119,7 @@ async def test_error_that_is_not_transient_is_raised_at_once():
 )
 async def test_budget_gets_its_last_cost_back(failures, left):
     """A repeat costs 14, after a 429 5; a success gives the last cost back; never above 500."""
-    pacer = pacer_on(Time())
+    pacer = pacer_on(FakeClock())
 
     await pacer.run(failing(*failures), retry=RETRY)
 
@@ -148,7 +128,7 @@ async def test_budget_gets_its_last_cost_back(failures, left):
 
 async def test_clean_answer_gives_one_token():
     """An answer at the first attempt gives a token back."""
-    pacer = pacer_on(Time())
+    pacer = pacer_on(FakeClock())
     pacer.budget.spend(10)
 
     await pacer.run(failing(), retry=RETRY)
@@ -159,7 +139,7 @@ async def test_clean_answer_gives_one_token():
 @pytest.mark.parametrize(("failure", "repeats"), [(server_error, 35), (throttled, 100)])
 async def test_outage_is_not_multiplied(failure, repeats):
     """F16: when everything fails, 35 repeats are made (100 after 429s), and then none."""
-    pacer = pacer_on(Time())
+    pacer = pacer_on(FakeClock())
 
     async def attempt(_):
         raise failure()
@@ -176,7 +156,7 @@ async def test_outage_is_not_multiplied(failure, repeats):
 
 async def test_retry_after_is_a_floor():
     """A server's wait is never shortened, and the backoff stands where it is longer."""
-    time = Time()
+    time = FakeClock()
     failures = [throttled(7.0), server_error(retry_after=0.01), server_error(retry_after=3)]
 
     await pacer_on(time).run(failing(*failures), retry=RETRY)
@@ -186,7 +166,7 @@ async def test_retry_after_is_a_floor():
 
 async def test_retry_after_above_its_cap_is_raised_at_once():
     """A31: a server that asks for a day is not waited for; the error says what it asked."""
-    time = Time()
+    time = FakeClock()
 
     with pytest.raises(ThrottledError) as caught:
         await pacer_on(time).run(failing(throttled(86400.0)), retry=RETRY)
@@ -194,39 +174,78 @@ async def test_retry_after_above_its_cap_is_raised_at_once():
     assert (86400.0, 1, []) == (caught.value.retry_after, caught.value.attempts, time.sleeps)
 
 
+def starting(starts, time, *failures):
+    """Return an attempt that notes when it starts, and fails as told."""
+    inner = failing(*failures)
+
+    async def attempt(number):
+        starts.append(time.time)
+        return await inner(number)
+
+    return attempt
+
+
+async def turns(count=10):
+    """Let the other tasks run as far as they can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def test_throttle_closes_the_gate_for_all():
     """A29: after a 429 no request of the session starts before its wait is over."""
-    time = Time()
+    time = FakeClock()
     pacer = pacer_on(time, concurrency=3)
     starts = []
+    time.hold()
+    tasks = [asyncio.create_task(pacer.run(starting(starts, time, throttled(2.0)), retry=RETRY))]
+    await turns()
+    tasks += [asyncio.create_task(pacer.run(starting(starts, time), retry=RETRY)) for _ in range(5)]
+    await turns()
+    assert [1000.0] == starts
 
-    def noting(*failures):
-        inner = failing(*failures)
+    time.release()
+    await asyncio.gather(*tasks)
 
-        async def attempt(number):
-            starts.append(time.now)
-            return await inner(number)
-
-        return attempt
-
-    first = asyncio.create_task(pacer.run(noting(throttled(2.0)), retry=RETRY))
-    await asyncio.sleep(0)
-    others = [asyncio.create_task(pacer.run(noting(), retry=RETRY)) for _ in range(5)]
-    await asyncio.gather(first, *others)
-
-    assert 1000.0 == starts[0]
-    assert all(start >= 1002.0 for start in starts[1:])
+    assert [1000.0] + [1002.0] * 6 == starts
     assert (1, 1) == (pacer.tally.throttles, pacer.tally.retries)
+
+
+async def test_gate_that_closes_again_is_waited_for_again():
+    """A request that waits at the gate when another 429 comes waits for that one as well."""
+    time = FakeClock()
+    pacer = pacer_on(time, concurrency=3)
+    starts, second = [], asyncio.Event()
+
+    async def late(_):
+        await second.wait()
+        second.clear()
+        raise throttled(5.0)
+
+    time.hold()
+    impatient = RetryPolicy(attempts=1)
+    waiting = asyncio.create_task(pacer.run(late, retry=impatient))
+    await turns()
+    first = asyncio.create_task(pacer.run(failing(throttled(2.0)), retry=RETRY))
+    await turns()
+    third = asyncio.create_task(pacer.run(starting(starts, time), retry=RETRY))
+    await turns()
+    second.set()
+    await turns()
+
+    time.release()
+    await asyncio.gather(waiting, first, third, return_exceptions=True)
+
+    assert [1005.0] == starts
 
 
 async def test_rate_spaces_the_starts():
     """Starts are 1/requests_per_second apart, first come, first served, also behind a gate."""
-    time = Time()
-    pacer = pacer_on(time, concurrency=4, requests_per_second=4)
+    time = FakeClock()
+    pacer = pacer_on(time, concurrency=1, requests_per_second=4)
     starts = []
 
     async def attempt(_):
-        starts.append(time.now)
+        starts.append(time.time)
 
     await asyncio.gather(*(pacer.run(attempt, retry=RETRY) for _ in range(9)))
 
@@ -235,7 +254,7 @@ async def test_rate_spaces_the_starts():
 
 async def test_slots_bound_what_runs():
     """No more than `concurrency` attempts run at once, and the figure says so."""
-    pacer = pacer_on(Time(), concurrency=3)
+    pacer = pacer_on(FakeClock(), concurrency=3)
     seen = []
 
     async def attempt(_):
@@ -250,7 +269,7 @@ async def test_slots_bound_what_runs():
 
 async def test_wait_before_a_repeat_holds_no_slot():
     """F18: while one request sleeps before its repeat, another runs through the only slot."""
-    time = Time()
+    time = FakeClock()
     pacer = pacer_on(time, concurrency=1)
     order = []
 
@@ -269,7 +288,7 @@ async def test_wait_before_a_repeat_holds_no_slot():
 
 async def test_wait_that_passes_the_deadline_is_not_begun():
     """F6: a wait that would not fit before the deadline fails at once, with the error it is for."""
-    time = Time()
+    time = FakeClock()
 
     with pytest.raises(ServerError) as caught:
         await pacer_on(time).run(failing(server_error(retry_after=9)), retry=RETRY, deadline=1005)
@@ -282,7 +301,7 @@ async def test_wait_that_passes_the_deadline_is_not_begun():
 
 async def test_pace_that_passes_the_deadline_fails_at_once():
     """A start that the rate allows only behind the deadline is a `TransportError`, and no wait."""
-    time = Time()
+    time = FakeClock()
     pacer = pacer_on(time, requests_per_second=0.1)
     await pacer.run(failing(), retry=RETRY)
 
@@ -294,9 +313,9 @@ async def test_pace_that_passes_the_deadline_fails_at_once():
 
 async def test_cancelled_wait_leaves_everything_free():
     """F7: cancelled while it waits for a slot, a gate or a repeat, a request holds nothing."""
-    time = Time()
+    time = FakeClock()
     forever = asyncio.Event()
-    clock = attrs.evolve(time.clock(), sleep=lambda _: forever.wait())
+    clock = attrs.evolve(time.clock, sleep=lambda _: forever.wait())
     pacer = Pacer(limits=Limits(concurrency=1), budget=Budget(500), clock=clock, tally=Tally())
 
     async def attempt(_):
@@ -311,7 +330,7 @@ async def test_cancelled_wait_leaves_everything_free():
 
     assert all(isinstance(error, asyncio.CancelledError) for error in done)
     assert 0 == pacer.tally.in_flight
-    time.now += 100
+    time.time += 100
     assert 1 == await asyncio.wait_for(pacer.run(failing(), retry=RETRY), 1)
 
 
