@@ -9,6 +9,8 @@ import attrs
 
 from ief_async._errors import ConfigurationError
 
+SECRET_CHARACTERS = 8
+
 
 class Secret:
     """A text that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
@@ -23,8 +25,11 @@ class Secret:
         return self._text
 
     def scrub(self, text: str) -> str:
-        """Return `text` without the secret: servers echo what they were sent."""
-        return text.replace(self._text, "***")
+        """Return `text` without the secret: servers echo what they were sent.
+
+        A text of a few letters is no secret, and is left alone where it stands in other words.
+        """
+        return text.replace(self._text, "***") if len(self._text) >= SECRET_CHARACTERS else text
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -71,7 +76,7 @@ class Token:
     def __init__(self, value: str | Secret) -> None:
         problem = _problem(value)
         if problem is not None:
-            del value  # no traceback is to show it
+            del value, self  # no traceback is to show the one, nor can it show the other
             raise ConfigurationError(problem)
         self.__attrs_init__(value if isinstance(value, Secret) else Secret(value))
 

@@ -120,7 +120,7 @@ class Timeouts:
     """How long one attempt may take, in seconds; the wait for a permit is not counted.
 
     Attributes:
-        connect: to reach the server, TLS included.
+        connect: to reach the server once its address is known, TLS included.
         read: between two pieces of an answer.
         total: from the first byte sent to the last one received.
     """

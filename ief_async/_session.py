@@ -45,6 +45,7 @@ REGIONS = ("cn-north-1", "cn-north-4", "cn-east-2", "cn-east-3", "cn-south-1")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page
 MOST_IN_FLIGHT = 1_000
+ID_CHARACTERS = 64
 MOST_OFFSET = 10**10 - 1
 
 
@@ -422,7 +423,9 @@ class IefSession:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<IefSession: project {self._project_id} at {self._transport.endpoint}>"
+        transport = getattr(self, "_transport", None)  # a traceback may show one that is half made
+        where = f"project {self._project_id} at {transport.endpoint}" if transport else "not made"
+        return f"<IefSession: {where}>"
 
     def _path(self, endpoint: _List) -> str:
         return endpoint.path.format(project_id=self._project_id)
@@ -466,7 +469,9 @@ def _checked(name: str, value: object) -> str:
     """Return an id that goes into a path or a header, or refuse what would change either."""
     if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
         return value
-    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {value!r:.80}"
+    # what is longer than an id may be a token in the wrong place
+    shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
+    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
     raise ConfigurationError(message)
 
 

@@ -501,6 +501,8 @@ async def _read_up_to(
             cap -= len(plain)
             if cap < 0:
                 return pieces, False
+            if len(plain) == INFLATED_BYTES:  # there is more of it, and others want the loop
+                await asyncio.sleep(0)
     if inflater and pieces:
         pieces.append(inflater.end())
     return pieces, True

@@ -5,6 +5,7 @@ import inspect
 import math
 import subprocess
 import sys
+import traceback
 import warnings
 
 import aiohttp
@@ -482,6 +483,17 @@ def test_repr_says_where_and_not_with_what():
     assert f"<IefSession: project {PROJECT} at http://127.0.0.1:9>" == repr(
         offline(credentials=Token("marker"))
     )
+
+
+def test_half_made_session_can_be_shown():
+    """A traceback that shows its locals gets over a session, or a token, that was refused."""
+    for refused in (lambda: offline(project_id="x" * 500), lambda: Token("a b")):
+        with pytest.raises(ConfigurationError) as caught:
+            refused()
+        shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        assert "ConfigurationError" in "".join(shown.format())
+    with pytest.raises(ConfigurationError, match="but was given 500 characters"):
+        offline(project_id="x" * 500)
 
 
 def test_arguments_behind_the_first_are_keywords():

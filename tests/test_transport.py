@@ -992,6 +992,22 @@ async def test_promise_of_ten_gigabytes_is_refused_unread(fake, ief):
     await assert_well(ief, fake)
 
 
+async def test_unpacking_gives_the_loop_its_turn(fake):
+    """A42: while a bomb is unpacked up to the cap, other tasks run."""
+    bomb = Fault.gzip_bomb(64 << 20)
+    async with session_with(fake, retry=RetryPolicy(attempts=1)) as ief:
+        fake.script(bomb)
+        narrow = ief.with_options(limits=Limits(max_body_bytes=32 << 20))
+        waiting = asyncio.create_task(failure_of(narrow))
+        turns = 0
+        while not waiting.done():
+            turns += 1
+            await asyncio.sleep(0)
+
+    assert PayloadError is type(await waiting)
+    assert turns > (32 << 20) // (256 << 10)
+
+
 # ---- a borrowed aiohttp session ------------------------------------------------------------------
 
 
