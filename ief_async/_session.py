@@ -33,7 +33,7 @@ from ief_async._paging import (
     url_bytes,
 )
 from ief_async._stream import Page, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, split, structure_of
+from ief_async._structure import Rows, Structure, split, structure_of
 from ief_async._transport import Answer, Connections, HttpSession, Transport
 
 T = TypeVar("T")
@@ -342,23 +342,14 @@ class IefSession:
             ConfigurationError: an argument that can't work; nothing was sent.
         """
         structure = structure_of(model)
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
+        selection = _selected(deployment_ids, node_ids, group_ids)
+        batcher = self._batcher(selection[0], batch_size, page_size)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         _check_kind("ordered", ordered, bool)
         if deadline is not None:
             check_number("deadline", deadline, more=True)
-        return Stream(
-            Scan(
-                ids=ids,
-                batcher=self._batcher(selector, batch_size, page_size),
-                plan=ScanPlan(concurrency=concurrency, ordered=ordered, limit=page_size),
-                fetch=self._fetch_pods,
-                structure=structure,
-                key=PODS.key,
-                clock=self._transport.clock,
-                deadline=deadline,
-            )
-        )
+        plan = ScanPlan(concurrency=concurrency, ordered=ordered, limit=page_size)
+        return Stream(self._scan(selection[1], batcher, plan, structure, deadline=deadline))
 
     async def count_pods(
         self,
@@ -375,19 +366,11 @@ class IefSession:
         Raises:
             PayloadError: the server gives no count.
         """
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
+        selection = _selected(deployment_ids, node_ids, group_ids)
+        batcher = self._batcher(selection[0], batch_size, page_size)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         plan = ScanPlan(concurrency=concurrency, ordered=True, limit=1, heads_only=True)
-        scan = Scan(
-            ids=ids,
-            batcher=self._batcher(selector, batch_size, page_size),
-            plan=plan,
-            fetch=self._fetch_pods,
-            structure=structure_of(Pod),
-            key=PODS.key,
-            clock=self._transport.clock,
-            deadline=None,
-        )
+        scan = self._scan(selection[1], batcher, plan, structure_of(Pod))
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
@@ -437,6 +420,26 @@ class IefSession:
             selector=selector,
             size=batch_size if selector == "deployment_ids" else 1,
             fixed_bytes=url_bytes(self._path(PODS), selector, page_size),
+        )
+
+    def _scan(
+        self,
+        ids: Iterable[object] | AsyncIterable[object],
+        batcher: Batcher,
+        plan: ScanPlan,
+        structure: Structure[T],
+        *,
+        deadline: float | None = None,
+    ) -> Scan[T]:
+        return Scan(
+            ids=ids,
+            batcher=batcher,
+            plan=plan,
+            fetch=self._fetch_pods,
+            structure=structure,
+            key=PODS.key,
+            clock=self._transport.clock,
+            deadline=deadline,
         )
 
     async def _fetch_pods(self, request: PageRequest, deadline: float) -> Answer[Rows]:
