@@ -458,15 +458,26 @@ def page_of(answer: Answer[Rows], items: list[T], *, offset: int, limit: int | N
     )
 
 
-class _Items(Generic[T]):
-    """The iterator of a stream's items. When it dies, the scan ends."""
+class _Iterator(Generic[T]):
+    """What iterates a stream. When it dies, the scan ends."""
 
     def __init__(self, scan: Scan[T]) -> None:
         self._scan = scan
-        self._some: Iterator[T] = iter(())
 
     def __aiter__(self) -> Self:
         return self
+
+    async def aclose(self) -> None:
+        await self._scan.aclose()
+
+    def __del__(self) -> None:
+        self._scan.abandon()
+
+
+class _Items(_Iterator[T]):
+    """The items of a stream, one by one."""
+
+    _some: Iterator[T] = iter(())
 
     async def __anext__(self) -> T:
         for item in self._some:
@@ -476,33 +487,15 @@ class _Items(Generic[T]):
             return item
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
-        await self._scan.aclose()
 
-    def __del__(self) -> None:
-        self._scan.abandon()
-
-
-class _Pages(Generic[T]):
-    """The iterator of a stream's pages. When it dies, the scan ends."""
-
-    def __init__(self, scan: Scan[T]) -> None:
-        self._scan = scan
-
-    def __aiter__(self) -> Self:
-        return self
+class _Pages(_Iterator[T]):
+    """The pages of a stream."""
 
     async def __anext__(self) -> Page[T]:
         page = await self._scan.next_whole_page()
         if page is None:
             raise StopAsyncIteration
         return page
-
-    async def aclose(self) -> None:
-        await self._scan.aclose()
-
-    def __del__(self) -> None:
-        self._scan.abandon()
 
 
 class Stream(Generic[T]):

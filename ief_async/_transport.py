@@ -173,15 +173,7 @@ class Connections:
 
     def session(self) -> HttpSession:
         """Return the aiohttp session, or raise `ConfigurationError` if it can't be used here."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is None:
-            problem = (
-                "this needs a running event loop: call it from a coroutine, asyncio.run(main())"
-            )
-            raise ConfigurationError(problem)
+        loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._process = loop, os.getpid()
         self._refuse_strangers(loop)
@@ -213,7 +205,7 @@ class Connections:
         """
         connector = self._borrowed.connector if self._borrowed is not None else None
         pools = (connector.limit, connector.limit_per_host) if connector is not None else ()
-        return min(wanted, *(places for places in pools if places), wanted)
+        return min([wanted, *(places for places in pools if places)])
 
     async def close(self) -> None:
         """Close what is owned; what is borrowed stays open."""

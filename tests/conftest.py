@@ -1,9 +1,10 @@
-"""What several test files share: a clock that a test moves, and the state a session leaves."""
+"""What several test files share: a clock that a test moves, and a session with a fake server."""
 
 import asyncio
 
 import pytest
 
+from ief_async import IefSession, Token
 from ief_async._pacing import Clock
 
 
@@ -40,6 +41,12 @@ class FakeClock:
     def release(self):
         """Let it run again."""
         self._awake.set()
+
+
+def session_with(fake, **options):
+    """Return a session with this fake server, with other options than its own if they are given."""
+    options = {"credentials": Token(fake.token), "endpoint": fake.endpoint, **options}
+    return IefSession(fake.project_id, **options)
 
 
 @pytest.fixture

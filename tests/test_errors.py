@@ -20,6 +20,7 @@ from pathlib import Path
 import aiohttp
 import attrs
 import pytest
+from conftest import session_with
 
 import ief_async
 from ief_async import (
@@ -205,14 +206,6 @@ async def test_text_of_an_answer_has_code_and_request_id(status, fake_ief):
 CANARY = "canary-" + "Zq9xW7" * 350  # as long as a real token: two KiB
 PIECE = re.compile(r"canary-|(?:zq9xw7){3}", re.IGNORECASE)
 PLAIN = type(None) | bool | int | float | complex | type
-
-
-def session_with(fake, **options):
-    """Return a session with this fake."""
-    return IefSession(
-        PROJECT,
-        **{"credentials": Token(fake.token), "endpoint": fake.endpoint, **options},
-    )
 
 
 def chain_of(error):

@@ -11,6 +11,7 @@ import warnings
 import aiohttp
 import attrs
 import pytest
+from conftest import session_with
 
 import ief_async
 from ief_async import (
@@ -42,12 +43,6 @@ async def ief(fake):
     """Give a session with the fake fleet."""
     async with session_with(fake) as session:
         yield session
-
-
-def session_with(fake, **options):
-    """Return a session with this fake."""
-    options = {"credentials": Token(fake.token), "endpoint": fake.endpoint, **options}
-    return IefSession(fake.project_id, **options)
 
 
 def offline(**options):

@@ -13,17 +13,16 @@ from pathlib import Path
 import attrs
 import pytest
 import uvloop
+from conftest import session_with
 
 from ief_async import (
     AuthenticationError,
     ConfigurationError,
-    IefSession,
     Limits,
     PayloadError,
     RetryPolicy,
     ServerError,
     Timeouts,
-    Token,
     TransportError,
 )
 from ief_async._pacing import Clock
@@ -45,13 +44,6 @@ async def fleet(pods=1000, *, session=None, **options):
     """Run a fake fleet and a session with it."""
     async with FakeIef(pods, **options) as fake, session_with(fake, **(session or {})) as ief:
         yield fake, ief
-
-
-def session_with(fake, **options):
-    """Return a session with this fake."""
-    return IefSession(
-        fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint, **options
-    )
 
 
 def expected_ids(fake, *deployments):

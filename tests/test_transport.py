@@ -19,6 +19,7 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp.http_exceptions import HttpProcessingError
+from conftest import session_with
 
 from ief_async import (
     ApiError,
@@ -59,13 +60,6 @@ async def ief(fake, fake_clock):
     """Give a session with it that sends twice at most, on the fake clock."""
     async with session_with(fake, retry=TWICE, _clock=fake_clock.clock) as session:
         yield session
-
-
-def session_with(fake, **options):
-    """Return a session with this fake."""
-    return IefSession(
-        fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint, **options
-    )
 
 
 def session_at(endpoint, **options):
