@@ -1,5 +1,8 @@
 """Stream every pod of a Huawei Cloud IEF fleet with asyncio: concurrent, typed, bounded."""
 
+from ief_async._checkpoint import (
+    ScanCheckpoint,
+)
 from ief_async._credentials import (
     Token,
 )
@@ -7,10 +10,13 @@ from ief_async._errors import (
     ApiError,
     AuthenticationError,
     BadRequestError,
+    BatchFailure,
+    CheckpointError,
     ConfigurationError,
     DriftError,
     IefError,
     NotFoundError,
+    PartialScanError,
     PayloadError,
     PermissionDeniedError,
     ServerError,
@@ -69,7 +75,9 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchFailure",
     "BatchReport",
+    "CheckpointError",
     "ConfigurationError",
     "Container",
     "DriftError",
@@ -87,6 +95,7 @@ __all__ = [
     "NodeSelectorTerm",
     "NotFoundError",
     "Page",
+    "PartialScanError",
     "PayloadError",
     "PermissionDeniedError",
     "Pod",
@@ -101,6 +110,7 @@ __all__ = [
     "ResourceAmounts",
     "Resources",
     "RetryPolicy",
+    "ScanCheckpoint",
     "ScanProgress",
     "ScanReport",
     "ServerError",

@@ -13,12 +13,20 @@
     │ ├ ThrottledError        429
     │ └ ServerError           5xx
     ├ PayloadError            a 200 that is not the documented data; never an empty list
-    └ DriftError              the list could not be read consistently
+    ├ DriftError              the list could not be read consistently
+    ├ CheckpointError         a checkpoint of another scan, a damaged one, or a newer one
+    └ PartialScanError        some batches failed, all others were delivered (an ExceptionGroup)
 
 Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import attrs
+
+if TYPE_CHECKING:
+    from ief_async._checkpoint import ScanCheckpoint
 
 
 class IefError(Exception):
@@ -31,6 +39,7 @@ class IefError(Exception):
         elapsed: seconds from the start of the first attempt to this error.
         batch: in a scan, the number of the batch (from 0) that failed, else None.
         offset: in a scan, the offset of the page that failed, else None.
+        checkpoint: in a scan, what its consumer had finished with, for ``resume_from=``, else None.
         transient: whether the same request may succeed when it is sent again.
     """
 
@@ -38,11 +47,15 @@ class IefError(Exception):
         super().__init__(message)
         self.message = message
         self.transient = transient
+        self._locate()
+
+    def _locate(self) -> None:
         self.request_id: str | None = None
         self.attempts = 0
         self.elapsed = 0.0
         self.batch: int | None = None
         self.offset: int | None = None
+        self.checkpoint: ScanCheckpoint | None = None
 
 
 class ConfigurationError(IefError, ValueError):
@@ -141,3 +154,54 @@ class PayloadError(IefError):
 
 class DriftError(IefError):
     """The server's list does not add up: its offset is ignored, or its end never comes."""
+
+
+class CheckpointError(IefError):
+    """A checkpoint that can't be resumed from: of another scan, damaged, or of a newer version."""
+
+
+@attrs.frozen
+class BatchFailure:
+    """A batch of a scan that failed, and what it failed with.
+
+    Attributes:
+        batch: its number, as in `BatchReport.number`.
+        ids: what it asked for.
+        error: the error, as the scan would have raised it.
+    """
+
+    batch: int
+    ids: tuple[str, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
+    error: IefError
+
+
+class PartialScanError(IefError, ExceptionGroup[IefError]):
+    """Some batches of a scan failed; all others were delivered before this was raised.
+
+    Attributes:
+        failures: which batches failed, and with what; `exceptions` holds the errors alone.
+        checkpoint: what is left: resume from it to read the failed batches again.
+    """
+
+    failures: tuple[BatchFailure, ...]
+
+    def __new__(cls, message: str, failures: Sequence[BatchFailure]) -> Self:
+        """Make the group of what the batches failed with."""
+        made = super().__new__(cls, message, [failure.error for failure in failures])
+        made.failures = tuple(failures)
+        return made
+
+    def __init__(self, message: str, failures: Sequence[BatchFailure]) -> None:
+        # `message` is the group's own, and can't be set
+        BaseException.__init__(self, message, failures)
+        self._locate()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.message, self.failures), {"checkpoint": self.checkpoint}
+
+    def derive(self, excs: Sequence[IefError], /) -> "PartialScanError":  # type: ignore[override]  # a part holds the same kind
+        """Return the part of it that holds these errors."""
+        kept = [failure for failure in self.failures if failure.error in excs]
+        part = PartialScanError(self.message, kept)
+        part.checkpoint = self.checkpoint
+        return part

@@ -1,44 +1,55 @@
-"""Which page to ask next, what each answer reveals, whether the whole adds up. Pure: no I/O at all.
+"""Which page of a batch to ask next, what each answer reveals, whether the whole adds up. Pure.
 
-The driver asks a `ScanPlan` what to fetch, fetches it as it likes, and reports in any order::
+The laws of one batch, which is one query. The driver asks its plan for requests, sends them as it
+likes, and reports the answers in any order.
 
-    plan.add(query)                          # a batch: one query, read page by page
-    request = plan.next_request()            # a PageRequest, NOTHING_YET or DONE
-    plan.receive(request, count, ids, page)  # what the server answered
-    accepted = plan.take()                   # the next page to deliver, or None
-
-The laws it keeps:
-
-1. A batch is one query. Its page 0 tells `count`; its other pages may then be asked all at once.
+1. Page 0 tells `count`; the other pages may then be asked all at once.
 2. Offsets are learned. The stride is what the server gives, not what was asked: a server that caps
-   `limit` costs requests, never rows. Whatever part of the list a page leaves out is asked for.
-   A short page is not the last page; an empty page before `count` is asked for again, twice.
-3. It ends. A page of a list's middle that holds nothing new, or more pages than `count` can
-   explain, is a `DriftError`; a count that no row confirms stops being believed.
-4. The window is bounded: at most `concurrency` requests in flight, and with the pages that were not
-   taken yet at most twice as many. Free slots go to the earliest batch that is not delivered, and
-   that batch may ask for a page, window or no window, while nothing is ready: so nothing waits for
-   itself.
+   `limit` costs requests, never rows. A short page is not the last page; an empty page before
+   `count` is asked for again, twice.
+3. The anchored scan. Neighbouring pages overlap by V rows. A page is anchored if its offset is 0 or
+   it shares an id with an anchored page; U is all ids of anchored pages. A batch is proven when an
+   anchored page shows the end of the list: shorter than the pages of this server, and up to the
+   `count` that came with it. Then every row that was there throughout is in U, if the rows that
+   stay keep their order:
+
+       Each such row s that is not in U comes after every row of U. That holds for a page at offset
+       0. Let a page at offset o, read at any time, hold a row a of U. s comes after a, so its
+       position is at least o: s is in the page, or behind all of it, and the law holds for U and
+       the page together. Behind a page that shows the end there is no position: no s is left.
+
+   Times are never compared, so the order of reading does not matter. V - 1 deletes between the
+   reading of two neighbours leave a row in common; where more has changed the gap is bridged by a
+   walk: one stride to the left of the page that is not anchored, doubling, then to the right.
+   What the walk may cost is bounded. After any sign of a change the head of the list is read once
+   more, for what jumped there.
+4. It ends. A page that repeats page 0, neighbouring offsets that share nothing, and more pages than
+   `count` can explain are a `DriftError`; a count that no row confirms stops being believed.
 
 Rows are told apart by id within a batch: the first copy delivered stands.
 """
 
 import enum
-import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
 
-from ief_async._errors import ConfigurationError, DriftError
+from ief_async._batches import Query
+from ief_async._checkpoint import Mark
+from ief_async._errors import DriftError
 
-URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB; half of it leaves them room
-OFFSET_DIGITS = 10
+OVERLAP = 5  # rows, at the least; a hundredth of the page if that is more
+OVERLAP_SHARE = 4  # never more than this part of a page as the server gives it
 EMPTY_TRIES = 3  # how often an empty page below count is asked for before it is believed
+STILL_TRIES = 2  # how often the end has to show nothing new, whatever count says
+WALK_PAGES = 20  # what bridging may cost, with one more for each page that brought something
+SWEEPS = 3  # how often a list without an order is read again until it is all there
 BLIND_PAGES = 10_000  # how many pages may come that no count explains, before the list is endless
 
-Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id"]
+OnDrift = Literal["repair", "raise", "report", "ignore"]
+Drift = Literal["exact", "repaired", "unknown"]
 
 
 class Signal(enum.Enum):
@@ -48,17 +59,10 @@ class Signal(enum.Enum):
     DONE = enum.auto()  # every batch is read to its end
 
 
-@attrs.frozen
-class Query:
-    """What one batch asks for: a selector of the API and its ids."""
-
-    selector: Selector
-    ids: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The query as it stands in the URL; ids are of characters that need no quoting."""
-        return f"{self.selector}={'%2C'.join(self.ids)}"
+class _Phase(enum.Enum):
+    PLAN = enum.auto()  # the pages that count explains, all at once
+    WALK = enum.auto()  # one page at a time, to join what was accepted to what was not
+    HEAD = enum.auto()  # the first page again, for what jumped there
 
 
 @attrs.frozen
@@ -76,19 +80,31 @@ class BatchReport:
     """What reading one batch came to; while the scan runs, what is known so far.
 
     Attributes:
+        number: the batch's, as errors name it. Batches are numbered as they are made: one that was
+            split in two gives its number to the first half.
         ids: the ids that the batch asked for.
         count: the largest count that the server gave for it, or None.
         items: rows delivered or ready to be, each id once.
         pages: answers that held rows.
-        re_reads: pages asked for again, or to fill what another page left out.
-        duplicates_dropped: rows that came with an id that was there already.
+        re_reads: pages asked for again, or to bridge a gap that a change had left.
+        duplicates_dropped: rows that came with an id that was there already, beyond the overlap.
         page_size_seen: rows that the server gives where `page_size` were asked for, or None.
-        flags: what did not add up: ``clamped`` (pages are shorter than asked for),
+        drift: ``exact``: all rows are there, and nothing moved. ``repaired``: the list moved, and
+            every row that was there throughout has come once all the same. ``unknown``: that can't
+            be promised (yet); `flags` say why.
+        flags: what did not add up. Each of these makes it ``unknown``: ``order`` (rows changed
+            places), ``short_of_count`` (fewer rows than every answer counted), ``gap`` (pages that
+            share no row), ``unproven`` (bridging would have cost too much), ``no_overlap`` (pages
+            of one row), ``offset_ignored``, ``unchecked`` (``on_drift="ignore"``); but
+            ``counted`` (the same count in every answer, and exactly that many rows) outweighs
+            ``order``, and counts that differ outweigh ``short_of_count``. For information:
+            ``clamped`` (pages are shorter than asked for), ``limit_ignored`` (longer),
             ``count_mismatch`` (the list ends before or goes on after its count),
-            ``short_of_count`` (fewer rows than every answer counted), ``offset_ignored``.
+            ``repeated_rows`` (an id twice in a page).
         complete: whether the batch was read to its end.
     """
 
+    number: int
     ids: tuple[str, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
     count: int | None
     items: int
@@ -96,6 +112,7 @@ class BatchReport:
     re_reads: int
     duplicates_dropped: int
     page_size_seen: int | None
+    drift: Drift
     flags: tuple[str, ...]
     complete: bool
 
@@ -109,12 +126,17 @@ class Accepted:
         count: what this answer counted.
         page: what the driver handed in with the answer.
         positions: the rows of the page that are new, in the server's order.
+        ids: the id of every row.
+        joint: how many of its rows have to be done with before a scan may go on behind them; None
+            if it may not, because they stand outside the proof.
     """
 
     request: PageRequest
     count: int | None
     page: Any
     positions: Sequence[int]
+    ids: Sequence[str]
+    joint: int | None
 
 
 @attrs.frozen
@@ -130,62 +152,168 @@ class _Answer:
         return self.request.offset + len(self.ids)
 
 
+@attrs.define
+class _Walk:
+    """Between which offsets a page has to lie that joins two others."""
+
+    step: int
+    low: int | None = None  # of a page that is anchored
+    high: int | None = None  # of a page right of it that is not
+
+
+def overlap_of(limit: int, given: int) -> int:
+    """Return V for pages of `limit` rows of which the server gives `given`."""
+    return 0 if given <= 1 else max(1, min(max(OVERLAP, limit // 100), given // OVERLAP_SHARE))
+
+
+def requests_for(count: int, limit: int) -> int:
+    """Return how many requests a calm list takes: the end has to be seen, and an empty list twice."""
+    overlap = overlap_of(limit, limit)
+    if count in {0, limit}:
+        return 2
+    if not overlap:
+        return -(-count // limit)
+    return max(1, (count - overlap) // (limit - overlap) + 1)
+
+
 @attrs.define(eq=False, kw_only=True)
 class BatchPlan:
     """One batch from page 0 to its end: answered in any order, accepted in the list's order."""
 
     number: int
+    place: tuple[int, ...]  # in the order of the ids, which splitting keeps
     query: Query
     limit: int
+    on_drift: OnDrift = "repair"
+    look_ahead: int = 1  # pages, where no count helps
     heads_only: bool = False  # page 0 is asked for its count, and nothing more
+    mark: Mark = Mark()  # what the consumer has finished with
     count: int | None = None  # the largest count seen
     complete: bool = False
+    failed: bool = False
+    drift: Drift = "unknown"
     in_flight: set[int] = attrs.field(factory=set)  # offsets
     waiting: dict[int, _Answer] = attrs.field(factory=dict)  # by offset; not accepted yet
     ready: deque[Accepted] = attrs.field(factory=deque)
+    owed: int = 0  # pages that were taken and are not finished
+    _phase: _Phase = _Phase.PLAN
+    _walk: _Walk = attrs.field(factory=lambda: _Walk(step=1))
+    _base: int = 0  # where this reading began
+    _start: int = 0  # and its first page, which overlaps what was read before
     _size: int | None = None  # rows of a page, as the server gives them
-    _edge: int = 0  # every row before it was accepted
-    _fresh_edge: int = 0  # the end of the last page that held something new
+    _overlap: int = 0  # V
+    _edge: int = 0  # behind the last page that was accepted
     _next: int = 0  # the plan was asked up to here
-    _again: deque[PageRequest] = attrs.field(factory=deque)  # gaps and empty pages, before the plan
-    _empties: dict[int, int] = attrs.field(factory=dict)  # offset -> how often it came empty
-    _end: int | None = None  # where a page showed the end of the list
-    _blind: bool = False  # rows may follow that no count explains: ask page by page
-    _ids: set[str] = attrs.field(factory=set)
-    _first_ids: Sequence[str] = ()
+    _void: int | None = None  # a page came empty here, and none behind it has rows
+    _again: deque[PageRequest] = attrs.field(factory=deque)  # before the plan
+    _tries: Counter[int] = attrs.field(factory=Counter)  # how often an offset came empty
+    _ended: bool = False  # an accepted page showed the end of the list
+    _proof: bool = True  # anchors prove something; else pages are taken as they come
+    _blind: bool = False  # rows may follow that no count explains
+    _moved: bool = False
+    _lost: bool = False  # positions mean nothing
+    _headed: bool = False  # the head was read again
+    _stepped: bool = False  # a page that is not the first one was anchored
+    _ids: set[str] = attrs.field(factory=set)  # U
+    _first: _Answer | None = None  # page 0
+    _last: _Answer | None = None  # the page accepted last
     _first_count: int | None = None
+    _last_count: int | None = None
     _least_count: int | None = None
     _asked: int = 0
     _tally: Counter[str] = attrs.field(factory=Counter)
     _flags: dict[str, None] = attrs.field(factory=dict)  # a set that keeps its order
 
-    def next_request(self) -> PageRequest | Signal:
-        """Say which page to ask for now; page 0 goes alone, as it reveals the others."""
-        if self.complete:
+    def __attrs_post_init__(self) -> None:
+        mark = self.mark
+        anchors = () if self.on_drift == "ignore" else mark.anchors
+        self._edge = self._base = mark.offset
+        self._start = mark.offset - len(anchors)
+        if mark.offset:
+            before = PageRequest(self.number, self.query, self._start, len(anchors))
+            self._last = _Answer(before, mark.count, list(anchors), None)
+            self._ids.update(anchors)
+            self._hear(mark.count)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is read of it."""
+        return self.complete or self.failed
+
+    @property
+    def delivered(self) -> bool:
+        """Whether it was read to its end and the consumer is done with all of it."""
+        return self.complete and not self.ready and not self.owed
+
+    @property
+    def items(self) -> int:
+        """How many rows were accepted."""
+        return self._tally["items"]
+
+    @property
+    def _repairs(self) -> bool:
+        return self.on_drift in {"repair", "raise"}
+
+    @property
+    def _stride(self) -> int:
+        return (self._size or self.limit) - self._overlap
+
+    def promised(self) -> int:
+        """How many rows it will bring without another request, if its count is right."""
+        if self._size is None:
+            return self.limit if self._asked else 0
+        if self._phase is not _Phase.PLAN or not (self.in_flight or self.waiting):
+            return self.items
+        planned = self._next + self._overlap
+        expected = planned if self._last_count is None else min(planned, self._last_count)
+        return max(self.items, expected - self._base)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def next_request(self, wanted: int | None = None) -> PageRequest | Signal:
+        """Say which page to ask for now; page 0 goes alone, as it reveals the others.
+
+        `wanted` is how many rows of this batch are needed at all; None: every one.
+        """
+        if self.over:
             return Signal.DONE
         if self._again:
             return self._ask(self._again.popleft())
-        if self._asked == 0 or self._next < self._horizon():
-            offset = self._next
-            self._next += self._size or self.limit
-            return self._ask(PageRequest(self.number, self.query, offset, self.limit))
-        return Signal.NOTHING_YET
+        overlap = self._overlap if self._asked else self._base - self._start
+        rows = self.limit if wanted is None else wanted - self.promised() + overlap
+        if rows <= overlap or (self._asked and self._next >= self._horizon()):
+            return Signal.NOTHING_YET
+        limit = min(self.limit, rows)
+        offset = self._next if self._asked else self._start
+        self._next = offset + max(1, min(self._size or limit, limit) - self._overlap)
+        return self._ask(self._page(offset, limit))
+
+    def _page(self, offset: int, limit: int | None = None) -> PageRequest:
+        return PageRequest(self.number, self.query, offset, limit or self.limit)
 
     def _horizon(self) -> int:
-        """Return the offset up to which pages are worth asking for."""
-        if self._size is None:
+        """Return the offset up to which planned pages are worth asking for."""
+        if self._size is None or self._ended or self._phase is not _Phase.PLAN or self._orphaned():
             return 0
-        if self._empties:
-            first = min(self._empties)
-            believed = self._empties[first] >= EMPTY_TRIES  # then one page behind it may know more
-            return min(self.count or 0, first + self._size + 1) if believed else first
-        if self._end is not None:
-            return self._end
-        probe = self._edge + 1 if self._blind and not self.in_flight else 0
-        return max(self.count or 0, probe)
+        horizon = (self._last_count or 0) - self._overlap
+        behind = self._edge - self._overlap  # where the page behind the last one begins
+        if self._blind:
+            ahead = self.look_ahead if self._tally["pages"] > 1 else 1
+            horizon = max(horizon, behind + (ahead - 1) * self._stride + 1)
+        elif self._proof and not self.in_flight:
+            horizon = max(horizon, behind + 1)
+        return horizon if self._void is None else min(horizon, self._void)
+
+    def _orphaned(self) -> bool:
+        """Tell whether the next page in the list's order is there and is not anchored."""
+        first = min(self.waiting, default=None)
+        return first is not None and not any(at < first for at in self._pending())
+
+    def _pending(self) -> list[int]:
+        return [*self.in_flight, *(request.offset for request in self._again)]
 
     def _ask(self, request: PageRequest) -> PageRequest:
-        explained = 2 * (self._first_count or 0) // (self._size or self.limit)
+        explained = 2 * (self._first_count or 0) // max(1, self._stride)
         if self._asked >= explained + BLIND_PAGES:
             message = (
                 f"{self._asked} pages were read of a list that counted {self._first_count} rows, "
@@ -196,189 +324,460 @@ class BatchPlan:
         self.in_flight.add(request.offset)
         return request
 
+    def halve_page(self, request: PageRequest) -> bool:
+        """Ask for a page in two halves, and from now on for pages of half its size."""
+        half = -(-request.limit // 2)
+        if half == request.limit:
+            return False
+        self.in_flight.discard(request.offset)
+        self.limit = min(self.limit, half)
+        if self._size is None:
+            self._again.append(self._page(request.offset))
+            return True
+        self._resize(min(self._size, self.limit))
+        rest = request.offset + half - self._overlap
+        self._again.append(self._page(request.offset, half))
+        self._again.append(self._page(rest, request.offset + request.limit - rest))
+        return True
+
+    # -- hearing ---------------------------------------------------------------------------------
+
     def receive(
         self, request: PageRequest, count: int | None, ids: Sequence[str], page: object
     ) -> None:
         """Take one answer. What it makes deliverable is put into `ready`, in the list's order."""
         self.in_flight.discard(request.offset)
-        if self.complete:
+        if self.over:
             return
-        answer = self._heed(_Answer(request, count, ids, page))
+        self._hear(count)
         if self.heads_only:
             self._finish()
             return
-        if not answer.ids and self._asks_again(answer):
+        answer = _Answer(request, count, ids, page)
+        if self._repeats_the_first(answer):
+            self._ended = True
+        elif ids or not self._asks_again(answer):
+            if self._size is None:
+                self._learn(answer)
+            self._place(answer)
+        else:
             return
-        if self._size is None:
-            self._learn(answer)
-        self.waiting[request.offset] = answer
         self._advance()
 
-    def _heed(self, answer: _Answer) -> _Answer:
-        """Note what the answer says of the whole list, and whether it is page 0 once more."""
-        offset, count = answer.request.offset, answer.count
-        if count is not None:
-            self.count = max(count, self.count or 0)
-            least = self._least_count
-            self._least_count = count if least is None else min(count, least)
-        if answer.ids and offset >= self.limit and answer.ids == self._first_ids:
+    def _hear(self, count: int | None) -> None:
+        if count is None:
+            return
+        self._last_count = count
+        self.count = max(count, self.count or 0)
+        self._least_count = min(count, self.count if self._least_count is None else self._least_count)
+
+    def _repeats_the_first(self, answer: _Answer) -> bool:
+        """Tell whether page 0 came once more and is all there is; refuse a server that only has it.
+
+        A cache may answer with page 0 now and then, so once is not enough.
+        """
+        first = self._first
+        if not answer.request.offset or len(answer.ids) < 2 or first is None:  # one row may move
+            return False
+        if list(answer.ids) != list(first.ids):
+            self._tally["others"] += 1
+            return False
+        self._tally["echoes"] += 1
+        if self._tally["others"]:
+            return False
+        if answer.count is not None and answer.count <= len(answer.ids):
             self._flags["offset_ignored"] = None
-            if offset < (self.count or 0):
-                message = (
-                    f"offset {offset} brought the same {len(answer.ids)} ids as offset 0, of a "
-                    f"list that counts {self.count} rows: the server ignores offset"
-                )
-                raise DriftError(message)
-            return attrs.evolve(answer, ids=())  # behind the count it says: there is no more
-        if answer.ids:  # the list goes on behind what came empty before it
-            self._empties = {at: tries for at, tries in self._empties.items() if at > offset}
-            if self._end is not None and offset >= self._end:
-                self._end = None
-        return answer
+            return True
+        if self._tally["echoes"] > 1:
+            message = (
+                f"offset {answer.request.offset} brought the same {len(answer.ids)} ids as offset "
+                f"0, of a list that counts {answer.count} rows: the server ignores offset"
+            )
+            raise DriftError(message)
+        return False
 
     def _asks_again(self, answer: _Answer) -> bool:
         """Ask for an empty page again: twice if its answer counts more, once if it is page 0."""
         offset = answer.request.offset
         missing = (answer.count or 0) > offset
-        tries = self._empties.get(offset, 0) + 1
-        self._empties[offset] = tries
-        if tries < (EMPTY_TRIES if missing else 2 if offset == 0 else 1):
+        self._tries[offset] += 1
+        if self._tries[offset] < (EMPTY_TRIES if missing else 2 if offset == 0 else 1):
             self._again.append(answer.request)
-            self._tally["re_reads"] += 1
+            self._tally["re_reads"] += missing
             return True
         if missing and offset == 0:
-            message = f"page 0 came empty {tries} times, though the list counts {answer.count} rows"
+            message = (
+                f"page 0 came empty {self._tries[0]} times, though the list counts "
+                f"{answer.count} rows"
+            )
             raise DriftError(message)
         return False
 
     def _learn(self, answer: _Answer) -> None:
-        """Take the stride from page 0: a page shorter than asked while more follows is a cap."""
-        given, count = len(answer.ids), answer.count
-        capped = 0 < given < self.limit and (count is None or count > given)
-        if capped and count is not None:
+        """Take the size of pages from the first one: shorter while more follows is a cap."""
+        given, count, asked = len(answer.ids), answer.count, answer.request.limit
+        capped = 0 < given < asked and count != answer.end
+        if capped and count is not None and count > answer.end:
             self._flags["clamped"] = None
-        self._size = self._next = given if capped or given > self.limit else self.limit
-        self._first_ids, self._first_count = answer.ids, count
-        self._blind = count is None or (given >= self.limit and count <= given)
+        if given > asked:
+            self._flags["limit_ignored"] = None
+        self._resize(given if capped or given > asked else self.limit)
+        self._next = max(answer.request.offset + 1, answer.end - self._overlap)
+        self._first_count = count
+        self._blind = count is None or count < answer.end or count == answer.end >= asked
+        if answer.request.offset == 0:
+            self._first = answer
+
+    def _resize(self, size: int) -> None:
+        self._size = size
+        self._overlap = 0 if self.on_drift == "ignore" else overlap_of(self.limit, size)
+
+    def _place(self, answer: _Answer) -> None:
+        """Put an answer where its phase wants it."""
+        offset = answer.request.offset
+        if not answer.ids and offset == 0:
+            self._ended = True
+        elif self._phase is _Phase.HEAD:
+            self._look_at_head(answer)
+        elif self._phase is _Phase.WALK:
+            self._walk_on(answer)
+        elif answer.ids:
+            self.waiting[offset] = answer
+            if self._ended and not self._ids.issuperset(answer.ids):
+                self._ended = False
+            if self._void is not None and answer.end > self._void:
+                self._void = None
+        elif not any(at > offset for at in self.waiting):
+            self._void = offset if self._void is None else min(offset, self._void)
+
+    # -- accepting -------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Accept each page whose turn has come; then wait, end, or ask for what was left out."""
-        while not self.complete and (answer := self._turn()) is not None:
+        """Accept each page whose turn has come; then wait, bridge a gap, or come to the end."""
+        while (answer := self._joined()) is not None:
             self._accept(answer)
-        if self.complete or self._again:
+        if self._ended and not (self._blind and self.in_flight):
+            self._conclude()  # where no count helps, what is in flight may know better
+        elif self._pending():
             return
-        if any(at <= self._edge for at in (*self.waiting, *self.in_flight)):
-            return
-        if self._at_end():
-            if self.in_flight:
-                return  # a page behind the end that was asked for early: it may know better
-            self._finish()
-        elif self._edge < self._next:
-            self._fill_gap()
+        elif self._phase is _Phase.WALK:
+            self._walk_further()
+        elif self._next >= self._horizon():
+            self._seek()
 
-    def _turn(self) -> _Answer | None:
-        """Return the page at the edge; an empty one only when it is known what lies behind it."""
-        offset = min(self.waiting, default=None)
-        if offset is None or offset > self._edge:
-            return None
-        if not self.waiting[offset].ids and self._may_be_filled():
-            return None
-        return self.waiting.pop(offset)
+    def _joined(self) -> _Answer | None:
+        """Return the first page that is anchored, if none before it is still to come."""
+        before = min(self._pending(), default=None)
+        for offset in sorted(self.waiting):
+            if before is not None and before < offset and self._phase is _Phase.PLAN:
+                return None
+            if self._joins(self.waiting[offset]):
+                return self.waiting.pop(offset)
+        return None
 
-    def _may_be_filled(self) -> bool:
-        """Tell whether an answer may still come that stands before what lies behind the edge."""
-        behind = min(self._rows_behind(), default=None)
-        if behind is None:
-            return bool(self.in_flight or self._again or self._next < self._horizon())
-        return any(at < behind for at in (*self.in_flight, *(r.offset for r in self._again)))
-
-    def _rows_behind(self) -> list[int]:
-        return [at for at, answer in self.waiting.items() if answer.ids]
-
-    def _at_end(self) -> bool:
-        if self._rows_behind():
-            return False
-        counted = self.count is not None and self._edge >= self.count and not self._blind
-        return counted or self._end == self._edge
-
-    def _fill_gap(self) -> None:
-        """Ask for the rows between the edge and the next page that is known of."""
-        known = [at for at in (*self.waiting, *self.in_flight, self._next) if at > self._edge]
-        limit = min(self.limit, min(known) - self._edge)
-        self._again.append(PageRequest(self.number, self.query, self._edge, limit))
-        self._tally["re_reads"] += 1
+    def _joins(self, answer: _Answer) -> bool:
+        offset = answer.request.offset
+        if offset == 0 or not self._proof:
+            return True
+        if not self._overlap or not self._ids:
+            return bool(answer.ids) and offset <= self._edge
+        return not self._ids.isdisjoint(answer.ids)
 
     def _accept(self, answer: _Answer) -> None:
-        if not answer.ids:
-            self._accept_empty(answer)
-            return
-        positions = self._new_positions(answer.ids)
-        if positions:
-            self._fresh_edge = answer.end
-        elif answer.end - self._fresh_edge >= self.limit:
-            self._refuse_standstill(answer)
-        self._edge = max(self._edge, answer.end)
-        self._next = max(self._next, self._edge)
+        end, count = answer.end, answer.count
+        fresh = self._deliver(answer, proven=self._proof)
+        self._last = answer
+        self._edge = end if self._overlap else max(self._edge, end)
+        self._stepped |= answer.request.offset > 0
         self._tally["pages"] += 1
-        if positions:
-            self.ready.append(Accepted(answer.request, answer.count, answer.page, positions))
-        if answer.end > (self.count or 0):
+        self._tally["re_reads"] += self._tally["sweeps"] > 0
+        if count is not None and end > count:
             self._blind = True
-            if answer.count is not None:
-                self._flags["count_mismatch"] = None
-        short = len(answer.ids) < min(self._size or self.limit, answer.request.limit)
-        if short and answer.count is not None and answer.end >= answer.count:
-            self._end = self._edge
-
-    def _accept_empty(self, answer: _Answer) -> None:
-        if (answer.count or 0) > answer.request.offset:
             self._flags["count_mismatch"] = None
-        behind = self._rows_behind()
-        if behind:
-            self._edge = max(self._edge, min(behind))
-            self._empties = {at: n for at, n in self._empties.items() if at >= self._edge}
-        else:
-            self._end = self._edge
+        short = len(answer.ids) < min(self._size or self.limit, answer.request.limit)
+        counted = count is not None and end >= count
+        whole = counted and not self._overlap and not self._blind
+        swept = self._tally["sweeps"] > 0 and self._counted()
+        if (short and (counted or count is None)) or whole or swept:
+            self._ended = True
+        elif fresh:
+            self._ended, self._tally["stills"] = False, 0
+        elif (short or counted) and not self.waiting:
+            self._tally["stills"] += 1
+            if self._tally["stills"] >= STILL_TRIES:
+                self._end_before_count()
+        self._refuse_standstill(answer, fresh=fresh)
 
-    def _new_positions(self, ids: Sequence[str]) -> Sequence[int]:
-        """Keep the rows whose id was not there yet; nearly always all of them."""
-        before = len(self._ids)
-        if self._ids.isdisjoint(ids):
-            self._ids.update(ids)
-            if len(self._ids) == before + len(ids):
-                self._tally["items"] += len(ids)
-                return range(len(ids))
-            self._ids.difference_update(ids)
-        positions = []
-        for position, identity in enumerate(ids):
-            if identity not in self._ids:
-                self._ids.add(identity)
-                positions.append(position)
-        self._tally["items"] += len(positions)
-        self._tally["duplicates"] += len(ids) - len(positions)
-        return positions
-
-    def _refuse_standstill(self, answer: _Answer) -> None:
-        """End the batch where a whole page's worth of positions below count held nothing new."""
-        if answer.request.offset < (self.count or 0):
+    def _refuse_standstill(self, answer: _Answer, *, fresh: bool) -> None:
+        """End a batch whose plan brings nothing new, page after page."""
+        self._tally["standing"] = 0 if fresh else self._tally["standing"] + 1
+        if self._tally["standing"] > WALK_PAGES and self._proof and self._phase is _Phase.PLAN:
             message = (
-                f"no row up to position {answer.end} was new since {self._fresh_edge}, though the "
-                f"list counts {self.count}: it moves faster than it is read"
+                f"no row of {WALK_PAGES} pages up to position {answer.end} was new, though the list "
+                f"counts {answer.count}: it moves faster than it is read, or offset means nothing"
             )
             raise DriftError(message)
 
+    def _end_before_count(self) -> None:
+        self._ended = True
+        if (self._last_count or 0) > self._edge:
+            self._flags["count_mismatch"] = None
+
+    def _deliver(self, answer: _Answer, *, proven: bool) -> bool:
+        """Make the new rows of a page ready; tell whether there are any."""
+        ids, last = answer.ids, self._last
+        joint: int | None = 0
+        if self.on_drift == "ignore":
+            positions: Sequence[int] = range(max(0, self._edge - answer.request.offset), len(ids))
+        else:
+            shared = last.end - answer.request.offset if last is not None else 0
+            if last is None or _is_seam(last.ids, ids, shared):
+                positions, known = self._new_positions(ids, shared)
+                joint = min(shared, 1)
+            else:
+                self._moved = True
+                self._compare_order(last.ids, ids)
+                positions, known = self._new_positions(ids, 0)
+                self._tally["duplicates"] -= min(max(0, shared), len(ids) - len(positions))
+                joint = known if answer.request.offset else 0
+        self._tally["items"] += len(positions)
+        if positions:
+            joint = joint if proven else None
+            page = answer.page
+            self.ready.append(Accepted(answer.request, answer.count, page, positions, ids, joint))
+        else:
+            self._tally["barren"] += 1
+        return bool(positions)
+
+    def _new_positions(self, ids: Sequence[str], skip: int) -> tuple[Sequence[int], int | None]:
+        """Keep the rows from `skip` on whose id was not there yet; nearly always all of them.
+
+        Also tell how many rows lead up to the first one that was.
+        """
+        rest = ids[skip:] if skip else ids
+        before = len(self._ids)
+        if self._ids.isdisjoint(rest):
+            self._ids.update(rest)
+            if len(self._ids) == before + len(rest):
+                return range(skip, len(ids)), None
+            self._ids.difference_update(rest)
+        positions: list[int] = []
+        here: set[str] = set()
+        known: int | None = None
+        for position in range(skip, len(ids)):
+            identity = ids[position]
+            if identity in here:
+                self._flags["repeated_rows"] = None
+                self._tally["repeated"] += 1
+            elif identity in self._ids:
+                self._moved = True
+                known = position + 1 if known is None else known
+            else:
+                self._ids.add(identity)
+                positions.append(position)
+            here.add(identity)
+        self._tally["duplicates"] += len(rest) - len(positions)
+        return positions, known
+
+    def _compare_order(self, before: Sequence[str], now: Sequence[str]) -> None:
+        """Rows that two pages share have to stand in one order; else nothing is proven."""
+        common = set(before).intersection(now)
+        first, second = ([one for one in dict.fromkeys(ids) if one in common] for ids in (before, now))
+        if first != second:
+            self._flags["order"] = None
+            self._proof = False
+            self._start_over()
+
+    # -- bridging --------------------------------------------------------------------------------
+
+    def _seek(self) -> None:
+        """Begin a walk to what may join the first orphan, or to the end of a list that shrank."""
+        if not self._proof:
+            self._conclude()
+            return
+        if self._overlap and not self._repairs:
+            self._give_up("gap" if self.waiting else "unproven")
+            return
+        if not self._overlap and not self.waiting and self._void is not None:
+            self._end_before_count()
+            self._conclude()
+            return
+        last, size = self._last, self._size or self.limit
+        if last is not None and 0 < len(last.ids) < min(size, last.request.limit) and self.waiting:
+            self._flags["clamped"] = None
+            self._resize(len(last.ids))
+        self._phase, self._walk = _Phase.WALK, _Walk(step=self._stride)
+        orphan = min(self.waiting, default=None)
+        cursor = self._edge - self._overlap
+        if orphan is None and self._last_count is not None and not self._blind:
+            cursor = min(cursor, self._last_count - size + 1)
+        elif orphan is not None and orphan < self._edge:
+            cursor = orphan - self._stride
+        self._walk_to(cursor)
+
+    def _walk_to(self, offset: int) -> None:
+        self._tally["barren"] += 1
+        self._tally["re_reads"] += 1
+        if self._tally["barren"] > 2 * (WALK_PAGES + self._tally["pages"]):
+            self._give_up("unproven")
+        else:
+            self._again.append(self._page(max(0, offset)))
+
+    def _walk_on(self, answer: _Answer) -> None:
+        offset = answer.request.offset
+        self._headed |= offset == 0
+        if self._joins(answer):
+            self._accept(answer)
+            self._walk.low, self._walk.step = offset, self._stride
+        else:
+            self._walk.high = offset
+            if answer.ids and self._walk.low == offset - 1 and not self._stepped:
+                message = (
+                    f"the pages at offsets {offset - 1} and {offset} share no row: the server takes "
+                    "offset for something else, such as a page number"
+                )
+                raise DriftError(message)
+
+    def _walk_further(self) -> None:
+        """Go right of what is anchored, left of what is not, and between them where both are."""
+        walk, right = self._walk, self._edge - self._overlap
+        if walk.high is not None and right > walk.high:
+            walk.high = None
+        low, high = walk.low, walk.high
+        if low is not None and not self.waiting and high != right:
+            self._phase, self._next, self._void = _Phase.PLAN, right, None
+        elif high is not None and not self._overlap:
+            self._leap()
+        elif low is None:
+            self._walk_to((high or 0) - walk.step)
+            walk.step *= 2
+        elif high is None or right < high:
+            self._walk_to(max(right, low + 1))
+        elif high - low <= 1:
+            self._give_up("gap")
+        else:
+            self._walk_to((low + high) // 2 if self._stepped else low + 1)
+
+    def _leap(self) -> None:
+        """Give up the rows of a page that stays empty: nothing but offsets is known here."""
+        self._phase = _Phase.PLAN
+        if self.waiting:
+            self._flags["gap"] = None
+            self._edge = min(self.waiting)
+            self._advance()
+        else:
+            self._end_before_count()
+            self._conclude()
+
+    def _give_up(self, flag: str) -> None:
+        """Take pages as they come from here on: what joins them is not to be found."""
+        self._flags[flag] = None
+        self._proof = False
+        self._phase = _Phase.PLAN
+        self._advance()
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        """Deliver what is left; then see what jumped to the head, sweep, or close the batch."""
+        for offset in sorted(self.waiting):
+            self._deliver(self.waiting.pop(offset), proven=False)
+        if self._repairs and self._proof and self._head_may_have_moved():
+            self._phase, self._headed = _Phase.HEAD, True
+            self._tally["re_reads"] += 1
+            self._again.append(self._page(0))
+        elif self._repairs and "order" in self._flags and self._may_sweep():
+            self._phase, self._proof, self._ended = _Phase.PLAN, False, False
+            self._tally["sweeps"] += 1
+            self._next, self._void = 0, None
+        else:
+            self._finish()
+
+    def _head_may_have_moved(self) -> bool:
+        changed = self._moved or self._least_count != self.count
+        return changed and not self._headed and self._first is not None and self._stepped
+
+    def _look_at_head(self, answer: _Answer) -> None:
+        """Take what stands before the rows of the old page 0, which keep their order."""
+        first = self._first.ids if self._first is not None else ()
+        self._compare_order(first, answer.ids)
+        dropped, self._last = self._tally["duplicates"], None
+        fresh = self._deliver(answer, proven=False)
+        self._tally["duplicates"] = dropped
+        self._ended = not fresh or not set(first).isdisjoint(answer.ids)
+        if not self._ended:
+            self._walk_to(max(answer.request.offset + 1, answer.end - self._overlap))
+
+    def _counted(self) -> bool:
+        rows = len(self._ids) + self._tally["repeated"]
+        return not self._base and self._least_count == self.count == rows
+
+    def _may_sweep(self) -> bool:
+        constant = self.count is not None and self._least_count == self.count
+        return constant and not self._counted() and self._tally["sweeps"] < SWEEPS
+
     def _finish(self) -> None:
-        """Close the batch and free what was held to tell its rows apart."""
+        """Close the batch, judge it, and free what was held to tell its rows apart."""
         self.complete = True
-        if self._tally["items"] < (self._least_count or 0):
+        if not self.heads_only:
+            self.drift = self._judge()
+        self.release()
+        if self.on_drift == "raise" and self.drift == "unknown" and not self.heads_only:
+            self.complete, self.failed = False, True
+            self._start_over()
+            message = (
+                f"the list moved in a way that leaves rows in doubt ({', '.join(self._flags)}); scan "
+                'again, or take what came with on_drift="repair"'
+            )
+            raise DriftError(message)
+
+    def _judge(self) -> Drift:
+        """Say what is proven; see `BatchReport` for the words."""
+        if self.on_drift == "ignore":
+            self._flags["unchecked"] = None
+            return "unknown"
+        constant = self._least_count == self.count
+        rows = len(self._ids) + self._tally["repeated"]
+        short = not self._base and rows < (self._least_count or 0)
+        if short:
             self._flags["short_of_count"] = None
+        if not self._overlap and self._stepped:
+            self._flags["no_overlap"] = None
+        doubts = {"no_overlap", "offset_ignored", "gap"} & self._flags.keys()
+        if self._proof and self._ended and not doubts and not (short and constant):
+            calm = constant and not self._moved and not self._tally["re_reads"]
+            return "exact" if calm else "repaired"
+        if "order" in self._flags and self._counted():
+            self._flags["counted"] = None
+            return "repaired"
+        return "unknown"
+
+    def release(self) -> None:
+        """Free what only reading on needs."""
         self.waiting.clear()
-        self._ids.clear()
-        self._first_ids = ()
+        self._again.clear()
+        self._ids = set()
+        self._first = self._last = None
+
+    def _start_over(self) -> None:
+        """Let a later scan read the batch from its beginning: no position in it means anything."""
+        self.mark, self._lost = Mark(), True
+
+    def mark_after(self, accepted: Accepted, rows: int) -> Mark:
+        """Say where reading goes on once this many new rows of a page are done with."""
+        joint = accepted.joint
+        if not rows or joint is None or self._lost:
+            return self.mark
+        row = accepted.positions[rows - 1] + 1
+        if row < joint:
+            return self.mark
+        anchors = accepted.ids[max(0, row - self._overlap) : row] if self._overlap else ()
+        return Mark(accepted.request.offset + row, self._last_count, tuple(anchors))
 
     def verdict(self) -> BatchReport:
         """Say what reading the batch came to, or has come to so far."""
         return BatchReport(
+            number=self.number,
             ids=self.query.ids,
             count=self.count,
             items=self._tally["items"],
@@ -386,162 +785,14 @@ class BatchPlan:
             re_reads=self._tally["re_reads"],
             duplicates_dropped=self._tally["duplicates"],
             page_size_seen=self._size,
+            drift=self.drift,
             flags=tuple(self._flags),
             complete=self.complete,
         )
 
 
-@attrs.define(eq=False, kw_only=True)
-class ScanPlan:
-    """All batches of a scan, and the window that they share."""
-
-    concurrency: int
-    ordered: bool
-    limit: int
-    heads_only: bool = False
-    closed: bool = False  # no more batches will be added
-    in_flight: int = 0
-    _open: list[BatchPlan] = attrs.field(factory=list)  # not taken to their end, in order
-    _closed_reports: dict[int, BatchReport] = attrs.field(factory=dict)
-    added: int = 0  # batches
-    _counted: int = 0  # by the batches that are closed
-
-    def add(self, query: Query) -> None:
-        """Add a batch behind the others."""
-        plan = BatchPlan(
-            number=self.added, query=query, limit=self.limit, heads_only=self.heads_only
-        )
-        self._open.append(plan)
-        self.added += 1
-
-    @property
-    def held(self) -> int:
-        """How many pages arrived and were not taken yet."""
-        return sum(len(plan.waiting) + len(plan.ready) for plan in self._open)
-
-    @property
-    def expected(self) -> int | None:
-        """How many rows all batches count together, once page 0 of each has come."""
-        if not self.closed or any(plan.count is None for plan in self._open):
-            return None
-        return self._counted + sum(plan.count or 0 for plan in self._open)
-
-    @property
-    def wants_batch(self) -> bool:
-        """Whether there is room for a request that no open batch has to ask."""
-        return not self.closed and self.in_flight < self.concurrency and self._has_room()
-
-    @property
-    def done(self) -> bool:
-        """Whether every batch was read and taken to its end, and no other will come."""
-        return self.closed and not self._open
-
-    def _has_room(self) -> bool:
-        """Keep one place of the window free for the batch that the consumer waits for."""
-        reserved = 0 if self._next_ready() else 1
-        return self.in_flight + self.held < 2 * self.concurrency - reserved
-
-    def _next_ready(self) -> BatchPlan | None:
-        """Return the batch whose page is to be taken next, if it is there."""
-        candidates = self._open[:1] if self.ordered else self._open
-        return next((plan for plan in candidates if plan.ready), None)
-
-    def next_request(self) -> PageRequest | Signal:
-        """Say which page to ask for now: of the earliest batch that has one to ask for."""
-        if self.in_flight < self.concurrency:
-            room = self._has_room()
-            starved = self._next_ready() is None
-            for plan in self._open if room else self._open[:1]:
-                if room or (starved and not plan.in_flight):
-                    request = plan.next_request()
-                    if isinstance(request, PageRequest):
-                        self.in_flight += 1
-                        return request
-        return Signal.DONE if self.done else Signal.NOTHING_YET
-
-    def receive(
-        self, request: PageRequest, count: int | None, ids: Sequence[str], page: object
-    ) -> None:
-        """Take the answer to a request; `page` comes back from `take` when its turn has come."""
-        self.in_flight -= 1
-        plan = next((plan for plan in self._open if plan.number == request.batch), None)
-        if plan is not None:  # else it came behind the end of its batch
-            plan.receive(request, count, ids, page)
-            self._retire()
-
-    def take(self) -> Accepted | None:
-        """Return the next page to deliver, or None if it is not there yet."""
-        plan = self._next_ready()
-        if plan is None:
-            return None
-        accepted = plan.ready.popleft()
-        self._retire()
-        return accepted
-
-    def _retire(self) -> None:
-        for plan in [plan for plan in self._open if plan.complete and not plan.ready]:
-            self._open.remove(plan)
-            self._closed_reports[plan.number] = plan.verdict()
-            self._counted += plan.count or 0
-
-    def reports(self) -> tuple[BatchReport, ...]:
-        """Return what is known of each batch, in the order of the batches."""
-        known = self._closed_reports | {plan.number: plan.verdict() for plan in self._open}
-        return tuple(known[number] for number in sorted(known))
-
-
-# ---- from ids to queries -----------------------------------------------------------------------
-
-
-@attrs.define(eq=False, kw_only=True)
-class Batcher:
-    """Collects ids into queries: each id once, `size` of them at most, the URL under its limit."""
-
-    selector: Selector
-    size: int
-    fixed_bytes: int  # of the URL, without the ids
-    _ids: list[str] = attrs.field(factory=list)
-    _bytes: int = 0
-    _seen: set[str] = attrs.field(factory=set)
-
-    def add(self, identity: object) -> Query | None:
-        """Add an id; return the batch before it if this one starts another."""
-        checked = check_id(identity, self.selector)
-        if checked in self._seen:
-            return None
-        self._seen.add(checked)
-        cost = len(checked) + len("%2C")
-        full = len(self._ids) >= self.size or self.fixed_bytes + self._bytes + cost > URL_BYTES
-        query = self.flush() if full else None
-        self._ids.append(checked)
-        self._bytes += cost
-        return query
-
-    def flush(self) -> Query | None:
-        """Return the batch that is not full yet, if there is one."""
-        if not self._ids:
-            return None
-        query = Query(self.selector, tuple(self._ids))
-        self._ids.clear()
-        self._bytes = 0
-        return query
-
-
-def check_id(identity: object, selector: str) -> str:
-    """Return an id as it is, or refuse what would not be one id on the wire."""
-    if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):
-        return identity
-    message = (
-        f"{selector} takes ids of 1 to 64 letters, digits, - and _, but was given {identity!r:.80}"
-    )
-    raise ConfigurationError(message)
-
-
-def url_bytes(path: str, selector: str, limit: int) -> int:
-    """Return how long the target of a request is without its ids, at its largest offset."""
-    return len(f"{path}?{selector}=&limit={limit}&offset=") + OFFSET_DIGITS
-
-
-def requests_for(count: int, limit: int) -> int:
-    """Return how many requests a calm list takes: an empty or exactly full page is asked twice."""
-    return 2 if count in {0, limit} else -(-count // limit)
+def _is_seam(before: Sequence[str], now: Sequence[str], shared: int) -> bool:
+    """Tell whether a page begins with exactly the last rows of the one before it."""
+    if not 0 <= shared <= min(len(before), len(now)):
+        return False
+    return list(before[len(before) - shared :]) == list(now[:shared])

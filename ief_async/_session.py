@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import AsyncIterable, Collection, Iterable
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Self, TypedDict, TypeVar, Unpack, get_args, overload
 from urllib.parse import quote, urlsplit
 
 import attrs
 
+from ief_async._batches import Batcher, Query, Selector, check_id, url_bytes
+from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._credentials import Token
-from ief_async._errors import ConfigurationError, PayloadError
+from ief_async._errors import CheckpointError, ConfigurationError, PayloadError
 from ief_async._models import Pod
 from ief_async._pacing import (
     Budget,
@@ -22,19 +24,11 @@ from ief_async._pacing import (
     Timeouts,
     check_number,
 )
-from ief_async._paging import (
-    Batcher,
-    PageRequest,
-    Query,
-    ScanPlan,
-    Selector,
-    check_id,
-    requests_for,
-    url_bytes,
-)
-from ief_async._stream import Page, Scan, Stream, page_of, structure_some
+from ief_async._paging import OnDrift, PageRequest, requests_for
+from ief_async._stream import OnError, Page, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, Structure, split, structure_of
 from ief_async._transport import Answer, Connections, HttpSession, Transport
+from ief_async._window import ScanPlan
 
 T = TypeVar("T")
 
@@ -288,7 +282,11 @@ class IefSession:
         batch_size: int = 100,
         concurrency: int = 8,
         ordered: bool = True,
+        on_error: OnError = "raise",
+        on_drift: OnDrift = "repair",
+        max_items: int | None = None,
         deadline: float | None = None,
+        resume_from: ScanCheckpoint | str | bytes | None = None,
     ) -> Stream[Pod]: ...
     @overload
     def iter_pods(
@@ -302,7 +300,11 @@ class IefSession:
         batch_size: int = 100,
         concurrency: int = 8,
         ordered: bool = True,
+        on_error: OnError = "raise",
+        on_drift: OnDrift = "repair",
+        max_items: int | None = None,
         deadline: float | None = None,
+        resume_from: ScanCheckpoint | str | bytes | None = None,
     ) -> Stream[T]: ...
     def iter_pods(
         self,
@@ -315,7 +317,11 @@ class IefSession:
         batch_size: int = 100,
         concurrency: int = 8,
         ordered: bool = True,
+        on_error: OnError = "raise",
+        on_drift: OnDrift = "repair",
+        max_items: int | None = None,
         deadline: float | None = None,
+        resume_from: ScanCheckpoint | str | bytes | None = None,
     ) -> Stream[Any]:
         """Return a `Stream` of every pod of these deployments, or of these nodes or groups.
 
@@ -336,20 +342,58 @@ class IefSession:
             batch_size: deployment ids per query; a URL never exceeds 4,000 bytes.
             concurrency: requests of this stream in flight at most; the session's `Limits` hold too.
             ordered: whether batches come in the order of their ids, or as they are ready.
+            on_error: what a failed batch leads to. "raise": it ends the stream. "defer": all other
+                batches are delivered, then `PartialScanError` is raised. "collect": they stand in
+                ``report.failures``, and nothing is raised. Whatever would fail every batch, such as
+                an `AuthenticationError`, is raised at once.
+            on_drift: what is done about a list that moves while it is read. "repair": pages are
+                read again, within bounds, until every pod that was there throughout has come; where
+                that can't be promised the report says so, and a warning is logged. "raise": the
+                same, then the batch fails with `DriftError`. "report": nothing is read again.
+                "ignore": pages do not overlap, no ids are kept, and rows may be lost or repeated.
+            max_items: deliver so many at most; no page is asked for that they can't need.
             deadline: seconds that the whole scan may take, from the first item asked for.
+            resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
+                `batch_size`: an object or its JSON. What it holds as done is not read again.
 
         Raises:
             ConfigurationError: an argument that can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another scan; if that shows in
+                the ids alone, the stream raises it before the batch is asked for.
         """
         structure = structure_of(model)
         selection = _selected(deployment_ids, node_ids, group_ids)
         batcher = self._batcher(selection[0], batch_size, page_size)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         _check_kind("ordered", ordered, bool)
+        _check_choice("on_error", on_error, OnError)
+        _check_choice("on_drift", on_drift, OnDrift)
+        if max_items is not None:
+            check_number("max_items", max_items, least=1, whole=True)
         if deadline is not None:
             check_number("deadline", deadline, more=True)
-        plan = ScanPlan(concurrency=concurrency, ordered=ordered, limit=page_size)
-        return Stream(self._scan(selection[1], batcher, plan, structure, deadline=deadline))
+        asked = fingerprint(
+            self._project_id, self._transport.instance_id, selection[0], page_size, batch_size
+        )
+        if resume_from is not None:
+            batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))
+        plan = ScanPlan(
+            concurrency=concurrency,
+            ordered=ordered,
+            limit=page_size,
+            on_drift=on_drift,
+            max_items=max_items,
+        )
+        scan = self._scan(
+            selection[1],
+            batcher,
+            plan,
+            structure,
+            deadline=deadline,
+            on_error=on_error,
+            fingerprint=asked,
+        )
+        return Stream(scan)
 
     async def count_pods(
         self,
@@ -430,6 +474,8 @@ class IefSession:
         structure: Structure[T],
         *,
         deadline: float | None = None,
+        on_error: OnError = "raise",
+        fingerprint: int = 0,
     ) -> Scan[T]:
         return Scan(
             ids=ids,
@@ -440,13 +486,17 @@ class IefSession:
             key=PODS.key,
             clock=self._transport.clock,
             deadline=deadline,
+            on_error=on_error,
+            fingerprint=fingerprint,
         )
 
-    async def _fetch_pods(self, request: PageRequest, deadline: float) -> Answer[Rows]:
+    async def _fetch_pods(
+        self, request: PageRequest, deadline: float, lane: object
+    ) -> Answer[Rows]:
         target = (
             f"{self._path(PODS)}?{request.query.text}&limit={request.limit}&offset={request.offset}"
         )
-        return await self._transport.get(target, _read_pods, deadline=deadline)
+        return await self._transport.get(target, _read_pods, deadline=deadline, lane=lane)
 
 
 def _read_pods(body: bytes) -> Rows:
@@ -460,6 +510,28 @@ def _check_kind(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         message = f"{name} takes {kind.__name__}, but was given {type(value).__name__}"
         raise ConfigurationError(message)
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if not isinstance(value, str) or value not in get_args(choices):
+        known = ", ".join(map(repr, get_args(choices)))
+        message = f"{name} takes one of {known}, but was given {value!r:.80}"
+        raise ConfigurationError(message)
+
+
+def _resumed(given: object, asked: int) -> ScanCheckpoint:
+    """Return the checkpoint that is given, if it is of a scan that asks for the same."""
+    if isinstance(given, str | bytes):
+        given = ScanCheckpoint.from_json(given)
+    _check_kind("resume_from", given, ScanCheckpoint)
+    assert isinstance(given, ScanCheckpoint)
+    if given.scan != asked:
+        message = (
+            "the checkpoint is of another scan: resume with the same project, instance, kind of "
+            "ids, page_size and batch_size"
+        )
+        raise CheckpointError(message)
+    return given
 
 
 def _check_policies(retry: object, limits: object, timeout: object) -> None:
@@ -524,12 +596,12 @@ def _one_query(**given: object) -> Query:
     if name != "deployment_ids":
         return Query(selector, (check_id(value, name),))
     batcher = Batcher(selector=selector, size=MOST_ROWS, fixed_bytes=0)
-    queries = [batcher.add(identity) for identity in _iterable(name, value)]
-    query = batcher.flush()
-    if query is None or any(queries):
+    batches = [batch for identity in _iterable(name, value) for batch in batcher.add(identity)]
+    rest = batcher.flush()
+    if not rest or batches:
         message = "deployment_ids takes 1 to about 100 ids in one call; iter_pods takes any number"
         raise ConfigurationError(message)
-    return query
+    return rest[0].query
 
 
 def _selected(

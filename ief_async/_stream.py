@@ -6,7 +6,9 @@ What to fetch next is decided in `_paging`; here it is only done.
 """
 
 import asyncio
+import logging
 import math
+import operator
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -18,28 +20,42 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar
 
 import attrs
 
-from ief_async._errors import ConfigurationError, IefError, PayloadError, TransportError
-from ief_async._pacing import Clock
-from ief_async._paging import (
-    Accepted,
-    Batcher,
-    BatchReport,
-    PageRequest,
-    ScanPlan,
+from ief_async._batches import Batcher
+from ief_async._checkpoint import Part, ScanCheckpoint
+from ief_async._errors import (
+    ApiError,
+    AuthenticationError,
+    BatchFailure,
+    CheckpointError,
+    ConfigurationError,
+    IefError,
+    PartialScanError,
+    PayloadError,
+    TransportError,
 )
+from ief_async._pacing import Clock
+from ief_async._paging import Accepted, BatchReport, PageRequest
 from ief_async._structure import Rows, Structure
 from ief_async._transport import Answer
+from ief_async._window import ScanPlan
 
 T = TypeVar("T")
 
 CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
 NOTE_IDS = 3
+TOO_LARGE = frozenset({413, 414, 494})  # with fewer ids in the query it may be answered
+TOO_SLOW = 504  # with fewer rows, too
+# what fails every batch alike
+FATAL = (AuthenticationError, CheckpointError, ConfigurationError)
 
-Fetch = Callable[[PageRequest, float], Awaitable[Answer[Rows]]]
+log = logging.getLogger("ief_async")
+
+OnError = Literal["raise", "defer", "collect"]
+Fetch = Callable[[PageRequest, float, object], Awaitable[Answer[Rows]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +72,7 @@ class Page(Generic[T]):
         elapsed: seconds from the first attempt to the answer, waits included.
         attempts: how often the request was sent.
         raw: the body as it came, decompressed: what no model has a field for is here.
+        checkpoint: in a scan, everything up to the end of this page as finished with; else None.
     """
 
     items: tuple[T, ...]
@@ -66,6 +83,7 @@ class Page(Generic[T]):
     elapsed: float
     attempts: int
     raw: bytes = attrs.field(repr=False)
+    checkpoint: ScanCheckpoint | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -107,15 +125,19 @@ class ScanReport:
     """What a scan came to; while it runs, what is known so far.
 
     Attributes:
-        batches: one report for each batch started, in the order of the ids.
+        batches: one report for each batch started, in the order of the ids. What a checkpoint knew
+            as done is not among them.
+        failures: the batches that failed, with ``on_error`` "defer" or "collect".
         pages: pages handed to the consumer.
         items: items handed to the consumer.
         retries: requests that were sent again.
         elapsed: seconds from the first item asked for to the last one given, or to now.
-        complete: whether every batch was read to its end and handed over.
+        complete: whether every batch was read to its end and handed over. Whether rows are missing
+            that the list moved past says each batch's `drift`.
     """
 
     batches: tuple[BatchReport, ...]
+    failures: tuple[BatchFailure, ...]
     pages: int
     items: int
     retries: int
@@ -137,6 +159,8 @@ class Scan(Generic[T]):
         key: str,
         clock: Clock,
         deadline: float | None,
+        on_error: OnError,
+        fingerprint: int,
     ) -> None:
         self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
         self._batcher = batcher
@@ -146,6 +170,9 @@ class Scan(Generic[T]):
         self._key = key
         self._clock = clock
         self._seconds = deadline
+        self._on_error = on_error
+        self._fingerprint = fingerprint
+        self._lane = object()  # its share of the session's pace
         self._deadline = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,11 +180,14 @@ class Scan(Generic[T]):
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
         self._error: Exception | None = None
+        self._failures: list[BatchFailure] = []
         self._over = False
         self._started = self._ended = math.nan
         self._retries = self._pages = self._items = 0
         self._current: Accepted | None = None
-        self._taken = 0  # rows of the current page that were handed over
+        self._taken = 0  # rows of the current page that were structured
+        self._chunk: Iterator[T] | None = None  # those that are handed out now, one by one
+        self._chunk_size = 0
 
     # -- the work ------------------------------------------------------------------------------
 
@@ -201,17 +231,21 @@ class Scan(Generic[T]):
             self._wanted.set()
             return False
         for identity in self._ids:
-            query = self._batcher.add(identity)
-            if query is not None:
-                self.plan.add(query)
+            if self._add_id(identity):
                 return True
         self._close_ids()
         return True
 
+    def _add_id(self, identity: object) -> bool:
+        """Give an id to the batcher; tell whether it made something complete."""
+        batches = self._batcher.add(identity)
+        for batch in batches:
+            self.plan.add(batch)
+        return bool(batches)
+
     def _close_ids(self) -> None:
-        query = self._batcher.flush()
-        if query is not None:
-            self.plan.add(query)
+        for batch in self._batcher.flush():
+            self.plan.add(batch)
         self.plan.closed = True
 
     async def _feed(self, ids: AsyncIterable[object]) -> None:
@@ -219,9 +253,7 @@ class Scan(Generic[T]):
         iterator = aiter(ids)
         try:
             async for identity in iterator:
-                query = self._batcher.add(identity)
-                if query is not None:
-                    self.plan.add(query)
+                if self._add_id(identity):
                     self._wanted.clear()
                     self._pump()
                     await self._wanted.wait()
@@ -236,13 +268,50 @@ class Scan(Generic[T]):
 
     async def _read(self, request: PageRequest) -> None:
         try:
-            answer = await self._fetch(request, self._deadline)
-            self._retries += answer.attempts - 1
-            self.plan.receive(request, answer.value.count, answer.value.ids, answer)
+            answer = await self._fetch(request, self._deadline, self._lane)
         except Exception as error:  # noqa: BLE001  it travels as itself, to the consumer
-            _locate(error, request)
-            self._fail(error)
+            self._bear(error, request)
+            return
+        self._retries += answer.attempts - 1
+        try:
+            ended = self.plan.receive(request, answer.value.count, answer.value.ids, answer)
+        except Exception as error:  # noqa: BLE001  likewise
+            self._give_up(error, request)
+            return
+        if ended is not None and ended.drift == "unknown" and self.plan.on_drift == "repair":
+            log.warning(
+                "%s moved in a way that leaves rows in doubt (%s): see report.batches",
+                _named(request),
+                ", ".join(ended.flags),
+            )
+        self._pump()
+
+    def _bear(self, error: Exception, request: PageRequest) -> None:
+        """Split what the server found too much, give up the batch, or end the scan."""
+        if isinstance(error, IefError):
+            self._retries += max(0, error.attempts - 1)
+        status = error.status if isinstance(error, ApiError) else 0
+        if (status in TOO_LARGE and self.plan.halve_batch(request)) or (
+            status == TOO_SLOW and self.plan.halve_page(request)
+        ):
+            self._pump()
+        elif self.plan.drop(request):
+            self._give_up(error, request)
         else:
+            self._pump()
+
+    def _give_up(self, error: Exception, request: PageRequest) -> None:
+        """End the batch of a request by what went wrong, and the scan if its policy says so."""
+        _locate(error, request)
+        late = self._clock.now() >= self._deadline
+        fatal = not isinstance(error, IefError) or isinstance(error, FATAL) or late
+        if fatal or self._on_error == "raise":
+            self.plan.halt(request.batch)
+            self._fail(error)
+        elif isinstance(error, IefError):
+            failure = BatchFailure(batch=request.batch, ids=request.query.ids, error=error)
+            self._failures.append(failure)
+            self.plan.give_up(request.batch)
             self._pump()
 
     def _fail(self, error: Exception) -> None:
@@ -260,24 +329,46 @@ class Scan(Generic[T]):
     async def next_page(self) -> Accepted | None:
         """Return the next page in its turn, None at the end, or raise what ended the scan."""
         self._begin()
+        if self._current is not None:
+            self.plan.finish(self._current)
+            self._current = self._chunk = None
         while not self._over:
-            accepted = self.plan.take()
-            if accepted is not None:
+            self._current, self._taken = self.plan.take(), 0
+            if self._current is not None:
                 self._pages += 1
                 self._pump()
-                return accepted
+                return self._current
+            if self.plan.done and self._error is None:
+                self._end()
             if self._error is not None:
-                error, self._error = self._error, None
-                self.cancel()
-                try:
-                    raise error
-                finally:
-                    del error  # it holds this frame, which would hold it: a cycle
-            if self.plan.done:
-                self.cancel()
-            else:
+                self._raise(self._error)
+            if not self._over:
                 await self._wait()
         return None
+
+    def _end(self) -> None:
+        self.cancel()
+        if self._failures and self._on_error == "defer":
+            batches = len(self._failures)
+            message = (
+                f"{batches} of {self.plan.added} batches failed, all others were delivered; resume "
+                "from .checkpoint to read them again"
+            )
+            self._error = PartialScanError(message, self._failures)
+
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise what ended the scan, with what there is to resume from."""
+        self._error = None
+        self.cancel()
+        try:
+            raise self._marked(error)
+        finally:
+            del error  # it holds this frame, which would hold it: a cycle
+
+    def _marked(self, error: Exception) -> Exception:
+        if isinstance(error, IefError):
+            error.checkpoint = self.checkpoint()
+        return error
 
     async def _wait(self) -> None:
         """Wait for a page, an error or the end; no longer than the deadline."""
@@ -297,43 +388,59 @@ class Scan(Generic[T]):
         finally:
             self._waiter = None
 
-    async def next_items(self) -> list[T]:
-        """Return some items of the current page, or of the next; an empty list at the end."""
+    async def next_items(self) -> Iterator[T]:
+        """Return some items of the current page, or of the next; none at the end."""
         with self._one_consumer():
-            if self._current is None:
-                self._current, self._taken = await self.next_page(), 0
+            while True:
+                if self._current is None or self._taken == len(self._current.positions):
+                    await self.next_page()
                 if self._current is None:
-                    return []
-            await asyncio.sleep(0)
-            return self._structure_some(self._current)
+                    return iter(())
+                await asyncio.sleep(0)
+                items = self._structure_some(self._current)
+                if items is not None:
+                    self._chunk, self._chunk_size = iter(items), len(items)
+                    return self._chunk
 
     async def next_whole_page(self) -> Page[T] | None:
         """Return the next page with all its items, or None at the end."""
         with self._one_consumer():
-            accepted = self._current = await self.next_page()
-            self._taken = 0
-            items: list[T] = []
-            while self._current is not None:
-                await asyncio.sleep(0)
-                items += self._structure_some(self._current)
-            if accepted is None:
-                return None
-            request = accepted.request
-            return page_of(accepted.page, items, offset=request.offset, limit=request.limit)
+            while (accepted := await self.next_page()) is not None:
+                items: list[T] = []
+                while self._taken < len(accepted.positions):
+                    await asyncio.sleep(0)
+                    some = self._structure_some(accepted)
+                    if some is None:
+                        break
+                    items += some
+                else:
+                    request = accepted.request
+                    return page_of(
+                        accepted.page,
+                        items,
+                        offset=request.offset,
+                        limit=request.limit,
+                        checkpoint=self._checkpoint(len(accepted.positions)),
+                    )
+            return None
 
-    def _structure_some(self, accepted: Accepted) -> list[T]:
-        """Structure a chunk of a page, and note that it was handed over."""
+    def _structure_some(self, accepted: Accepted) -> list[T] | None:
+        """Structure a chunk of a page, and note that it was handed over; None if its batch fails."""
         try:
             rest = accepted.positions[self._taken :]
             items = structure_some(self._structure, accepted.page, rest, key=self._key)
         except IefError as error:
-            _locate(error, accepted.request)
-            raise
-        self._taken += len(items)
-        self._items += len(items)
-        if self._taken == len(accepted.positions):
-            self._current = None
-        return items
+            problem = error
+        else:
+            self._taken += len(items)
+            self._items += len(items)
+            return items
+        self.plan.give_up(accepted.request.batch, unread=True)
+        self._give_up(problem, accepted.request)
+        self._current = self._chunk = None
+        if self._error is not None:
+            self._raise(self._error)
+        return None
 
     @contextmanager
     def _one_consumer(self) -> Iterator[None]:
@@ -384,6 +491,21 @@ class Scan(Generic[T]):
 
     # -- what is known -------------------------------------------------------------------------
 
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer is done with: an item is, once the next one is asked for."""
+        rows = 0
+        if self._chunk is not None:
+            left = operator.length_hint(self._chunk)
+            handed_out = left < self._chunk_size
+            rows = self._taken - left - handed_out
+        return self._checkpoint(rows)
+
+    def _checkpoint(self, rows: int) -> ScanCheckpoint:
+        entries = (*self.plan.entries(self._current, rows), *self._batcher.unmet_entries)
+        first = self._batcher.first
+        own = (Part(first, entries),) if first is not None and entries else ()
+        return ScanCheckpoint(scan=self._fingerprint, parts=(*own, *self._batcher.unmet_parts))
+
     @property
     def elapsed(self) -> float:
         """Seconds from the start to the end, or to now; 0 before the start."""
@@ -404,25 +526,31 @@ class Scan(Generic[T]):
     def report(self) -> ScanReport:
         return ScanReport(
             batches=self.plan.reports(),
+            failures=tuple(self._failures),
             pages=self._pages,
             items=self._items,
             retries=self._retries,
             elapsed=self.elapsed,
-            complete=self.plan.done and self._current is None,
+            complete=self.plan.complete,
         )
 
 
 def _locate(error: Exception, request: PageRequest) -> None:
     """Say in the error which part of the scan it ended."""
     if isinstance(error, IefError):
-        ids = request.query.ids
-        more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
-        shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
         error.batch, error.offset = request.batch, request.offset
         error.add_note(
-            f"In batch {request.batch} ({shown}), offset {request.offset}, "
+            f"In {_named(request)}, offset {request.offset}, "
             f"attempt {error.attempts}, request id {error.request_id or 'unknown'}."
         )
+
+
+def _named(request: PageRequest) -> str:
+    """Name a batch by its number and its first ids."""
+    ids = request.query.ids
+    more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
+    shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
+    return f"batch {request.batch} ({shown})"
 
 
 def structure_some(
@@ -444,7 +572,14 @@ def structure_some(
     raise failure
 
 
-def page_of(answer: Answer[Rows], items: list[T], *, offset: int, limit: int | None) -> Page[T]:
+def page_of(
+    answer: Answer[Rows],
+    items: list[T],
+    *,
+    offset: int,
+    limit: int | None,
+    checkpoint: ScanCheckpoint | None = None,
+) -> Page[T]:
     """Make the page that an answer and its structured items are."""
     return Page(
         items=tuple(items),
@@ -455,6 +590,7 @@ def page_of(answer: Answer[Rows], items: list[T], *, offset: int, limit: int | N
         elapsed=answer.elapsed,
         attempts=answer.attempts,
         raw=answer.raw,
+        checkpoint=checkpoint,
     )
 
 
@@ -482,7 +618,7 @@ class _Items(_Iterator[T]):
     async def __anext__(self) -> T:
         for item in self._some:
             return item
-        self._some = iter(await self._scan.next_items())
+        self._some = await self._scan.next_items()
         for item in self._some:
             return item
         raise StopAsyncIteration
@@ -569,6 +705,15 @@ class Stream(Generic[T]):
     def report(self) -> ScanReport:
         """What the scan came to, or what is known of it so far."""
         return self._scan.report()
+
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer has finished with, at any time: also after an error or a break.
+
+        An item counts as finished once the next one is asked for, a page likewise. What resumes
+        from it with ``iter_pods(…, resume_from=…)`` delivers everything that is missing, at least
+        once: of a list that did not change, nothing else.
+        """
+        return self._scan.checkpoint()
 
     def __repr__(self) -> str:
         now = self.progress

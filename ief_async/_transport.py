@@ -246,11 +246,16 @@ class Transport:
     timeouts: Timeouts
 
     async def get(
-        self, target: str, read: Callable[[bytes], T], *, deadline: float = math.inf
+        self,
+        target: str,
+        read: Callable[[bytes], T],
+        *,
+        deadline: float = math.inf,
+        lane: object = None,
     ) -> Answer[T]:
         """Fetch a target (path and query, already encoded) and `read` its body, with retries.
 
-        `deadline` is a moment of the clock. Raises what `IefError` names, never aiohttp's errors.
+        `deadline` is a moment of the clock, `lane` whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
         """
         self.connections.session()  # what can't be sent at all is no attempt
         started = self.clock.now()
@@ -270,7 +275,9 @@ class Transport:
 
         try:
             async with scope:
-                return await self.pacer.run(attempt, retry=self.retry, deadline=deadline)
+                return await self.pacer.run(
+                    attempt, retry=self.retry, deadline=deadline
+                )
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -8,17 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ief_async import ConfigurationError, DriftError
-from ief_async._paging import (
-    BLIND_PAGES,
-    URL_BYTES,
-    Batcher,
-    PageRequest,
-    Query,
-    ScanPlan,
-    Signal,
-    requests_for,
-    url_bytes,
-)
+from ief_async._batches import URL_BYTES, Batch, Batcher, Query, url_bytes
+from ief_async._paging import BLIND_PAGES, PageRequest, Signal, requests_for
+from ief_async._window import ScanPlan
 
 QUERY = Query("deployment_ids", ("d",))
 
@@ -78,7 +70,7 @@ def drive(servers, *, limit=10, concurrency=4, ordered=True, seed=0, patience=1.
             if next(lists, None) is None:
                 plan.closed = True
             else:
-                plan.add(QUERY)
+                plan.add(Batch(QUERY))
         elif in_flight and (plan._next_ready() is None or chance.random() < patience):
             request = in_flight.pop(chance.randrange(len(in_flight)))
             count, page = servers[request.batch].answer(request)
@@ -86,6 +78,7 @@ def drive(servers, *, limit=10, concurrency=4, ordered=True, seed=0, patience=1.
         else:
             accepted = plan.take()
             assert accepted is not None, "nothing in flight, nothing ready, and not at the end"
+            plan.finish(accepted)
             delivered += [(accepted.request.batch, accepted.page[at]) for at in accepted.positions]
     return delivered, plan, window
 
@@ -355,9 +348,9 @@ def test_rows_repeated_within_a_page_come_once():
 def test_earliest_batch_may_ask_though_the_window_is_full():
     """Pages of later batches that fill the window never keep the batch waited for from asking."""
     plan = ScanPlan(concurrency=2, ordered=True, limit=10)
-    plan.add(QUERY)
+    plan.add(Batch(QUERY))
     first = plan.next_request()
-    plan.add(QUERY)
+    plan.add(Batch(QUERY))
     second = plan.next_request()
     plan.receive(second, 30, names(10), "held")
     later = plan.next_request()
@@ -372,7 +365,7 @@ def test_earliest_batch_may_ask_though_the_window_is_full():
 def test_answers_behind_the_end_of_a_batch_are_dropped():
     """A page that was in flight when its batch ended changes nothing."""
     plan = ScanPlan(concurrency=2, ordered=True, limit=10, heads_only=True)
-    plan.add(QUERY)
+    plan.add(Batch(QUERY))
     request = plan.next_request()
     plan.receive(request, 30, ["a"], None)
     plan.closed = True
@@ -394,8 +387,8 @@ def test_batches_hold_each_id_once_within_their_limits(ids, size):
     fixed = url_bytes("/v3/p/edgemgr/pods", "deployment_ids", 100)
     batcher = Batcher(selector="deployment_ids", size=size, fixed_bytes=fixed)
 
-    batches = [query for one in ids if (query := batcher.add(one))]
-    batches += [query for query in [batcher.flush()] if query]
+    batches = [batch.query for one in ids for batch in batcher.add(one)]
+    batches += [batch.query for batch in batcher.flush()]
 
     assert list(dict.fromkeys(ids)) == [one for query in batches for one in query.ids]
     for query in batches:
@@ -409,7 +402,7 @@ def test_hundred_uuids_fit_into_one_url():
     batcher = Batcher(selector="deployment_ids", size=100, fixed_bytes=fixed)
 
     assert not any(batcher.add(f"{number:036}") for number in range(100))
-    assert 100 == len(batcher.flush().ids)
+    assert 100 == len(batcher.flush()[0].query.ids)
 
 
 @pytest.mark.parametrize("identity", ["", " a", "a,b", "a b", "a/b", "..", "ä", "x" * 65, 7, None])

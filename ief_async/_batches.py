@@ -1,0 +1,155 @@
+"""From ids to batches: one query each, cut the same way whenever the ids are the same. Pure."""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import Literal
+
+import attrs
+
+from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
+from ief_async._errors import CheckpointError, ConfigurationError
+
+URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB; half of it leaves them room
+OFFSET_DIGITS = 10
+
+Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id"]
+
+
+@attrs.frozen
+class Query:
+    """What one batch asks for: a selector of the API and its ids."""
+
+    selector: Selector
+    ids: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The query as it stands in the URL; ids are of characters that need no quoting."""
+        return f"{self.selector}={'%2C'.join(self.ids)}"
+
+
+@attrs.frozen
+class Batch:
+    """A query, and where it goes on if a checkpoint has begun it."""
+
+    query: Query
+    mark: Mark | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Batcher:
+    """Collects ids into batches: each id once, `size` of them at most, the URL under its limit.
+
+    With a checkpoint to resume from, its batches are cut as they were, and what is done comes as a
+    `Run` instead of a batch. Ids that it does not know make batches of their own.
+    """
+
+    selector: Selector
+    size: int
+    fixed_bytes: int  # of the URL, without the ids
+    resume: ScanCheckpoint | None = None
+    first: int | None = None  # the hash of the first id
+    _ids: list[str] = attrs.field(factory=list)
+    _bytes: int = 0
+    _seen: set[str] = attrs.field(factory=set)
+    _parts: dict[int, Part] = attrs.field(factory=dict)  # by the first id's hash; not met yet
+    _entries: deque[Entry] = attrs.field(factory=deque)  # of the part that is met now
+    _run: Run = Run()  # what of the first of them has come
+
+    def __attrs_post_init__(self) -> None:
+        self._parts = {part.first: part for part in self.resume.parts} if self.resume else {}
+
+    @property
+    def unmet_entries(self) -> tuple[Entry, ...]:
+        """What the checkpoint holds of the part that is met now, and has not come yet."""
+        return tuple(self._entries)
+
+    @property
+    def unmet_parts(self) -> tuple[Part, ...]:
+        """What the checkpoint holds of ids that have not come yet."""
+        return tuple(self._parts.values())
+
+    def add(self, identity: object) -> list[Batch | Run]:
+        """Add an id; return what it makes complete."""
+        checked = check_id(identity, self.selector)
+        if checked in self._seen:
+            return []
+        self._seen.add(checked)
+        self.first = fingerprint(checked) if self.first is None else self.first
+        return list(self._add(checked))
+
+    def _add(self, checked: str) -> Iterator[Batch | Run]:
+        if not self._entries and self._parts:
+            yield from self._meet(checked)
+        if self._entries:
+            yield from self._follow(checked)
+            return
+        cost = len(checked) + len("%2C")
+        if len(self._ids) >= self.size or self.fixed_bytes + self._bytes + cost > URL_BYTES:
+            yield from self._cut()
+        self._ids.append(checked)
+        self._bytes += cost
+
+    def flush(self) -> list[Batch]:
+        """Return the batch that is not full yet; the ids are at their end."""
+        if self._entries or self._parts:
+            message = "the ids end before all that the checkpoint knows has come"
+            raise _another_scan(message)
+        return list(self._cut())
+
+    def _cut(self) -> Iterator[Batch]:
+        if self._ids:
+            yield Batch(Query(self.selector, tuple(self._ids)))
+            self._ids.clear()
+            self._bytes = 0
+
+    def _meet(self, identity: str) -> Iterator[Batch]:
+        """Begin the part of the checkpoint that begins with this id."""
+        part = self._parts.pop(fingerprint(identity), None)
+        if part is not None:
+            yield from self._cut()
+            self._entries.extend(part.entries)
+        elif self.resume is not None and len(self.resume.parts) == 1:
+            message = f"the first id is {identity}, and the checkpoint began with another"
+            raise _another_scan(message)
+
+    def _follow(self, identity: str) -> Iterator[Batch | Run]:
+        """Add an id to the batch or run that the checkpoint has here."""
+        entry = self._entries[0]
+        if entry.mark is not None:
+            self._ids.append(identity)
+        self._run += Run.of([identity])
+        if self._run.ids < entry.run.ids:
+            return
+        if self._run != entry.run:
+            message = f"the {self._run.ids} ids up to {identity} are not those of the checkpoint"
+            raise _another_scan(message)
+        self._entries.popleft()
+        self._run = Run()
+        if entry.mark is None:
+            yield entry.run
+        else:
+            for batch in self._cut():
+                yield attrs.evolve(batch, mark=entry.mark)
+
+
+def _another_scan(problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint is of another scan: {problem}; resume with the same ids in the same order"
+    )
+
+
+def check_id(identity: object, selector: str) -> str:
+    """Return an id as it is, or refuse what would not be one id on the wire."""
+    if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):
+        return identity
+    message = (
+        f"{selector} takes ids of 1 to 64 letters, digits, - and _, but was given {identity!r:.80}"
+    )
+    raise ConfigurationError(message)
+
+
+def url_bytes(path: str, selector: str, limit: int) -> int:
+    """Return how long the target of a request is without its ids, at its largest offset."""
+    return len(f"{path}?{selector}=&limit={limit}&offset=") + OFFSET_DIGITS

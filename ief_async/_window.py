@@ -1,0 +1,298 @@
+"""The batches of a scan, and the window that they share. Pure: no I/O at all.
+
+The driver asks a `ScanPlan` what to fetch, fetches it as it likes, and reports in any order::
+
+    plan.add(batch)                          # one query, read page by page as `_paging` says
+    request = plan.next_request()            # a PageRequest, NOTHING_YET or DONE
+    plan.receive(request, count, ids, page)  # what the server answered
+    accepted = plan.take()                   # the next page to deliver, or None
+    plan.finish(accepted)                    # the consumer is done with it
+
+The window is bounded: at most `concurrency` requests in flight, and with the pages that were not
+taken yet at most twice as many. Free slots go to the earliest batch that is not delivered, and that
+batch may ask for a page, window or no window, while nothing is ready: so nothing waits for itself.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from ief_async._batches import Batch, Query
+from ief_async._checkpoint import Entry, Mark, Run
+from ief_async._paging import Accepted, BatchPlan, BatchReport, OnDrift, PageRequest, Signal
+
+
+@attrs.define(eq=False, kw_only=True)
+class ScanPlan:
+    """All batches of a scan, and the window that they share."""
+
+    concurrency: int
+    ordered: bool
+    limit: int
+    on_drift: OnDrift = "repair"
+    max_items: int | None = None
+    heads_only: bool = False
+    closed: bool = False  # no more batches will be added
+    in_flight: int = 0
+    added: int = 0  # batches
+    _open: list[BatchPlan] = attrs.field(factory=list)  # not taken to their end, in order
+    _line: list[BatchPlan | Run] = attrs.field(factory=list)  # all, what is done as few runs
+    _reports: dict[tuple[int, ...], BatchReport] = attrs.field(factory=dict)  # of those that ended
+    _counted: int = 0  # by the batches that ended
+    _ended_items: int = 0  # of the batches that ended
+    _taken: int = 0  # items
+    _halted: tuple[int, ...] | None = None  # the last place that may be taken from
+    _refused_ids: int | None = None  # so many in one query are too many
+
+    def add(self, batch: Batch | Run) -> None:
+        """Add a batch behind the others, or a run of ids that a checkpoint knows as done."""
+        if isinstance(batch, Run):
+            self._line.append(batch)
+            return
+        plan = self._plan(self.added, batch.query, (self.added,), batch.mark or Mark())
+        self.added += 1
+        self._open.append(plan)
+        self._line.append(plan)
+        if self._refused_ids is not None and not plan.mark.offset:
+            self._halve(plan, self._refused_ids)
+
+    def _plan(self, number: int, query: Query, place: tuple[int, ...], mark: Mark) -> BatchPlan:
+        return BatchPlan(
+            number=number,
+            place=place,
+            query=query,
+            limit=self.limit,
+            on_drift=self.on_drift,
+            look_ahead=self.concurrency,
+            heads_only=self.heads_only,
+            mark=mark,
+        )
+
+    @property
+    def held(self) -> int:
+        """How many pages arrived and were not taken yet."""
+        return sum(len(plan.waiting) + len(plan.ready) for plan in self._open)
+
+    @property
+    def expected(self) -> int | None:
+        """How many rows all batches count together, once page 0 of each has come."""
+        if not self.closed or any(plan.count is None for plan in self._open):
+            return None
+        expected = self._counted + sum(plan.count or 0 for plan in self._open)
+        return expected if self.max_items is None else min(expected, self.max_items)
+
+    @property
+    def wants_batch(self) -> bool:
+        """Whether there is room for a request that no open batch has to ask."""
+        if self.closed or self.done or self.in_flight >= self.concurrency or not self._has_room():
+            return False
+        return self.max_items is None or self._promised() < self.max_items
+
+    @property
+    def done(self) -> bool:
+        """Whether every batch was read and taken to its end, or as many items as were wanted."""
+        return (self.closed and not self._open) or self._taken == self.max_items
+
+    @property
+    def complete(self) -> bool:
+        """Whether every batch was read to its end, and the consumer is done with all of it."""
+        return self.closed and all(isinstance(entry, Run) for entry in self._line)
+
+    def _has_room(self) -> bool:
+        """Keep one place of the window free for the batch that the consumer waits for."""
+        reserved = 0 if self._next_ready() else 1
+        return self.in_flight + self.held < 2 * self.concurrency - reserved
+
+    def _next_ready(self) -> BatchPlan | None:
+        """Return the batch whose page is to be taken next, if it is there."""
+        candidates = self._open[:1] if self.ordered else self._open
+        last = self._halted
+        return next(
+            (plan for plan in candidates if plan.ready and (last is None or plan.place <= last)), None
+        )
+
+    def _promised(self, *, before: BatchPlan | None = None) -> int:
+        """Count the rows that come without another request: of all batches, or of those before."""
+        promised = self._ended_items
+        for plan in self._open:
+            if plan is before:
+                if self.ordered:
+                    break
+            else:
+                promised += plan.promised()
+        return promised
+
+    def next_request(self) -> PageRequest | Signal:
+        """Say which page to ask for now: of the earliest batch that has one to ask for."""
+        if self.in_flight < self.concurrency and not self.done:
+            room = self._has_room()
+            starved = self._next_ready() is None
+            for plan in self._open if room else self._open[:1]:
+                if room or (starved and not plan.in_flight):
+                    most = self.max_items
+                    wanted = None if most is None else most - self._promised(before=plan)
+                    request = plan.next_request(wanted)
+                    if isinstance(request, PageRequest):
+                        self.in_flight += 1
+                        return request
+        return Signal.DONE if self.done else Signal.NOTHING_YET
+
+    def receive(
+        self, request: PageRequest, count: int | None, ids: Sequence[str], page: object
+    ) -> BatchReport | None:
+        """Take the answer to a request; `page` comes back from `take` when its turn has come.
+
+        Returns what the batch came to if this was its last answer.
+        """
+        self.in_flight -= 1
+        plan = self._find(request)
+        if plan is None or plan.over:  # it came behind the end of its batch
+            return None
+        try:
+            plan.receive(request, count, ids, page)
+        finally:
+            self._retire()
+        return plan.verdict() if plan.complete else None
+
+    def drop(self, request: PageRequest) -> bool:
+        """Note that a request failed; tell whether its batch still needs it."""
+        self.in_flight -= 1
+        plan = self._find(request)
+        return plan is not None and not plan.over
+
+    def halt(self, number: int) -> None:
+        """Let nothing be taken that comes behind this batch."""
+        places = [one.place for one in self._line if isinstance(one, BatchPlan) if one.number == number]
+        self._halted = places[0] if places else None
+
+    def give_up(self, number: int, *, unread: bool = False) -> None:
+        """Read nothing more of a batch. What is ready is delivered, unless it is to stay unread."""
+        for plan in self._open:
+            if plan.number == number:
+                plan.failed = True
+                plan.release()
+                if unread:
+                    plan.ready.clear()
+        self._retire()
+
+    def halve_page(self, request: PageRequest) -> bool:
+        """Ask for a page that the server could not make in two halves; tell whether it can be."""
+        plan = self._find(request)
+        halved = plan is not None and not plan.over and plan.halve_page(request)
+        self.in_flight -= halved
+        return halved
+
+    def halve_batch(self, request: PageRequest) -> bool:
+        """Ask for a batch that the server finds too large in two halves, and for all such ones."""
+        plan = self._find(request)
+        ids = len(request.query.ids)
+        if plan is None or plan.over or plan.items or plan.mark.offset or ids == 1:
+            return False
+        self.in_flight -= 1
+        self._refused_ids = min(ids, self._refused_ids or ids)
+        for other in [one for one in self._open if not one.in_flight or one is plan]:
+            if not other.items and not other.mark.offset:
+                self._halve(other, self._refused_ids)
+        return True
+
+    def _halve(self, plan: BatchPlan, refused: int) -> None:
+        """Put two batches in the place of one of as many ids as were refused; and again."""
+        ids = plan.query.ids
+        if len(ids) < refused or len(ids) == 1:
+            return
+        half = len(ids) // 2
+        halves = [
+            self._plan(number, Query(plan.query.selector, part), (*plan.place, side), Mark())
+            for side, (number, part) in enumerate(
+                ((plan.number, ids[:half]), (self.added, ids[half:]))
+            )
+        ]
+        self.added += 1
+        plan.failed = True
+        for row in (self._open, self._line):
+            at = row.index(plan)
+            row[at : at + 1] = halves
+        for one in halves:
+            self._halve(one, refused)
+
+    def _find(self, request: PageRequest) -> BatchPlan | None:
+        return next(
+            (one for one in self._open if (one.number, one.query) == (request.batch, request.query)),
+            None,
+        )
+
+    def take(self) -> Accepted | None:
+        """Return the next page to deliver, or None if it is not there yet."""
+        plan = self._next_ready()
+        if plan is None or self._taken == self.max_items:
+            return None
+        accepted = plan.ready.popleft()
+        plan.owed += 1
+        if self.max_items is not None:
+            left = self.max_items - self._taken
+            if len(accepted.positions) > left:
+                plan.owed += 1  # for the rows that nobody asks for
+                accepted = attrs.evolve(accepted, positions=accepted.positions[:left])
+        self._taken += len(accepted.positions)
+        self._retire()
+        return accepted
+
+    def finish(self, accepted: Accepted) -> None:
+        """Note that the consumer is done with all of a page that it took."""
+        for at, plan in enumerate(self._line):
+            if isinstance(plan, BatchPlan) and plan.number == accepted.request.batch:
+                plan.mark = plan.mark_after(accepted, len(accepted.positions))
+                plan.owed -= 1
+                self._settle(at, plan)
+                return
+
+    def _retire(self) -> None:
+        for plan in [plan for plan in self._open if plan.over and not plan.ready]:
+            self._open.remove(plan)
+            self._reports[plan.place] = plan.verdict()
+            self._counted += plan.count or 0
+            self._ended_items += plan.items
+            self._settle(self._line.index(plan), plan)
+
+    def _settle(self, at: int, plan: BatchPlan) -> None:
+        """Put a run in the place of a batch that is done with, joined to the runs beside it."""
+        if plan.delivered:
+            self._line[at] = Run.of(plan.query.ids)
+            for left in (at, at - 1):
+                pair = self._line[left : left + 2] if left >= 0 else []
+                if len(pair) > 1 and isinstance(pair[0], Run) and isinstance(pair[1], Run):
+                    self._line[left : left + 2] = [pair[0] + pair[1]]
+
+    def entries(self, accepted: Accepted | None = None, rows: int = 0) -> tuple[Entry, ...]:
+        """Return what the consumer is done with, this many rows of the page that it has included."""
+        entries: list[Entry] = []
+        for one in self._line:
+            if isinstance(one, Run):
+                entries.append(Entry(one))
+                continue
+            mark = one.mark
+            run = Run.of(one.query.ids)
+            if accepted is not None and accepted.request.batch == one.number:
+                mark = one.mark_after(accepted, rows)
+                last = rows == len(accepted.positions) and one.owed == 1
+                if one.complete and not one.ready and last:
+                    entries.append(Entry(run))
+                    continue
+            entries.append(Entry(run, mark))
+        return _joined_runs(entries)
+
+    def reports(self) -> tuple[BatchReport, ...]:
+        """Return what is known of each batch, in the order of the ids."""
+        known = self._reports | {plan.place: plan.verdict() for plan in self._open}
+        return tuple(known[place] for place in sorted(known))
+
+
+def _joined_runs(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Join runs that are done and follow each other."""
+    joined: list[Entry] = []
+    for entry in entries:
+        if joined and entry.mark is None and joined[-1].mark is None:
+            joined[-1] = Entry(joined[-1].run + entry.run)
+        else:
+            joined.append(entry)
+    return tuple(joined)
