@@ -7,6 +7,10 @@
         ...  # send requests to fake.endpoint with fake.project_id and fake.token
         assert fake.statistics().in_flight_peak <= 8
 
+The fleet stands still unless it is given a `Motion` or changed by hand (`FakeIef.insert`,
+`FakeIef.delete`, `FakeIef.touch`); what a listing gets wrong (order, offsets, counts, stale or
+empty pages) is an argument each. All of it follows from the seed.
+
 It shares no code with the client, so that one misunderstanding can't be on both sides. Under
 pytest this module is a plugin: the fixture ``fake_ief`` is a running `FakeIef`, its arguments come
 from ``@pytest.mark.fake_ief(pods=7, token=None)``.
@@ -40,16 +44,22 @@ from datetime import date, timedelta
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import chain, count, cycle
-from typing import Any, Literal, Protocol, Self, overload
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args, overload
 from urllib.parse import parse_qsl
 
 import attrs
 from aiohttp import web
 
-__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault"]
+__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion"]
 
 Headers = Sequence[tuple[str, str]]
 Shape = Literal["ief", "apigw", "iam", "iam_v30", "code_message", "message_only", "html", "empty"]
+
+Place = Literal["anywhere", "head", "tail"]
+Order = Literal["stable", "reversed", "shuffled", "ties"]
+Offsets = Literal["rows", "ignored", "pages"]
+Limits = Literal["kept", "ignored"]
+Counts = Literal["true", "none", "page"] | int | Callable[[int, random.Random], int | str | None]
 
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
@@ -431,6 +441,9 @@ class _RefusedError(Exception):
 
 Kind = Literal["deployment", "node", "group"]
 
+_KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of `_Pods.belongs`
+_T = TypeVar("_T")
+
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # what Kubernetes makes its suffixes of
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _DAYS = [str(date(2023, 1, 1) + timedelta(days)) for days in range(366)]
@@ -547,6 +560,12 @@ class _Pods(Protocol):
     def belongs(self, number: int) -> tuple[str | None, str | None, str | None]:
         """Name the pod's deployment, node and group; None stands for any."""
 
+    def identity(self, number: int) -> str:
+        """Give the pod's id."""
+
+    def another(self, deployment: str | None, chance: random.Random) -> int:
+        """Give the number of a pod that never was, of this deployment or a drawn one."""
+
 
 class _SeededPods:
     """Pods made up on demand from a seed: a fleet of any size costs nothing until it is read."""
@@ -555,6 +574,7 @@ class _SeededPods:
         self, size: int, seed: int, project_id: str, ids: Mapping[Kind, Sequence[str]]
     ) -> None:
         self._size = size
+        self._rounds = count(-(-size // len(ids["deployment"])))
         self._salt = int(_uuid(seed, "pod").replace("-", ""), 16)
         self._turn = self._salt % len(_STATES)
         self._ids = ids
@@ -570,7 +590,7 @@ class _SeededPods:
     def __len__(self) -> int:
         return self._size
 
-    def pieces(self, number: int) -> Iterable[bytes]:
+    def pieces(self, number: int) -> tuple[bytes, ...]:
         # What pods have in common is shared, so a page is little more than one join.
         key = f"{number * _STRIDE + self._salt & _ID_MASK:032x}"
         suffix = (number * _SUFFIX_STRIDE + self._salt) % _SUFFIXES
@@ -598,17 +618,28 @@ class _SeededPods:
             groups[node % len(groups)],
         )
 
+    def identity(self, number: int) -> str:
+        return self.pieces(number)[0][7:43].decode()  # behind `{"id":"`
+
+    def another(self, deployment: str | None, chance: random.Random) -> int:
+        # The remainder decides on the deployment, a new round each time on everything else.
+        known = self._ids["deployment"]
+        which = chance.randrange(len(known)) if deployment is None else known.index(deployment)
+        return next(self._rounds) * len(known) + which
+
 
 class _GivenPods:
     """Pods that a test wrote down, served as they are, however odd."""
 
     def __init__(self, pods: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> None:
-        # Plain ASCII, so that even half a surrogate can be served.
-        self._bodies = [
-            json.dumps(pod, separators=(",", ":"), default=dict).encode() for pod in pods
-        ]
+        self._bodies = [self._body(pod) for pod in pods]
         self._pods = [pod if isinstance(pod, Mapping) else {} for pod in pods]
         self._groups = groups
+
+    @staticmethod
+    def _body(pod: object) -> bytes:
+        # Plain ASCII, so that even half a surrogate can be served.
+        return json.dumps(pod, separators=(",", ":"), default=dict).encode()
 
     def __len__(self) -> int:
         return len(self._bodies)
@@ -621,14 +652,113 @@ class _GivenPods:
         node = pod.get("node_id")
         return pod.get("deployment_id"), node, self._groups.get(str(node))
 
+    def identity(self, number: int) -> str:
+        return str(self._pods[number].get("id"))
+
+    def another(self, deployment: str | None, chance: random.Random) -> int:
+        number = len(self._bodies)
+        given = chance.choice(self._pods) if self._pods else {}
+        home = {} if deployment is None else {"deployment_id": deployment}
+        self._pods.append({**given, "id": _uuid("another", number), **home})
+        self._bodies.append(self._body(self._pods[number]))
+        return number
+
+
+_is_rate = attrs.validators.ge(0.0)
+_is_share = attrs.validators.and_(_is_rate, attrs.validators.le(1.0))
+_is_place = attrs.validators.in_(get_args(Place))
+
+
+@attrs.frozen(kw_only=True)
+class Motion:
+    """What happens to the server's pods before each list request is answered.
+
+    Made by the class methods. All rates are expected numbers per request: of 2.5 inserts there
+    are two, and half the time a third.
+
+    Attributes:
+        inserts: pods that come, one at a time.
+        deletes: pods that go, one at a time.
+        touches: pods that jump to the head.
+        at: where single inserts go and single deletes hit.
+        chance: how likely a request meets an upheaval.
+        least: the fewest pods that go in one.
+        most: the most pods that go in one.
+        new: None: those that go are neighbours. Else they stand anywhere, and as many of the same
+            deployments come here.
+    """
+
+    inserts: float = attrs.field(default=0.0, validator=_is_rate)
+    deletes: float = attrs.field(default=0.0, validator=_is_rate)
+    touches: float = attrs.field(default=0.0, validator=_is_rate)
+    at: Place = attrs.field(default="anywhere", validator=_is_place)
+    chance: float = attrs.field(default=0.0, validator=_is_share)
+    least: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    most: int = attrs.field(default=1)
+    new: Place | None = attrs.field(default=None, validator=attrs.validators.optional(_is_place))
+
+    @most.validator
+    def _reaches_least(self, _: object, most: int) -> None:
+        if most < self.least:
+            msg = f"at most {most} pods can't be at least {self.least}"
+            raise ValueError(msg)
+
+    @classmethod
+    def uniform(cls, inserts: float = 0.5, deletes: float = 0.5, *, at: Place = "anywhere") -> Self:
+        """Let single pods come and go."""
+        return cls(inserts=inserts, deletes=deletes, at=at)
+
+    @classmethod
+    def bursts(cls, chance: float = 0.1, least: int = 50, most: int = 300) -> Self:
+        """Let neighbours vanish at once."""
+        return cls(chance=chance, least=least, most=most)
+
+    @classmethod
+    def rolling(
+        cls,
+        chance: float = 0.1,
+        least: int = 50,
+        most: int = 300,
+        *,
+        new: Place = "tail",
+        churn: float = 0.5,
+    ) -> Self:
+        """Replace pods that stand anywhere; besides, single ones come and go, ``churn`` in all."""
+        half = churn / 2
+        return cls(chance=chance, least=least, most=most, new=new, inserts=half, deletes=half)
+
+    @classmethod
+    def touch(cls, rate: float) -> Self:
+        """Let pods jump to the head, as in a list that is ordered by the time of update."""
+        return cls(touches=rate)
+
+
+class _Memo(dict[int, _T]):
+    """What a function says of each number, which is asked once."""
+
+    def __init__(self, function: Callable[[int], _T]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, number: int) -> _T:
+        value = self[number] = self._function(number)
+        return value
+
 
 class _Fleet(Sequence[dict[str, Any]]):
     """Pods in the server's order, and which of them a query matches."""
 
-    def __init__(self, source: _Pods, *, backwards: bool) -> None:
+    def __init__(self, source: _Pods, *, backwards: bool, lag: int, chance: random.Random) -> None:
         self._source = source
+        self._chance = chance
         numbers = range(len(source))
-        self._order = numbers[::-1] if backwards else numbers
+        self._still = numbers[::-1] if backwards else numbers
+        self._order: Sequence[int] = self._still  # a list once something moves
+        # What the last requests found. The newest may be the present order, not yet changed.
+        self._states: deque[Sequence[int]] = deque([self._order], lag + 1)
+        self._born: set[int] = set()  # since the mark
+        self._homes = _Memo(source.belongs)
+        self.identities = _Memo(source.identity)
         self._found: dict[tuple[Kind, tuple[str, ...]], Sequence[int]] = {}
 
     def __len__(self) -> int:
@@ -649,33 +779,117 @@ class _Fleet(Sequence[dict[str, Any]]):
         pod: dict[str, Any] = json.loads(b"".join(self._source.pieces(number)))
         return pod
 
-    def matching(self, kind: Kind, ids: tuple[str, ...]) -> Sequence[int]:
-        """Give the numbers of these ids' pods, in the server's order."""
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The pods' numbers, in the server's order."""
+        return self._order
+
+    def survivors(self) -> Iterable[int]:
+        """Give the numbers of the pods that are older than the mark."""
+        return (number for number in self._order if number not in self._born)
+
+    def mark(self) -> None:
+        """Let no pod be new."""
+        self._born.clear()
+
+    def insert(self, at: int, number: int = 1, deployment: str | None = None) -> list[int]:
+        """Put new pods at a place; give their numbers."""
+        new = [self._source.another(deployment, self._chance) for _ in range(number)]
+        self._changing()[at:at] = new
+        self._born.update(new)
+        return new
+
+    def delete(self, places: Iterable[int]) -> list[int]:
+        """Take the pods at these places away; give their numbers."""
+        order = self._changing()
+        return [order.pop(place) for place in sorted(places, reverse=True)][::-1]
+
+    def touch(self, at: int) -> None:
+        """Bring the pod at a place to the head."""
+        order = self._changing()
+        order.insert(0, order.pop(at))
+
+    def _changing(self) -> list[int]:
+        self._found.clear()
+        order = self._order
+        if not isinstance(order, list) or self._states[-1] is order:
+            order = self._order = list(order)
+        return order
+
+    def move(self, motion: Motion) -> None:
+        """Do what happens ahead of one request."""
+        chance = self._chance
+        if chance.random() < motion.chance:
+            self._upheave(chance.randint(motion.least, motion.most), motion.new)
+        for _ in range(min(self._times(motion.deletes), len(self._order))):
+            self.delete([self._spot(motion.at, len(self._order))])
+        for _ in range(self._times(motion.inserts)):
+            self.insert(self._spot(motion.at, len(self._order) + 1))
+        for _ in range(min(self._times(motion.touches), len(self._order))):
+            self.touch(chance.randrange(len(self._order)))
+
+    def _upheave(self, number: int, new: Place | None) -> None:
+        number = min(number, len(self._order))
+        if new is None:
+            first = self._chance.randrange(len(self._order) - number + 1)
+            self.delete(range(first, first + number))
+            return
+        for gone in self.delete(self._chance.sample(range(len(self._order)), number)):
+            deployment, _, _ = self._homes[gone]
+            self.insert(self._spot(new, len(self._order) + 1), deployment=deployment)
+
+    def _times(self, rate: float) -> int:
+        return int(rate) + (self._chance.random() < rate % 1)
+
+    def _spot(self, where: Place, places: int) -> int:
+        match where:
+            case "head":
+                return 0
+            case "tail":
+                return places - 1
+            case "anywhere":
+                return self._chance.randrange(places)
+
+    def recall(self, chance: random.Random) -> Sequence[int]:
+        """Give the order as one of the last requests found it, this one among them."""
+        if self._states.maxlen == 1:
+            return self._order
+        self._states.append(self._order)
+        return chance.choice(self._states)
+
+    def matching(self, kind: Kind, ids: tuple[str, ...], order: Sequence[int]) -> Sequence[int]:
+        """Give the numbers of these ids' pods, in the present order or a past one."""
+        if order is not self._order:
+            return self._select(kind, {None, *ids}, order)
         found = self._found.get((kind, ids))
         if found is None:
             if len(self._found) >= _REMEMBERED_QUERIES:
                 self._found.clear()
-            found = self._found[kind, ids] = self._select(kind, {None, *ids})
+            found = self._found[kind, ids] = self._select(kind, {None, *ids}, order)
         return found
 
-    def _select(self, kind: Kind, ids: set[str | None]) -> Sequence[int]:
+    def _select(self, kind: Kind, ids: set[str | None], order: Sequence[int]) -> Sequence[int]:
+        if order is not self._still:
+            homes, which = self._homes, _KINDS.index(kind)
+            return [number for number in order if homes[number][which] in ids]
         rows = [self._index[kind, one] for one in ids if (kind, one) in self._index]
         places = rows[0] if len(rows) == 1 else sorted(chain(*rows))
-        return array("l", [self._order[place] for place in places])
+        return array("l", [order[place] for place in places])
 
     @functools.cached_property
     def _index(self) -> dict[tuple[Kind, str | None], MutableSequence[int]]:
         index: dict[tuple[Kind, str | None], MutableSequence[int]] = defaultdict(lambda: array("l"))
-        for place, number in enumerate(self._order):
+        for place, number in enumerate(self._still):
             deployment, node, group = self._source.belongs(number)
             index["deployment", deployment].append(place)
             index["node", node].append(place)
             index["group", group].append(place)
         return dict(index)
 
-    def page(self, numbers: Sequence[int], total: int) -> bytes:
+    def page(self, numbers: Iterable[int], total: int | str | None) -> bytes:
+        head = b"" if total is None else b'"count":%b,' % json.dumps(total).encode()
         pieces = [piece for number in numbers for piece in (*self._source.pieces(number), b",")]
-        return b'{"count":%d,"pods":[%b]}' % (total, b"".join(pieces[:-1]))
+        return b'{%b"pods":[%b]}' % (head, b"".join(pieces[:-1]))
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -798,6 +1012,27 @@ class _Written(web.StreamResponse):
         """Leave the wire alone."""
 
 
+def _is_count(_: object, __: object, counts: object) -> None:
+    if not (callable(counts) or isinstance(counts, int) or counts in ("true", "none", "page")):
+        msg = f"no way to count: {counts!r}"
+        raise ValueError(msg)
+
+
+@attrs.frozen(kw_only=True)
+class _Oddities:
+    """What a listing gets wrong; `FakeIef` says what each means."""
+
+    order: Order = attrs.field(validator=attrs.validators.in_(get_args(Order)))
+    offsets: Offsets = attrs.field(validator=attrs.validators.in_(get_args(Offsets)))
+    limits: Limits = attrs.field(validator=attrs.validators.in_(get_args(Limits)))
+    counts: Counts = attrs.field(validator=_is_count)
+    lag: int = attrs.field(validator=attrs.validators.ge(0))
+    empty_rate: float = attrs.field(validator=_is_share)
+    cached_rate: float = attrs.field(validator=_is_share)
+    hidden_rate: float = attrs.field(validator=_is_share)
+    repeated_rate: float = attrs.field(validator=_is_share)
+
+
 class FakeIef:
     """A Huawei Cloud IEF on ``127.0.0.1``. ``async with`` starts and stops it.
 
@@ -806,7 +1041,8 @@ class FakeIef:
 
     Args:
         pods: how many the fleet has, or the pods themselves, served as they are: one without a
-            ``deployment_id`` (``node_id``) belongs to every deployment (node, group).
+            ``deployment_id`` (``node_id``) belongs to every deployment (node, group). One that is
+            inserted is a copy of one of them, with an id of its own.
         deployments: pod *i* belongs to deployment *i* modulo this.
         nodes: pod *i* runs on node *i* modulo this.
         groups: node *i* belongs to group *i* modulo this.
@@ -817,13 +1053,27 @@ class FakeIef:
         default_limit: the page size when a request names none.
         page_cap: the largest page there is.
         over_cap: a larger ``limit`` is cut down, or refused.
-        order: the fleet as it was made, or the other way round.
+        order: the fleet as it was made, or the other way round; shuffled anew for each request,
+            or only every three neighbours ("ties").
+        offsets: counted in rows, ignored, or taken as the number of a page.
+        limits: kept, or ignored: an answer has all rows from the offset on.
+        counts: how ``count`` comes about: the true number of rows, left out, the length of the
+            page, always this number, or what a function makes of the true one and a source of
+            chance; None leaves it out.
+        lag: each request is answered from the list as it, or one of this many requests before it,
+            found it.
+        empty_rate: the share of requests that get an empty page, under the usual count.
+        cached_rate: the share of requests that get the rows of offset 0.
+        hidden_rate: the share of pods that are counted, but cut out of each page.
+        repeated_rate: the share of pods that stand in the list twice, as two neighbouring rows.
+        motion: what happens to the fleet before each list request is answered.
         unknown_ids: an unknown id has no pods, or is a 404.
         fault_rate: the share of requests that get a fault; never more than that.
         faults: what these faults are drawn from.
 
     Attributes:
-        pods: the whole fleet in the server's order; each pod is made when it is looked at.
+        pods: the present fleet in the server's order; each pod is made when it is looked at.
+        page_cap: as the argument; may be changed at any time.
         requests: those seen; of very many, at least the last 50,000.
     """
 
@@ -841,7 +1091,16 @@ class FakeIef:
         default_limit: int = 10,
         page_cap: int | None = None,
         over_cap: Literal["clamp", "refuse"] = "clamp",
-        order: Literal["stable", "reversed"] = "stable",
+        order: Order = "stable",
+        offsets: Offsets = "rows",
+        limits: Limits = "kept",
+        counts: Counts = "true",
+        lag: int = 0,
+        empty_rate: float = 0.0,
+        cached_rate: float = 0.0,
+        hidden_rate: float = 0.0,
+        repeated_rate: float = 0.0,
+        motion: Motion | Sequence[Motion] = (),
         unknown_ids: Literal["empty", "refuse"] = "empty",
         fault_rate: float = 0.0,
         faults: Sequence[Fault] = DEFAULT_MIX,
@@ -854,12 +1113,33 @@ class FakeIef:
         self.deployment_ids = tuple(_uuid(seed, "deployment", n) for n in range(deployments))
         self.node_ids = tuple(_uuid(seed, "node", n) for n in range(nodes))
         self.group_ids = tuple(_uuid(seed, "group", n) for n in range(groups))
-        fleet = self._fleet = _Fleet(self._source(pods, seed), backwards=order == "reversed")
+        self._odd = _Oddities(
+            order=order,
+            offsets=offsets,
+            limits=limits,
+            counts=counts,
+            lag=lag,
+            empty_rate=empty_rate,
+            cached_rate=cached_rate,
+            hidden_rate=hidden_rate,
+            repeated_rate=repeated_rate,
+        )
+        self._motions = (motion,) if isinstance(motion, Motion) else tuple(motion)
+        fleet = self._fleet = _Fleet(
+            self._source(pods, seed),
+            backwards=order == "reversed",
+            lag=lag,
+            chance=random.Random(f"motion {seed}"),  # noqa: S311 - repeatable, and no secret
+        )
         self.pods: Sequence[dict[str, Any]] = fleet
+        self._chance = random.Random(f"answers {seed}")  # noqa: S311 - as above
+        lot, ids = functools.partial(_lot, seed), fleet.identities
+        self._hidden = _Memo(lambda pod: lot("hidden", ids[pod]) < hidden_rate)
+        self._repeated = _Memo(lambda pod: lot("repeated", ids[pod]) < repeated_rate)
         self.requests: list[FakeRequest] = []
         self._latency = latency
         self._default_limit = default_limit
-        self._page_cap = page_cap
+        self.page_cap = page_cap
         self._over_cap = over_cap
         self._unknown_ids = unknown_ids
         self._script: deque[Fault] = deque()
@@ -925,6 +1205,55 @@ class FakeIef:
         What it raises is logged by aiohttp and answered with a 500.
         """
         self._hook = hook
+
+    # --- the fleet's changes ---
+
+    def insert(
+        self, number: int = 1, *, at: int | None = 0, deployment_id: str | None = None
+    ) -> list[str]:
+        """Put new pods, of one deployment or of drawn ones, at a place of the whole list.
+
+        None, a negative place and one beyond the end mean the end. Gives their ids.
+        """
+        if deployment_id is not None and deployment_id not in self.deployment_ids:
+            msg = f"the fleet has no deployment {deployment_id!r}"
+            raise ValueError(msg)
+        place = len(self._fleet) if at is None or at < 0 else at
+        return self._named(self._fleet.insert(place, number, deployment_id))
+
+    def delete(self, at: int, number: int = 1) -> list[str]:
+        """Take neighbours away, as far as there are any; a negative place counts from the end.
+
+        Gives their ids.
+        """
+        first = max(at + len(self._fleet), 0) if at < 0 else at
+        return self._named(self._fleet.delete(range(len(self._fleet))[first : first + number]))
+
+    def touch(self, identity: str) -> None:
+        """Bring a pod to the head of the list; a ValueError says that there is no such pod."""
+        self._fleet.touch(self.pod_ids().index(identity))
+
+    def mark(self) -> None:
+        """Let `survivors` start anew, from the present fleet."""
+        self._fleet.mark()
+
+    def pod_ids(self) -> tuple[str, ...]:
+        """Give the ids of the present pods, in the server's order."""
+        return tuple(self._named(self._fleet.numbers))
+
+    def survivors(self) -> frozenset[str]:
+        """Give the ids of the pods that have been there since the start, or the last `mark`.
+
+        What ``hidden_rate`` hides is there, too.
+        """
+        return frozenset(self._named(self._fleet.survivors()))
+
+    def hidden_ids(self) -> frozenset[str]:
+        """Give the ids of the present pods that ``hidden_rate`` keeps out of every page."""
+        return frozenset(self._named(filter(self._hidden.__getitem__, self._fleet.numbers)))
+
+    def _named(self, numbers: Iterable[int]) -> list[str]:
+        return [self._fleet.identities[number] for number in numbers]
 
     def statistics(self) -> FakeStatistics:
         """Say what has happened so far."""
@@ -1053,15 +1382,54 @@ class FakeIef:
         self._check_known(kind, ids)
         offset = _whole(query.get("offset", "0"), 0, "IEF.100004", "offset")
         limit = _whole(query.get("limit", str(self._default_limit)), 1, "IEF.100005", "limit")
-        numbers = self._fleet.matching(kind, ids)
-        return self._fleet.page(numbers[offset : offset + self._capped(limit)], len(numbers))
+        size = self._capped(limit)
+        for motion in self._motions:
+            self._fleet.move(motion)
+        rows = self._rows(kind, ids)
+        page = self._page(rows, offset, size)
+        return self._fleet.page(page, self._counted(len(rows), len(page)))
+
+    def _rows(self, kind: Kind, ids: tuple[str, ...]) -> Sequence[int]:
+        odd = self._odd
+        rows = self._fleet.matching(kind, ids, self._fleet.recall(self._chance))
+        if odd.repeated_rate:
+            rows = [row for row in rows for _ in range(1 + self._repeated[row])]
+        if odd.order in {"shuffled", "ties"}:
+            drawn = self._chance.random
+            tied = 3 if odd.order == "ties" else max(len(rows), 1)
+            places = sorted(range(len(rows)), key=lambda place: place // tied + drawn())
+            rows = [rows[place] for place in places]
+        return rows
+
+    def _page(self, rows: Sequence[int], offset: int, size: int) -> Sequence[int]:
+        odd = self._odd
+        first = {"rows": offset, "pages": offset * size, "ignored": 0}[odd.offsets]
+        if self._chance.random() < odd.cached_rate:
+            first = 0
+        page = rows[first:] if odd.limits == "ignored" else rows[first : first + size]
+        if self._chance.random() < odd.empty_rate:
+            page = ()
+        return [row for row in page if not self._hidden[row]] if odd.hidden_rate else page
+
+    def _counted(self, total: int, shown: int) -> int | str | None:
+        match self._odd.counts:
+            case "true":
+                return total
+            case "none":
+                return None
+            case "page":
+                return shown
+            case int(number):
+                return number
+            case count_of:
+                return count_of(total, self._chance)
 
     def _capped(self, limit: int) -> int:
-        if self._page_cap is None or limit <= self._page_cap:
+        if self.page_cap is None or limit <= self.page_cap:
             return limit
         if self._over_cap == "refuse":
             raise _RefusedError(400, "IEF.100005", "The limit is out of specification")
-        return self._page_cap
+        return self.page_cap
 
     def _check_known(self, kind: Kind, ids: tuple[str, ...]) -> None:
         known = {"deployment": self.deployment_ids, "node": self.node_ids, "group": self.group_ids}
@@ -1085,6 +1453,10 @@ class _Lottery:
             return None
         self._credit -= 1
         return self._random.choice(self._faults)
+
+
+def _lot(*parts: object) -> float:
+    return int(_uuid(*parts)[:8], 16) / (1 << 32)
 
 
 def _ids_of(pods: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections import Counter
 from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ import aiohttp
 import attrs
 import pytest
 
-from ief_async.testing import DEFAULT_MIX, FakeIef, Fault
+from ief_async.testing import DEFAULT_MIX, FakeIef, Fault, Motion
 
 SAMPLE = json.loads((Path(__file__).parent / "samples/list_pods.200.json").read_bytes())
 TEN_STATES = {
@@ -497,6 +498,419 @@ async def test_connection_close_is_obeyed(fake_ief):
     assert b"connection: close" in head.lower()
     assert await reader.read() == b""
     writer.close()
+
+
+# --- a fleet that moves ---
+
+
+async def rows(fake, offset=0, limit=1000, **query):
+    """One page of the whole fleet, or of a query: its ids, and its count ("none" if left out)."""
+    query = query or {"deployment_ids": ",".join(fake.deployment_ids)}
+    status, _, body = await ask(fake, **query, offset=offset, limit=limit)
+    assert status == 200, body
+    return tuple(pod["id"] for pod in body["pods"]), body.get("count", "none")
+
+
+def ids(fake):
+    """What ``fake.pods`` shows."""
+    return tuple(pod["id"] for pod in fake.pods)
+
+
+async def test_scripted_changes_show_at_once():
+    """Inserts, deletes and touches are at the places where they were made, in every listing."""
+    async with FakeIef(20, deployments=4) as fake:
+        old = fake.pod_ids()
+        assert old == ids(fake)
+        head, middle, tail = fake.insert(), fake.insert(2, at=6), fake.insert(at=None)
+        expected = (*head, *old[:5], *middle, *old[5:], *tail)
+        assert fake.pod_ids() == ids(fake) == expected
+        assert await rows(fake) == (expected, 24)
+        assert fake.delete(6, 2) == middle
+        assert fake.delete(-2, 9) == [old[-1], *tail]
+        assert fake.delete(99) == []
+        fake.touch(old[3])
+        expected = (old[3], *head, *old[:3], *old[4:-1])
+        assert await rows(fake) == (expected, 20)
+        assert await rows(fake, 5, 3) == (expected[5:8], 20)
+
+
+async def test_inserts_keep_to_their_deployment():
+    """A new pod is of the deployment named or of a drawn one, and its node's and group's."""
+    async with FakeIef(8, deployments=4) as fake:
+        third = fake.deployment_ids[2]
+        new = fake.insert(3, at=4, deployment_id=third)
+        own = tuple(pod["id"] for pod in fake.pods if pod["deployment_id"] == third)
+        assert (
+            (await rows(fake, deployment_id=third))[0] == own == (fake.pod_ids()[2], *new, own[4])
+        )
+        assert fake.insert(200, at=-1) == [*fake.pod_ids()[11:]]
+        assert {pod["deployment_id"] for pod in list(fake.pods)[11:]} == {*fake.deployment_ids}
+        for node in fake.node_ids:
+            own = tuple(pod["id"] for pod in fake.pods if pod["node_id"] == node)
+            assert await rows(fake, node_id=node) == (own, len(own))
+        counts = [(await rows(fake, group_id=group))[1] for group in fake.group_ids]
+        assert sum(counts) == len(fake.pods) == 211
+        with pytest.raises(ValueError, match="no deployment 'x'"):
+            fake.insert(deployment_id="x")
+        with pytest.raises(ValueError, match="not in"):
+            fake.touch("x")
+
+
+async def test_given_pods_move_too():
+    """A pod inserted among given ones is a copy of one of them, with an id of its own."""
+    given = [{"id": f"p{n}", "deployment_id": "ab"[n % 2], "odd": n} for n in range(4)]
+    async with FakeIef([*given, "no pod"], order="reversed") as fake:
+        assert fake.pod_ids() == ("None", "p3", "p2", "p1", "p0")
+        fake.delete(0)
+        fake.touch("p0")
+        (new,) = fake.insert(at=2, deployment_id="b")
+        assert await rows(fake) == (("p0", "p3", new, "p2", "p1"), 5)
+        assert await rows(fake, deployment_id="b") == (("p3", new, "p1"), 3)
+        assert fake.pods[2]["odd"] in range(4)
+        assert fake.survivors() == {"p0", "p1", "p2", "p3"}
+        new = {*fake.insert(9, deployment_id="a")}
+        assert {pod["deployment_id"] for pod in fake.pods if pod["id"] in new} == {"a"}
+        assert len({pod["odd"] for pod in fake.pods if pod["id"] in new}) > 2
+    assert len(FakeIef([]).insert(2)) == 2
+
+
+def test_survivors():
+    """A survivor has been there since the start or the mark; no id ever comes back."""
+    fake = FakeIef(10)
+    old = fake.pod_ids()
+    assert fake.survivors() == {*old}
+    new = fake.insert(5, at=3)
+    gone = fake.delete(0, 4)
+    fake.touch(old[-1])
+    assert gone == [*old[:3], new[0]]
+    assert fake.survivors() == {*old[3:]}
+    fake.mark()
+    assert fake.survivors() == {*fake.pod_ids()} == {*old[3:], *new[1:]}
+    seen = {*old, *new}
+    for _ in range(50):
+        fake.delete(0, 7)
+        seen |= {*fake.insert(7)}
+    assert len(seen) == 365
+    assert fake.survivors() <= {*old, *new}
+
+
+async def test_a_hook_moves_the_fleet_between_two_requests(fake_ief):
+    """What the hook changes is in the very answer of the request that it was called with."""
+
+    def delete(_):
+        fake_ief.delete(0, 5)
+
+    fake_ief.intercept(delete)
+    first, _ = await rows(fake_ief, 0, 10)
+    assert first == fake_ief.pod_ids()[:10]
+    assert await rows(fake_ief, 10, 10) == (fake_ief.pod_ids()[10:20], 90)
+
+
+async def moved(motion, requests=40, pods=400, **options):
+    """The order before and after each of some requests for the whole fleet."""
+    async with FakeIef(pods, motion=motion, **options) as fake:
+        orders = [fake.pod_ids()]
+        for _ in range(requests):
+            listed, count = await rows(fake)
+            assert listed == fake.pod_ids()
+            assert count == len(listed)
+            orders.append(listed)
+        return orders
+
+
+def changes(orders):
+    """Which pods came and which went with each request."""
+    pairs = list(pairwise(orders))
+    came = [[pod for pod in new if pod not in {*old}] for old, new in pairs]
+    went = [[pod for pod in old if pod not in {*new}] for old, new in pairs]
+    return came, went
+
+
+async def test_uniform_motion_has_its_rates():
+    """Whole rates happen with each request, the rest of a rate is drawn; the others stay put."""
+    orders = await moved(Motion.uniform(2, 1.5))
+    came, went = changes(orders)
+    assert {len(one) for one in came} == {2}
+    assert Counter(len(one) for one in went).keys() == {1, 2}
+    assert 45 <= sum(map(len, went)) <= 75
+    places = [order.index(pod) for order, new in zip(orders[1:], came, strict=True) for pod in new]
+    assert min(places) < 100
+    assert max(places) > 300
+    for old, new in pairwise(orders):
+        assert [pod for pod in old if pod in new] == [pod for pod in new if pod in old]
+
+
+@pytest.mark.parametrize("at", ["head", "tail"])
+async def test_motion_at_an_end(at):
+    """At the head or tail, what comes takes the place of what goes."""
+    for old, new in pairwise(await moved(Motion.uniform(1, 1, at=at), 5)):
+        assert new[1:] == old[1:] if at == "head" else new[:-1] == old[:-1]
+        assert {*new} != {*old}
+
+
+async def test_bursts_take_neighbours():
+    """A burst is one run of neighbours of a size within its bounds; nothing comes for it."""
+    orders = await moved(Motion.bursts(0.5, 5, 10), 20)
+    came, went = changes(orders)
+    assert not any(came)
+    sizes = {len(one) for one in went}
+    assert 0 in sizes
+    assert 2 < len(sizes) <= 7
+    assert sizes <= {0, *range(5, 11)}
+    for old, gone in zip(orders, went, strict=False):
+        first = old.index(gone[0]) if gone else 0
+        assert [*old[first : first + len(gone)]] == gone
+
+
+@pytest.mark.parametrize("new", ["head", "tail", "anywhere"])
+async def test_rolling_updates_replace(new):
+    """As many come as go, from anywhere to where they are said to, in the same deployments."""
+    motion = Motion.rolling(1, 20, 30, new=new, churn=0)
+    async with FakeIef(200, deployments=4, motion=motion) as fake:
+        old = fake.pod_ids()
+        listed, count = await rows(fake)
+        homes = Counter(pod["deployment_id"] for pod in fake.pods)
+    assert (count, set(homes.values())) == (200, {50})
+    (came,), (went,) = changes([old, listed])
+    assert 20 <= len(came) == len(went) <= 30
+    assert old.index(went[-1]) - old.index(went[0]) > 30
+    ends = {"head": [*listed[: len(came)]] == came, "tail": [*listed[-len(came) :]] == came}
+    assert {end for end, holds in ends.items() if holds} == {new} - {"anywhere"}
+    churned = await moved(Motion.rolling(0, churn=4), 3)
+    assert [[len(one) for one in some] for some in changes(churned)] == [[2] * 3] * 2
+
+
+async def test_touched_pods_jump_to_the_head():
+    """A touched pod is the first; none comes or goes."""
+    orders = await moved(Motion.touch(1), 6)
+    assert len({order[0] for order in orders}) > 4
+    for old, new in pairwise(orders):
+        assert new == (new[0], *(pod for pod in old if pod != new[0]))
+
+
+async def test_motions_combine_and_are_seeded():
+    """Several motions all happen; the seed decides on what they do."""
+    both = [Motion.uniform(3, 0, at="tail"), Motion.uniform(0, 2, at="head"), Motion.touch(0.5)]
+    runs = [await moved(both, 6, seed=seed) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1]
+    shapes = [[(len({*a} - {*b}), len({*b} - {*a})) for a, b in pairwise(run)] for run in runs]
+    assert shapes == [[(2, 3)] * 6] * 3
+    places = [[run[0].index(pod) for pod in run[-1] if pod in run[0]] for run in runs]
+    assert places[0] != places[2]
+
+
+async def test_an_emptied_fleet_goes_on():
+    """Motion without pods is none, and refused requests move nothing."""
+    gone = [Motion.uniform(0, 30), Motion.bursts(1, 5, 9), Motion.rolling(1), Motion.touch(2)]
+    async with FakeIef(40, motion=gone) as fake:
+        await ask(fake, limit=0)
+        assert len(fake.pods) == 40
+        listed = [await rows(fake) for _ in range(3)]
+        assert listed[-1] == ((), 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Motion.uniform(-1),
+        lambda: Motion.uniform(at="middle"),
+        lambda: Motion.bursts(2),
+        lambda: Motion.bursts(least=0),
+        lambda: Motion.bursts(least=9, most=8),
+        lambda: Motion.rolling(new="middle"),
+        lambda: FakeIef(order="sorted"),
+        lambda: FakeIef(offsets="page"),
+        lambda: FakeIef(limits="none"),
+        lambda: FakeIef(counts="false"),
+        lambda: FakeIef(lag=-1),
+        lambda: FakeIef(empty_rate=1.1),
+        lambda: FakeIef(cached_rate=-0.1),
+        lambda: FakeIef(hidden_rate=2),
+        lambda: FakeIef(repeated_rate=2),
+    ],
+)
+def test_impossible_motions_and_switches(make):
+    """A motion or switch that can't be is refused when it is made."""
+    with pytest.raises(ValueError, match=r"must be|pods can't|no way to count"):
+        make()
+
+
+async def test_a_large_moving_fleet_is_quick():
+    """A request to a moving list of 2,000 pods takes the server a few milliseconds at most."""
+    async with FakeIef(2000, motion=[Motion.uniform(3, 3), Motion.rolling(0.5)]) as fake:
+        query = target(fake, deployment_ids=",".join(fake.deployment_ids), limit=100)
+        async with aiohttp.ClientSession(headers={"X-Auth-Token": fake.token}) as http:
+            began = time.process_time()
+            for _ in range(100):
+                async with http.get(fake.endpoint + query) as answer:
+                    await answer.read()
+        assert time.process_time() - began < 2
+
+
+# --- a listing that errs ---
+
+
+async def test_offsets_ignored_or_pages():
+    """The offset is ignored, or a page's number."""
+    async with FakeIef(50, offsets="ignored") as ignores, FakeIef(50, offsets="pages") as pages:
+        every = ignores.pod_ids()
+        assert [(await rows(ignores, at, 10))[0] for at in (0, 10, 49)] == [every[:10]] * 3
+        assert [(await rows(pages, at, 10))[0] for at in (0, 2, 10)] == [
+            every[:10],
+            every[20:30],
+            (),
+        ]
+
+
+async def test_limits_ignored():
+    """Without regard to the limit, all rows from the offset on come."""
+    async with FakeIef(50, limits="ignored") as fake:
+        assert await rows(fake, 7, 10) == (fake.pod_ids()[7:], 50)
+
+
+async def test_clamp_in_mid_scan(fake_ief):
+    """The cap on pages can be changed while the server runs."""
+    sizes = []
+    for cap in (None, 6, 30):
+        fake_ief.page_cap = cap
+        sizes.append(len((await rows(fake_ief, 0, 20))[0]))
+    assert sizes == [20, 6, 20]
+
+
+async def test_shuffled_order():
+    """A shuffled list is another permutation of the whole for each request; its seed decides."""
+    async with FakeIef(60, order="shuffled") as fake, FakeIef(60, order="shuffled") as twin:
+        lists = [(await rows(fake))[0] for _ in range(3)]
+        assert {frozenset(one) for one in lists} == {frozenset(fake.pod_ids())}
+        assert len({*lists, fake.pod_ids()}) == 4
+        assert [(await rows(twin))[0] for _ in range(3)] == lists
+        halves = {*(await rows(fake, 0, 30))[0]}, {*(await rows(fake, 30, 30))[0]}
+        assert halves[0] & halves[1]
+
+
+async def test_ties():
+    """Ties permute every three neighbours of the list that was asked for, and no more."""
+    async with FakeIef(62, deployments=2, order="ties") as fake:
+        for query in ({}, {"deployment_id": fake.deployment_ids[1]}):
+            exact = fake.pod_ids()[1::2] if query else fake.pod_ids()
+            lists = [(await rows(fake, **query))[0] for _ in range(3)]
+            assert len({*lists, exact}) == 4
+            for one in lists:
+                for at in range(0, len(exact), 3):
+                    assert {*one[at : at + 3]} == {*exact[at : at + 3]}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ("true", 30),
+        ("none", "none"),
+        ("page", 7),
+        (0, 0),
+        (10**9, 10**9),
+        (lambda total, _: total + 37, 67),
+        (lambda total, _: str(total), "30"),
+        (lambda _, __: None, "none"),
+    ],
+)
+async def test_counts(counts, expected):
+    """A count is true, left out, the page's, a fixed number, or what a function says."""
+    async with FakeIef(30, counts=counts) as fake:
+        assert await rows(fake, 10, 7) == (fake.pod_ids()[10:17], expected)
+
+
+async def test_counts_can_jitter():
+    """A function that counts has a source of chance, which is seeded."""
+    seen = []
+    for _ in range(2):
+        async with FakeIef(30, counts=lambda total, rng: total + rng.randint(-5, 5)) as fake:
+            seen.append([(await rows(fake, 0, 1))[1] for _ in range(12)])
+    assert seen[0] == seen[1]
+    assert 3 < len({*seen[0]}) <= 11
+    assert {*seen[0]} <= {*range(25, 36)}
+
+
+async def test_lag():
+    """An answer is one of the last states, count and all; a fleet at rest is caught up with."""
+    async with FakeIef(10, lag=2) as fake:
+        states = [(fake.pod_ids(), 10)]
+        stale = 0
+        for _ in range(30):
+            fake.delete(0)
+            fake.insert(2)
+            states.append((fake.pod_ids(), len(fake.pods)))
+            listed = await rows(fake)
+            assert listed in states[-3:]
+            stale += listed != states[-1]
+        assert 10 <= stale <= 28
+        for _ in range(2):
+            await rows(fake)
+        assert [await rows(fake) for _ in range(6)] == states[-1:] * 6
+
+
+async def test_lag_of_a_single_deployment():
+    """A past state is one of the query asked."""
+    async with FakeIef(60, deployments=3, lag=1) as fake:
+        first = fake.deployment_ids[0]
+        own = fake.pod_ids()[::3]
+        stale = 0
+        for at in range(12):
+            fake.delete(0)
+            fake.insert(3, at=2, deployment_id=fake.deployment_ids[1])
+            fake.delete(0, 5)
+            left = {*fake.pod_ids()}
+            before, own = own, tuple(pod for pod in own if pod in left)
+            listed, _ = await rows(fake, deployment_id=first)
+            assert listed in {before, own}, at
+            stale += listed != own
+        assert stale
+
+
+async def test_empty_pages_come_and_go():
+    """Some pages are empty under the usual count; asked again, the rows are there."""
+    async with FakeIef(30, empty_rate=0.5) as fake:
+        seen = Counter([await rows(fake, 10, 5) for _ in range(30)])
+        assert seen.keys() == {((), 30), (fake.pod_ids()[10:15], 30)}
+        assert min(seen.values()) > 4
+
+
+async def test_pages_from_a_cache():
+    """Some answers have the rows of the query's first page, and the present count."""
+    async with FakeIef(40, deployments=2, cached_rate=0.5) as fake:
+        own = fake.pod_ids()[1::2]
+        seen = Counter(
+            [await rows(fake, 10, 5, deployment_id=fake.deployment_ids[1]) for _ in range(30)]
+        )
+        assert seen.keys() == {(own[:5], 20), (own[10:15], 20)}
+        assert min(seen.values()) > 4
+
+
+async def test_hidden_rows():
+    """The same pods are cut out of every page and counted all the same; they are survivors."""
+    async with FakeIef(400, hidden_rate=0.1, motion=Motion.touch(1)) as fake:
+        hidden = fake.hidden_ids()
+        assert 20 < len(hidden) < 60
+        assert hidden < fake.survivors()
+        for offset in (0, 100, 0):
+            listed, count = await rows(fake, offset, 100)
+            page = fake.pod_ids()[offset : offset + 100]
+            assert listed == tuple(pod for pod in page if pod not in hidden)
+            assert count == 400
+            assert len(listed) < 100
+    assert FakeIef(400).hidden_ids() == frozenset()
+
+
+async def test_repeated_rows():
+    """Some pods stand in two neighbouring rows; the count is of rows."""
+    async with FakeIef(400, repeated_rate=0.1) as fake:
+        listed, count = await rows(fake)
+        assert count == len(listed)
+        times = Counter(listed)
+        assert tuple(times) == fake.pod_ids()
+        assert {*times.values()} == {1, 2}
+        assert 20 < count - 400 < 60
+        assert listed == tuple(pod for pod in times for _ in range(times[pod]))
+        assert (await rows(fake, 0, 50))[0] == listed[:50]
 
 
 # --- the gateway ---
