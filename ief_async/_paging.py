@@ -43,7 +43,6 @@ from ief_async._errors import DriftError
 OVERLAP = 5  # rows, at the least; a hundredth of the page if that is more
 OVERLAP_SHARE = 4  # never more than this part of a page as the server gives it
 EMPTY_TRIES = 3  # how often an empty page below count is asked for before it is believed
-STILL_TRIES = 2  # how often the end has to show nothing new, whatever count says
 WALK_PAGES = 20  # what bridging may cost, with one more for each page that brought something
 SWEEPS = 3  # how often a list without an order is read again until it is all there
 BLIND_PAGES = 10_000  # how many pages may come that no count explains, before the list is endless
@@ -157,8 +156,8 @@ class _Walk:
     """Between which offsets a page has to lie that joins two others."""
 
     step: int
-    low: int | None = None  # of a page that is anchored
-    high: int | None = None  # of a page right of it that is not
+    low: int | None = None  # of the last page that is anchored
+    apart: set[int] = attrs.field(factory=set)  # of those that are not
 
 
 def overlap_of(limit: int, given: int) -> int:
@@ -204,6 +203,7 @@ class BatchPlan:
     _overlap: int = 0  # V
     _edge: int = 0  # behind the last page that was accepted
     _next: int = 0  # the plan was asked up to here
+    _probe: int | None = None  # an offset that is asked for to see whether the list ends there
     _void: int | None = None  # a page came empty here, and none behind it has rows
     _again: deque[PageRequest] = attrs.field(factory=deque)  # before the plan
     _tries: Counter[int] = attrs.field(factory=Counter)  # how often an offset came empty
@@ -302,7 +302,10 @@ class BatchPlan:
             horizon = max(horizon, behind + (ahead - 1) * self._stride + 1)
         elif self._proof and not self.in_flight:
             horizon = max(horizon, behind + 1)
-        return horizon if self._void is None else min(horizon, self._void)
+        if self._void is None:
+            return horizon
+        missing = self._tries[self._void] >= EMPTY_TRIES and not self._overlap
+        return min(horizon, self._void + missing * (self._stride + 1))  # behind it may be more
 
     def _orphaned(self) -> bool:
         """Tell whether the next page in the list's order is there and is not anchored."""
@@ -369,7 +372,9 @@ class BatchPlan:
             return
         self._last_count = count
         self.count = max(count, self.count or 0)
-        self._least_count = min(count, self.count if self._least_count is None else self._least_count)
+        self._least_count = min(
+            count, self.count if self._least_count is None else self._least_count
+        )
 
     def _repeats_the_first(self, answer: _Answer) -> bool:
         """Tell whether page 0 came once more and is all there is; refuse a server that only has it.
@@ -437,6 +442,8 @@ class BatchPlan:
         offset = answer.request.offset
         if not answer.ids and offset == 0:
             self._ended = True
+        elif offset == self._probe:
+            self._look_behind(answer)
         elif self._phase is _Phase.HEAD:
             self._look_at_head(answer)
         elif self._phase is _Phase.WALK:
@@ -501,11 +508,14 @@ class BatchPlan:
         if (short and (counted or count is None)) or whole or swept:
             self._ended = True
         elif fresh:
-            self._ended, self._tally["stills"] = False, 0
-        elif (short or counted) and not self.waiting:
-            self._tally["stills"] += 1
-            if self._tally["stills"] >= STILL_TRIES:
-                self._end_before_count()
+            self._ended = False
+        elif self._overlap and self._probe is None:
+            size = min(self._size or self.limit, answer.request.limit)
+            if len(answer.ids) <= self._overlap or (
+                short and answer.request.offset + size >= (count or 0)
+            ):
+                self._probe = end  # there is no more, or the server gives less than the overlap
+                self._again.append(self._page(end))
         self._refuse_standstill(answer, fresh=fresh)
 
     def _refuse_standstill(self, answer: _Answer, *, fresh: bool) -> None:
@@ -517,6 +527,19 @@ class BatchPlan:
                 f"counts {answer.count}: it moves faster than it is read, or offset means nothing"
             )
             raise DriftError(message)
+
+    def _look_behind(self, answer: _Answer) -> None:
+        """Take what stands behind a page that brought nothing and should have shown the end."""
+        self._probe = None
+        if answer.ids and self._joins(answer):
+            self._accept(answer)
+        elif answer.ids:
+            self._flags["clamped"] = None
+            self._resize(len(self._last.ids) if self._last is not None else 1)
+            self._phase, self._void = _Phase.PLAN, None
+            self._next = max(self._edge - self._overlap, 1)
+        elif (answer.count or 0) > answer.request.offset and not self.waiting:
+            self._end_before_count()  # its count lies; a list that shrank would count less
 
     def _end_before_count(self) -> None:
         self._ended = True
@@ -582,7 +605,9 @@ class BatchPlan:
     def _compare_order(self, before: Sequence[str], now: Sequence[str]) -> None:
         """Rows that two pages share have to stand in one order; else nothing is proven."""
         common = set(before).intersection(now)
-        first, second = ([one for one in dict.fromkeys(ids) if one in common] for ids in (before, now))
+        first, second = (
+            [one for one in dict.fromkeys(ids) if one in common] for ids in (before, now)
+        )
         if first != second:
             self._flags["order"] = None
             self._proof = False
@@ -607,6 +632,8 @@ class BatchPlan:
             self._flags["clamped"] = None
             self._resize(len(last.ids))
         self._phase, self._walk = _Phase.WALK, _Walk(step=self._stride)
+        if self._void is not None:
+            self._walk.apart.add(self._void)
         orphan = min(self.waiting, default=None)
         cursor = self._edge - self._overlap
         if orphan is None and self._last_count is not None and not self._blind:
@@ -630,8 +657,8 @@ class BatchPlan:
             self._accept(answer)
             self._walk.low, self._walk.step = offset, self._stride
         else:
-            self._walk.high = offset
-            if answer.ids and self._walk.low == offset - 1 and not self._stepped:
+            self._walk.apart.add(offset)
+            if len(answer.ids) > 1 and self._walk.low == offset - 1 and not self._stepped:
                 message = (
                     f"the pages at offsets {offset - 1} and {offset} share no row: the server takes "
                     "offset for something else, such as a page number"
@@ -641,9 +668,8 @@ class BatchPlan:
     def _walk_further(self) -> None:
         """Go right of what is anchored, left of what is not, and between them where both are."""
         walk, right = self._walk, self._edge - self._overlap
-        if walk.high is not None and right > walk.high:
-            walk.high = None
-        low, high = walk.low, walk.high
+        low = walk.low
+        high = min((at for at in walk.apart if low is None or at >= right), default=None)
         if low is not None and not self.waiting and high != right:
             self._phase, self._next, self._void = _Phase.PLAN, right, None
         elif high is not None and not self._overlap:
@@ -741,7 +767,7 @@ class BatchPlan:
         short = not self._base and rows < (self._least_count or 0)
         if short:
             self._flags["short_of_count"] = None
-        if not self._overlap and self._stepped:
+        if not self._overlap and self._asked > 1 and self._tally["pages"]:
             self._flags["no_overlap"] = None
         doubts = {"no_overlap", "offset_ignored", "gap"} & self._flags.keys()
         if self._proof and self._ended and not doubts and not (short and constant):

@@ -108,7 +108,8 @@ class ScanPlan:
         candidates = self._open[:1] if self.ordered else self._open
         last = self._halted
         return next(
-            (plan for plan in candidates if plan.ready and (last is None or plan.place <= last)), None
+            (plan for plan in candidates if plan.ready and (last is None or plan.place <= last)),
+            None,
         )
 
     def _promised(self, *, before: BatchPlan | None = None) -> int:
@@ -162,7 +163,9 @@ class ScanPlan:
 
     def halt(self, number: int) -> None:
         """Let nothing be taken that comes behind this batch."""
-        places = [one.place for one in self._line if isinstance(one, BatchPlan) if one.number == number]
+        places = [
+            one.place for one in self._line if isinstance(one, BatchPlan) if one.number == number
+        ]
         self._halted = places[0] if places else None
 
     def give_up(self, number: int, *, unread: bool = False) -> None:
@@ -217,7 +220,11 @@ class ScanPlan:
 
     def _find(self, request: PageRequest) -> BatchPlan | None:
         return next(
-            (one for one in self._open if (one.number, one.query) == (request.batch, request.query)),
+            (
+                one
+                for one in self._open
+                if (one.number, one.query) == (request.batch, request.query)
+            ),
             None,
         )
 
