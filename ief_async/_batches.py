@@ -55,7 +55,7 @@ class Batcher:
     _seen: set[str] = attrs.field(factory=set)
     _parts: dict[int, Part] = attrs.field(factory=dict)  # by the first id's hash; not met yet
     _entries: deque[Entry] = attrs.field(factory=deque)  # of the part that is met now
-    _run: Run = Run()  # what of the first of them has come
+    _run: Run = attrs.field(factory=Run)  # what of the first of them has come
 
     def __attrs_post_init__(self) -> None:
         self._parts = {part.first: part for part in self.resume.parts} if self.resume else {}

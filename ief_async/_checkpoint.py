@@ -113,23 +113,22 @@ class ScanCheckpoint:
         Raises:
             CheckpointError: it is damaged, is something else, or was written by a newer version.
         """
+        version: object = VERSION
         try:
             said = json.loads(text)
             version = said.pop(NAME)
-            if version != VERSION:
-                message = (
-                    f"the checkpoint is of version {version!r:.20}, and this release reads version "
-                    f"{VERSION}: resume with a newer release of ief-async, or start over"
-                )
-                raise CheckpointError(message)
-            written = said.pop("sum")
-            if _sum({NAME: version, **said}) != written:
-                raise _damaged("its sum does not fit")
-            parts = tuple(_part(part) for part in said["parts"])
-            return cls(scan=int(said["scan"], 16), parts=parts)
+            if version == VERSION and said.pop("sum") == _sum({NAME: version, **said}):
+                parts = tuple(_part(part) for part in said["parts"])
+                return cls(scan=int(said["scan"], 16), parts=parts)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            problem = "it is not what to_json() wrote"
-        raise _damaged(problem)
+            version = VERSION
+        message = "the checkpoint is damaged: take an older one, or start over"
+        if version != VERSION:
+            message = (
+                f"the checkpoint is of version {version!r:.20}, and this release reads version "
+                f"{VERSION}: resume with a newer release of ief-async, or start over"
+            )
+        raise CheckpointError(message)
 
     @classmethod
     def merge(cls, *checkpoints: "ScanCheckpoint") -> "ScanCheckpoint":
@@ -157,10 +156,6 @@ def _hex(number: int) -> str:
 
 def _sum(said: dict[str, Any]) -> str:
     return _hex(fingerprint(json.dumps(said, separators=(",", ":"))))
-
-
-def _damaged(problem: str) -> CheckpointError:
-    return CheckpointError(f"the checkpoint is damaged: {problem}; take an older one or start over")
 
 
 def _entry_json(entry: Entry) -> list[Any]:

@@ -166,7 +166,7 @@ def overlap_of(limit: int, given: int) -> int:
 
 
 def requests_for(count: int, limit: int) -> int:
-    """Return how many requests a calm list takes: the end has to be seen, and an empty list twice."""
+    """Return how many requests a calm list takes; one that is empty or exactly full is doubted."""
     overlap = overlap_of(limit, limit)
     if count in {0, limit}:
         return 2
@@ -186,7 +186,7 @@ class BatchPlan:
     on_drift: OnDrift = "repair"
     look_ahead: int = 1  # pages, where no count helps
     heads_only: bool = False  # page 0 is asked for its count, and nothing more
-    mark: Mark = Mark()  # what the consumer has finished with
+    mark: Mark = attrs.field(factory=Mark)  # what the consumer has finished with
     count: int | None = None  # the largest count seen
     complete: bool = False
     failed: bool = False
@@ -382,7 +382,8 @@ class BatchPlan:
         A cache may answer with page 0 now and then, so once is not enough.
         """
         first = self._first
-        if not answer.request.offset or len(answer.ids) < 2 or first is None:  # one row may move
+        alone = len(answer.ids) <= 1  # one row may move to where it is read again
+        if not answer.request.offset or alone or first is None:
             return False
         if list(answer.ids) != list(first.ids):
             self._tally["others"] += 1
@@ -523,8 +524,9 @@ class BatchPlan:
         self._tally["standing"] = 0 if fresh else self._tally["standing"] + 1
         if self._tally["standing"] > WALK_PAGES and self._proof and self._phase is _Phase.PLAN:
             message = (
-                f"no row of {WALK_PAGES} pages up to position {answer.end} was new, though the list "
-                f"counts {answer.count}: it moves faster than it is read, or offset means nothing"
+                f"no row of {WALK_PAGES} pages up to position {answer.end} was new, though the "
+                f"list counts {answer.count}: it moves faster than it is read, or offset means "
+                "nothing"
             )
             raise DriftError(message)
 
@@ -656,22 +658,25 @@ class BatchPlan:
         if self._joins(answer):
             self._accept(answer)
             self._walk.low, self._walk.step = offset, self._stride
+            behind = answer.end - self._overlap
+            self._walk.apart = {at for at in self._walk.apart if at >= behind}  # others are older
         else:
             self._walk.apart.add(offset)
             if len(answer.ids) > 1 and self._walk.low == offset - 1 and not self._stepped:
                 message = (
-                    f"the pages at offsets {offset - 1} and {offset} share no row: the server takes "
-                    "offset for something else, such as a page number"
+                    f"the pages at offsets {offset - 1} and {offset} share no row: the server "
+                    "takes offset for something else, such as a page number"
                 )
                 raise DriftError(message)
 
     def _walk_further(self) -> None:
         """Go right of what is anchored, left of what is not, and between them where both are."""
         walk, right = self._walk, self._edge - self._overlap
-        low = walk.low
-        high = min((at for at in walk.apart if low is None or at >= right), default=None)
-        if low is not None and not self.waiting and high != right:
-            self._phase, self._next, self._void = _Phase.PLAN, right, None
+        low, high = walk.low, min(walk.apart, default=None)
+        if low is not None and not self.waiting and (high is None or right < high):
+            self._phase, self._next = _Phase.PLAN, right
+            if self._void is not None and self._void <= right:
+                self._void = None
         elif high is not None and not self._overlap:
             self._leap()
         elif low is None:
@@ -679,10 +684,13 @@ class BatchPlan:
             walk.step *= 2
         elif high is None or right < high:
             self._walk_to(max(right, low + 1))
-        elif high - low <= 1:
-            self._give_up("gap")
-        else:
+        elif high - low > 1:
             self._walk_to((low + high) // 2 if self._stepped else low + 1)
+        elif self._stepped:  # what was anchored has gone since
+            walk.low, walk.apart, walk.step = None, set(), self._stride
+            self._walk_to(low - walk.step)
+        else:
+            self._give_up("gap")
 
     def _leap(self) -> None:
         """Give up the rows of a page that stays empty: nothing but offsets is known here."""
@@ -752,8 +760,8 @@ class BatchPlan:
             self.complete, self.failed = False, True
             self._start_over()
             message = (
-                f"the list moved in a way that leaves rows in doubt ({', '.join(self._flags)}); scan "
-                'again, or take what came with on_drift="repair"'
+                f"the list moved in a way that leaves rows in doubt ({', '.join(self._flags)}); "
+                'scan again, or take what came with on_drift="repair"'
             )
             raise DriftError(message)
 

@@ -523,8 +523,12 @@ def _resumed(given: object, asked: int) -> ScanCheckpoint:
     """Return the checkpoint that is given, if it is of a scan that asks for the same."""
     if isinstance(given, str | bytes):
         given = ScanCheckpoint.from_json(given)
-    _check_kind("resume_from", given, ScanCheckpoint)
-    assert isinstance(given, ScanCheckpoint)
+    if not isinstance(given, ScanCheckpoint):
+        message = (
+            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
+            f"{type(given).__name__}"
+        )
+        raise ConfigurationError(message)
     if given.scan != asked:
         message = (
             "the checkpoint is of another scan: resume with the same project, instance, kind of "

@@ -425,7 +425,7 @@ class Scan(Generic[T]):
             return None
 
     def _structure_some(self, accepted: Accepted) -> list[T] | None:
-        """Structure a chunk of a page, and note that it was handed over; None if its batch fails."""
+        """Structure a chunk of a page, and count it as handed over; None if its batch fails."""
         try:
             rest = accepted.positions[self._taken :]
             items = structure_some(self._structure, accepted.page, rest, key=self._key)

@@ -255,7 +255,8 @@ class Transport:
     ) -> Answer[T]:
         """Fetch a target (path and query, already encoded) and `read` its body, with retries.
 
-        `deadline` is a moment of the clock, `lane` whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
+        `deadline` is a moment of the clock, `lane` whose share of the pace it is. Raises what
+        `IefError` names, never aiohttp's errors.
         """
         self.connections.session()  # what can't be sent at all is no attempt
         started = self.clock.now()
@@ -275,9 +276,7 @@ class Transport:
 
         try:
             async with scope:
-                return await self.pacer.run(
-                    attempt, retry=self.retry, deadline=deadline
-                )
+                return await self.pacer.run(attempt, retry=self.retry, deadline=deadline)
         except TimeoutError:
             if not scope.expired():
                 raise

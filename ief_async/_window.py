@@ -271,7 +271,7 @@ class ScanPlan:
                     self._line[left : left + 2] = [pair[0] + pair[1]]
 
     def entries(self, accepted: Accepted | None = None, rows: int = 0) -> tuple[Entry, ...]:
-        """Return what the consumer is done with, this many rows of the page that it has included."""
+        """Return what the consumer is done with, so many rows of the page in hand included."""
         entries: list[Entry] = []
         for one in self._line:
             if isinstance(one, Run):

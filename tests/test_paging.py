@@ -4,8 +4,15 @@ import random
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from ief_async import ConfigurationError, DriftError
 from ief_async._batches import URL_BYTES, Batch, Batcher, Query, url_bytes
@@ -268,7 +275,7 @@ def test_capped_page_size_is_learned():
 
 
 def test_page_of_one_row_proves_nothing():
-    """Pages that can't overlap are read all the same, and the report says that nothing is proven."""
+    """Pages that can't overlap are read all the same, and the report says what that proves."""
     server = Server(names(30), cap=1)
 
     ids, report = read(server)
@@ -445,3 +452,93 @@ def test_id_that_would_not_be_one_id_is_refused(identity):
 
     with pytest.raises(ConfigurationError, match="deployment_ids takes ids of"):
         batcher.add(identity)
+
+
+class MovingList(RuleBasedStateMachine):
+    """A list that changes at any time, read by requests that are answered at any time."""
+
+    @initialize(total=st.integers(0, 60), limit=st.integers(2, 12), concurrency=st.integers(1, 4))
+    def begin(self, total, limit, concurrency):
+        """Start to read a list of this many rows."""
+        self.rows = names(total)
+        self.survivors = set(self.rows)
+        self.cap = 10**9
+        self.inserted = 0
+        self.plan = ScanPlan(concurrency=concurrency, ordered=True, limit=limit)
+        self.plan.add(Batch(QUERY))
+        self.plan.closed = True
+        self.in_flight, self.items, self.refused = [], [], False
+        self.go_on()
+
+    def go_on(self):
+        """Take what is ready, and ask for what may be asked for."""
+        while (accepted := self.plan.take()) is not None:
+            self.items += [accepted.page[at] for at in accepted.positions]
+            self.plan.finish(accepted)
+        while isinstance(request := self.plan.next_request(), PageRequest):
+            self.in_flight.append(request)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 3))
+    def answer(self, which):
+        """Answer one of the requests in flight by what the list is now."""
+        request = self.in_flight.pop(which % len(self.in_flight))
+        page = self.rows[request.offset :][: min(request.limit, self.cap)]
+        try:
+            self.plan.receive(request, len(self.rows), page, page)
+            self.go_on()
+        except DriftError:
+            self.in_flight, self.refused = [], True
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 3))
+    def fail(self, which):
+        """Fail one of the requests in flight: its page is asked for in halves."""
+        request = self.in_flight[which % len(self.in_flight)]
+        if self.plan.halve_page(request):
+            self.in_flight.remove(request)
+            self.go_on()
+
+    @rule(at=st.integers(0, 60), number=st.integers(1, 9))
+    def insert(self, at, number):
+        """Put new rows in."""
+        new = range(self.inserted, self.inserted + number)
+        self.rows[at:at] = [f"new{one}" for one in new]
+        self.inserted += number
+
+    @rule(at=st.integers(0, 60), number=st.integers(1, 20))
+    def delete(self, at, number):
+        """Take rows out."""
+        self.survivors.difference_update(self.rows[at : at + number])
+        del self.rows[at : at + number]
+
+    @rule(cap=st.integers(1, 12))
+    def clamp(self, cap):
+        """Let the server give fewer rows a page, or more again."""
+        self.cap = cap
+
+    @invariant()
+    def holds(self):
+        """What is whole and not in doubt has every survivor, and nothing comes twice."""
+        if not hasattr(self, "plan") or self.refused:
+            return
+        assert len(self.items) == len(set(self.items))
+        assert self.in_flight or self.plan.done, "there is nothing to wait for"
+        (report,) = self.plan.reports()
+        if report.complete and report.drift != "unknown":
+            assert self.survivors <= set(self.items)
+
+    def teardown(self):
+        """Let the list stand still, and read it to its end."""
+        for _ in range(2_000):
+            if not getattr(self, "in_flight", None):
+                break
+            self.answer(0)
+            self.holds()
+        assert not getattr(self, "in_flight", None), "it never ends"
+
+
+MovingList.TestCase.settings = settings(
+    max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestMovingList = MovingList.TestCase
