@@ -15,7 +15,7 @@
     ├ PayloadError            a 200 that is not the documented data; never an empty list
     ├ DriftError              the list could not be read consistently
     ├ CheckpointError         a checkpoint of another scan, a damaged one, or a newer one
-    └ PartialScanError        some batches failed, all others were delivered (an ExceptionGroup)
+    └ PartialScanError        some batches failed, all others came (also ExceptionGroup)
 
 Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
 """
@@ -197,7 +197,8 @@ class PartialScanError(IefError, ExceptionGroup[IefError]):
         self._locate()
 
     def __reduce__(self) -> Any:
-        return type(self), (self.message, self.failures), {"checkpoint": self.checkpoint}
+        state = {name: value for name, value in vars(self).items() if name != "failures"}
+        return type(self), (self.message, self.failures), state
 
     def derive(self, excs: Sequence[IefError], /) -> "PartialScanError":  # type: ignore[override]  # a part holds the same kind
         """Return the part of it that holds these errors."""

@@ -1,13 +1,15 @@
 """When may a request be sent, and when again: the retry loop. Only this file knows backoff.
 
-One `Pacer` serves all streams of a session: its slots, its gate and its retry budget are shared,
-first come, first served. A permit is taken before a connection, and the wait before a repeat is
-slept outside the permit, so a sick page delays no healthy one.
+One `Pacer` serves all streams of a session: its slots, its gate and its retry budget are shared, in
+equal parts among the scans that want them. A permit is taken before a connection, and the wait
+before a repeat is slept outside the permit, so a sick page delays no healthy one. A 429 closes the
+gate for all, and halves the slots; each clean window gives one back.
 """
 
 import asyncio
 import math
 import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -104,6 +106,8 @@ class Limits:
         concurrency: requests in flight at most.
         requests_per_second: requests started per second at most, evenly spaced; None is no limit.
         max_body_bytes: a longer body is refused; counted as it arrives, after decompression.
+        adaptive: whether a 429 halves `concurrency` for all streams, until as many answers in a row
+            as are allowed in flight came without another one: each time it grows by one.
     """
 
     concurrency: int = attrs.field(default=16, validator=_number(least=1, whole=True))
@@ -113,6 +117,13 @@ class Limits:
     max_body_bytes: int = attrs.field(
         default=64 * 1024 * 1024, validator=_number(least=1, whole=True)
     )
+    adaptive: bool = attrs.field(default=True)
+
+    @adaptive.validator
+    def _check_adaptive(self, _: Any, value: object) -> None:
+        if not isinstance(value, bool):
+            message = f"Limits(adaptive=) takes True or False, but was given {value!r:.80}"
+            raise ConfigurationError(message)
 
 
 @attrs.frozen(kw_only=True)
@@ -183,6 +194,81 @@ class Budget:
         self.tokens = min(self._capacity, self.tokens + (cost or 1))
 
 
+class Slots:
+    """The requests that a session may have in flight, dealt out among the scans that want them.
+
+    A slot that is free goes to the lane (a scan) that holds the fewest, among equals to the one
+    that was served longest ago; within a lane first come, first served. What is held is never taken
+    away: where fewer are allowed than are held, the next is dealt once enough were given back.
+    """
+
+    def __init__(self, *, most: int, adaptive: bool) -> None:
+        self.allowed = most
+        self.epoch = 0  # how often the slots were halved
+        self._most = most
+        self._adaptive = adaptive
+        self._clean = 0  # answers in a row without a 429
+        self._held: Counter[object] = Counter()
+        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # served longest ago first
+
+    async def take(self, lane: object) -> None:
+        """Hold a slot, as soon as it is this lane's turn."""
+        if not self._waiting and self._held.total() < self.allowed:
+            self._held[lane] += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(lane, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(lane, turn)
+            else:  # it was dealt a slot just before
+                self.give(lane)
+            raise
+
+    def give(self, lane: object) -> None:
+        """Give a slot back."""
+        self._held[lane] -= 1
+        if not self._held[lane]:
+            del self._held[lane]
+        self._deal()
+
+    def _leave(self, lane: object, turn: asyncio.Future[None]) -> None:
+        turns = self._waiting.get(lane)
+        if turns and turn in turns:  # else it was passed over already
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[lane]
+
+    def _deal(self) -> None:
+        while self._waiting and self._held.total() < self.allowed:
+            lane = min(self._waiting, key=self._held.__getitem__)
+            turns = self._waiting.pop(lane)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[lane] = turns  # behind the others
+            if not turn.done():
+                self._held[lane] += 1
+                turn.set_result(None)
+
+    def note_throttled(self, epoch: int) -> None:
+        """Halve, but once for all requests that were in flight together."""
+        self._clean = 0
+        if self._adaptive and epoch == self.epoch:
+            self.epoch += 1
+            self.allowed = max(1, self.allowed // 2)
+
+    def note_success(self) -> None:
+        """Grow by one after as many answers as are allowed in flight."""
+        if self.allowed < self._most:
+            self._clean += 1
+            if self._clean >= self.allowed:
+                self._clean = 0
+                self.allowed += 1
+                self._deal()
+
+
 class Pacer:
     """The pace of one session: slots, gate, rate and retry budget."""
 
@@ -190,7 +276,7 @@ class Pacer:
         self.clock = clock
         self.budget = budget
         self.tally = tally
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self.slots = Slots(most=limits.concurrency, adaptive=limits.adaptive)
         self._spacing = 1.0 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._next_start = -math.inf
         self._opens_at = -math.inf
@@ -201,25 +287,28 @@ class Pacer:
         *,
         retry: RetryPolicy,
         deadline: float = math.inf,
+        lane: object = None,
     ) -> T:
         """Call ``attempt(number)`` until it gives a result, or raise the last error as it is.
 
-        Each call holds a permit. `deadline` is a moment of the clock: a wait that would not fit
-        before it fails at once, with the error that led to it.
+        Each call holds a permit of its lane, which is one scan. `deadline` is a moment of the clock:
+        a wait that would not fit before it fails at once, with the error that led to it.
         """
         started = self.clock.now()
-        cost = 0
-        number = 0
+        cost = number = epoch = 0
         while True:
             number += 1
             try:
-                async with self._permit(deadline):
+                async with self._permit(deadline, lane) as epoch:
                     result = await attempt(number)
             except IefError as error:
                 failure = error
             else:
                 self.budget.reward(cost)
+                self.slots.note_success()
                 return result
+            if isinstance(failure, ThrottledError):
+                self.slots.note_throttled(epoch)
             failure.attempts = number
             failure.elapsed = self.clock.now() - started
             repeat = self._weigh(failure, number, retry, deadline)
@@ -263,15 +352,18 @@ class Pacer:
         return cost, wait
 
     @asynccontextmanager
-    async def _permit(self, deadline: float) -> AsyncIterator[None]:
-        """Hold a slot, once the gate is open and the rate allows a start."""
-        async with self._slots:
+    async def _permit(self, deadline: float, lane: object) -> AsyncIterator[int]:
+        """Hold a slot, once the gate is open and the rate allows a start; give its epoch."""
+        await self.slots.take(lane)
+        try:
             await self._start(deadline)
             self.tally.in_flight += 1
             try:
-                yield
+                yield self.slots.epoch
             finally:
                 self.tally.in_flight -= 1
+        finally:
+            self.slots.give(lane)
 
     async def _start(self, deadline: float) -> None:
         """Wait until the gate is open and the rate allows one more; first come, first served."""

@@ -276,7 +276,7 @@ class Transport:
 
         try:
             async with scope:
-                return await self.pacer.run(attempt, retry=self.retry, deadline=deadline)
+                return await self.pacer.run(attempt, retry=self.retry, deadline=deadline, lane=lane)
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -26,12 +26,15 @@ import ief_async
 from ief_async import (
     ApiError,
     AuthenticationError,
+    BatchFailure,
     ConfigurationError,
     IefError,
     IefSession,
     Limits,
+    PartialScanError,
     PayloadError,
     RetryPolicy,
+    ScanCheckpoint,
     ThrottledError,
     Timeouts,
     Token,
@@ -61,10 +64,14 @@ def drawn():
 def defined():
     """Return the classes of the module by name."""
     members = inspect.getmembers(_errors, inspect.isclass)
-    return {name: kind for name, kind in members if kind.__module__ == _errors.__name__}
+    return {
+        name: kind
+        for name, kind in members
+        if kind.__module__ == _errors.__name__ and issubclass(kind, Exception)
+    }
 
 
-ERRORS = list(defined().values())
+ERRORS = [kind for kind in defined().values() if kind is not PartialScanError]
 
 
 def test_tree_is_the_one_that_is_drawn():
@@ -151,17 +158,56 @@ def test_error_is_made_of_a_text(kind):
     error = kind("oh")
 
     assert "oh" == str(error) == error.message
-    assert (None, 0, 0.0, None, None, False) == (
+    assert (None, 0, 0.0, None, None, None, False) == (
         error.request_id,
         error.attempts,
         error.elapsed,
         error.batch,
         error.offset,
+        error.checkpoint,
         error.transient,
     )
     documented = {line for base in kind.__mro__ for line in (base.__doc__ or "").splitlines()}
     for name in vars(error):
         assert any(line.strip().startswith(f"{name}:") for line in documented), name
+
+
+def partial():
+    """Return the error of a scan of which two batches failed."""
+    failures = [
+        BatchFailure(batch=1, ids=("a",), error=made(TransportError)),
+        BatchFailure(batch=4, ids=("b", "c"), error=made(ThrottledError)),
+    ]
+    error = PartialScanError("2 of 5 batches failed", failures)
+    error.checkpoint = ScanCheckpoint(scan=7, parts=())
+    error.add_note("A note.")
+    return error
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_partial_scan_error_is_copied_and_pickled_whole(copied):
+    """A copy keeps the failures with batch, ids and error, the checkpoint and the notes."""
+    again = copied(partial())
+
+    assert ["A note."] == again.__notes__
+    assert ScanCheckpoint(scan=7, parts=()) == again.checkpoint
+    assert [(1, ("a",)), (4, ("b", "c"))] == [(one.batch, one.ids) for one in again.failures]
+    assert [one.error for one in again.failures] == list(again.exceptions)
+    assert "2 of 5 batches failed" == again.message
+
+
+def test_partial_scan_error_is_a_group():
+    """`except*` takes the errors apart, and each part still knows its batches."""
+    parts = []
+    try:
+        raise partial()
+    except* TransportError as group:
+        parts.append(group)
+    except* ApiError as group:
+        parts.append(group)
+    assert [PartialScanError] * 2 == [type(part) for part in parts]
+    assert [[1], [4]] == [[failure.batch for failure in part.failures] for part in parts]
+    assert {ScanCheckpoint(scan=7, parts=())} == {part.checkpoint for part in parts}
 
 
 async def test_pickled_error_of_a_request_keeps_what_happened(fake_ief):
