@@ -291,8 +291,8 @@ class Pacer:
     ) -> T:
         """Call ``attempt(number)`` until it gives a result, or raise the last error as it is.
 
-        Each call holds a permit of its lane, which is one scan. `deadline` is a moment of the clock:
-        a wait that would not fit before it fails at once, with the error that led to it.
+        Each call holds a permit of its lane, which is one scan. `deadline` is a moment of the
+        clock: a wait that would not fit before it fails at once, with the error that led to it.
         """
         started = self.clock.now()
         cost = number = epoch = 0
