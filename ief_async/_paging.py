@@ -569,6 +569,7 @@ class BatchPlan:
         if positions:
             joint = joint if proven else None
             page = answer.page
+            self._tally["fruitful"] += 1
             self.ready.append(Accepted(answer.request, answer.count, page, positions, ids, joint))
         else:
             self._tally["barren"] += 1
@@ -647,7 +648,7 @@ class BatchPlan:
     def _walk_to(self, offset: int) -> None:
         self._tally["barren"] += 1
         self._tally["re_reads"] += 1
-        if self._tally["barren"] > 2 * (WALK_PAGES + self._tally["pages"]):
+        if self._tally["barren"] > 2 * (WALK_PAGES + self._tally["fruitful"]):
             self._give_up("unproven")
         else:
             self._again.append(self._page(max(0, offset)))
