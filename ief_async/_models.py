@@ -14,6 +14,12 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 
+def _words(*known: str) -> str | None:
+    """Return a field for a word of an open set; `known` are those that were seen so far."""
+    field: str | None = attrs.field(default=None, metadata={"known": frozenset(known)})
+    return field
+
+
 @attrs.frozen(kw_only=True)
 class MatchExpression:
     """One condition on labels; part of `Affinity`, for which the document has no table.
@@ -26,7 +32,7 @@ class MatchExpression:
     """
 
     key: str | None = None
-    operator: str | None = None
+    operator: str | None = _words("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
     values: tuple[str, ...] = ()
 
 
@@ -208,7 +214,7 @@ class HttpGet:
     path: str | None = None
     port: int | None = None
     host: str | None = None
-    scheme: str | None = None
+    scheme: str | None = _words("HTTP", "HTTPS", "http", "https")
 
 
 @attrs.frozen(kw_only=True)
@@ -296,7 +302,7 @@ class Volume:
     """
 
     name: str | None = None
-    type: str | None = None
+    type: str | None = _words("configMap", "secret", "emptyDir", "hostPath")
     read_only: bool | None = None
     source: str | None = None
     destination: str | None = None
@@ -347,7 +353,7 @@ class Container:
     privileged: bool | None = None
     container_id: str | None = None
     state: str | None = None
-    npu_type: str | None = None
+    npu_type: str | None = _words("D310", "D310B", "D910")
 
 
 @attrs.frozen(kw_only=True)
@@ -388,7 +394,18 @@ class Pod:
     message: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
-    state: str | None = None
+    state: str | None = _words(
+        "RUNNING",
+        "PENDING",
+        "SUCCEEDED",
+        "FAILED",
+        "CREATE_FAIL",
+        "TERMINATING",
+        "PENDING_DELETE",
+        "DELETE_FAILED",
+        "FREEZE",
+        "UNKNOWN",
+    )
 
     @property
     def created(self) -> datetime | None:

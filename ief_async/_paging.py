@@ -241,6 +241,11 @@ class BatchPlan:
         return self.complete or self.failed
 
     @property
+    def unknown(self) -> bool:
+        """Whether its first page is under way, which tells how much it holds."""
+        return self._size is None and self._asked > 0
+
+    @property
     def delivered(self) -> bool:
         """Whether it was read to its end and the consumer is done with all of it."""
         return self.complete and not self.ready and not self.owed

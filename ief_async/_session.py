@@ -26,7 +26,7 @@ from ief_async._pacing import (
 )
 from ief_async._paging import OnDrift, PageRequest, requests_for
 from ief_async._stream import OnError, Page, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, Structure, split, structure_of
+from ief_async._structure import Rows, SchemaWatch, Structure, split, structure_of
 from ief_async._transport import Answer, Connections, HttpSession, Transport
 from ief_async._window import ScanPlan
 
@@ -45,13 +45,14 @@ MOST_OFFSET = 10**10 - 1
 
 @attrs.frozen
 class _List:
-    """A list of the API: where it is, and the key of its rows."""
+    """A list of the API: where it is, the key of its rows, and the model that is documented."""
 
     path: str
     key: str
+    model: type
 
 
-PODS = _List("/v3/{project_id}/edgemgr/pods", "pods")
+PODS = _List("/v3/{project_id}/edgemgr/pods", "pods", Pod)
 
 
 @attrs.frozen(kw_only=True)
@@ -483,6 +484,7 @@ class IefSession:
             plan=plan,
             fetch=self._fetch_pods,
             structure=structure,
+            watch=SchemaWatch(PODS.model),
             key=PODS.key,
             clock=self._transport.clock,
             deadline=deadline,

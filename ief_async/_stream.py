@@ -16,6 +16,7 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from ief_async._errors import (
 )
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import Rows, Structure
+from ief_async._structure import Rows, SchemaWatch, Structure
 from ief_async._transport import Answer
 from ief_async._window import ScanPlan
 
@@ -47,6 +48,7 @@ T = TypeVar("T")
 
 CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
 NOTE_IDS = 3
+WATCHED_ROWS = 100  # of the first page of each batch: a millisecond
 TOO_LARGE = frozenset({413, 414, 494})  # with fewer ids in the query it may be answered
 TOO_SLOW = 504  # with fewer rows, too
 # what fails every batch alike
@@ -128,6 +130,9 @@ class ScanReport:
         batches: one report for each batch started, in the order of the ids. What a checkpoint knew
             as done is not among them.
         failures: the batches that failed, with ``on_error`` "defer" or "collect".
+        unknown_fields: keys that no documented model has, by their path, and how often they came;
+            looked for in the first rows of one page of each batch.
+        unknown_values: likewise words, such as a new ``state``, that were not known so far.
         pages: pages handed to the consumer.
         items: items handed to the consumer.
         retries: requests that were sent again.
@@ -138,6 +143,8 @@ class ScanReport:
 
     batches: tuple[BatchReport, ...]
     failures: tuple[BatchFailure, ...]
+    unknown_fields: Mapping[str, int] = attrs.field(hash=False)
+    unknown_values: Mapping[str, int] = attrs.field(hash=False)
     pages: int
     items: int
     retries: int
@@ -156,6 +163,7 @@ class Scan(Generic[T]):
         plan: ScanPlan,
         fetch: Fetch,
         structure: Structure[T],
+        watch: SchemaWatch,
         key: str,
         clock: Clock,
         deadline: float | None,
@@ -167,6 +175,8 @@ class Scan(Generic[T]):
         self.plan = plan
         self._fetch = fetch
         self._structure = structure
+        self._watch = watch
+        self._watched: set[int] = set()  # batches
         self._key = key
         self._clock = clock
         self._seconds = deadline
@@ -337,6 +347,7 @@ class Scan(Generic[T]):
             if self._current is not None:
                 self._pages += 1
                 self._pump()
+                self._look(self._current)
                 return self._current
             if self.plan.done and self._error is None:
                 self._end()
@@ -345,6 +356,12 @@ class Scan(Generic[T]):
             if not self._over:
                 await self._wait()
         return None
+
+    def _look(self, accepted: Accepted) -> None:
+        """Look through one page of each batch for what the models do not know."""
+        if accepted.request.batch not in self._watched:
+            self._watched.add(accepted.request.batch)
+            self._watch.look(accepted.page.value.raw[:WATCHED_ROWS])
 
     def _end(self) -> None:
         self.cancel()
@@ -527,6 +544,8 @@ class Scan(Generic[T]):
         return ScanReport(
             batches=self.plan.reports(),
             failures=tuple(self._failures),
+            unknown_fields=dict(self._watch.unknown_fields),
+            unknown_values=dict(self._watch.unknown_values),
             pages=self._pages,
             items=self._items,
             retries=self._retries,

@@ -20,7 +20,7 @@ import json
 import math
 import re
 import types
-from collections import abc, deque
+from collections import Counter, abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -39,6 +39,8 @@ from ief_async._models import ErrorBody, parse_timestamp
 T = TypeVar("T")
 
 SNIPPET_CHARACTERS = 200
+WATCHED_NAMES = 100  # told apart by a schema watch
+WATCHED_CHARACTERS = 64
 LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
@@ -341,6 +343,72 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
 def _has_plain_init(model: type) -> bool:
     code = getattr(vars(model).get("__init__"), "__code__", None)
     return code is not None and str(code.co_filename).startswith("<attrs generated")
+
+
+# ---- what the models do not know ----------------------------------------------------------------
+
+
+class SchemaWatch:
+    """Counts what the server says and a model has no name for: the first sign that an API moved.
+
+    Attributes:
+        unknown_fields: how often a key came that no class has, by its path.
+        unknown_values: how often a word came that is not among those known, as ``path=word``.
+    """
+
+    def __init__(self, model: type) -> None:
+        self._shape = _shape(model)
+        self.unknown_fields: Counter[str] = Counter()
+        self.unknown_values: Counter[str] = Counter()
+
+    def look(self, rows: Sequence[Row]) -> None:
+        """Look through some rows; what can't be read is left to the structuring, which says so."""
+        for row in rows:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._walk(msgspec.json.decode(row), self._shape, "")
+
+    def _walk(self, value: Any, shape: "_Shape", path: str) -> None:
+        if not isinstance(value, dict):
+            return
+        for key, item in value.items():
+            field = shape.get(key)
+            if field is None:
+                _count(self.unknown_fields, path + key[:WATCHED_CHARACTERS])
+                continue
+            inner, known = field
+            if inner is not None and isinstance(item, list):
+                for one in item:
+                    self._walk(one, inner, f"{path}{key}[].")
+            elif inner is not None:
+                self._walk(item, inner, f"{path}{key}.")
+            elif known and isinstance(item, str) and item and item not in known:
+                _count(self.unknown_values, f"{path}{key}={item[:WATCHED_CHARACTERS]}")
+
+
+_Shape = Mapping[str, tuple["_Shape | None", frozenset[str] | None]]
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    """Count a name, or all that are too many to be told apart as one."""
+    counter[name if name in counter or len(counter) < WATCHED_NAMES else "…"] += 1
+
+
+@lru_cache(maxsize=32)
+def _shape(model: type) -> _Shape:
+    """Return for each key of a model the shape below it and the words known for it."""
+    attrs.resolve_types(model)
+    return {
+        field.name: (_inner_shape(field.type), field.metadata.get("known"))
+        for field in attrs.fields(model)
+    }
+
+
+def _inner_shape(annotation: Any) -> _Shape | None:
+    """Return the shape of the attrs class in an annotation; a mapping's keys are its own."""
+    if isinstance(annotation, type) and attrs.has(annotation):
+        return _shape(annotation)
+    inner = () if get_origin(annotation) in MAPPINGS else get_args(annotation)
+    return next((shape for one in inner if (shape := _inner_shape(one)) is not None), None)
 
 
 # ---- the tolerant path -------------------------------------------------------------------------

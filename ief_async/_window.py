@@ -130,8 +130,11 @@ class ScanPlan:
             starved = self._next_ready() is None
             for plan in self._open if room else self._open[:1]:
                 if room or (starved and not plan.in_flight):
-                    most = self.max_items
-                    wanted = None if most is None else most - self._promised(before=plan)
+                    wanted = None
+                    if self.max_items is not None:
+                        wanted = self.max_items - self._promised(before=plan)
+                        if wanted < self.limit and any(one.unknown for one in self._open):
+                            break  # the batches that are asked already may hold them all
                     request = plan.next_request(wanted)
                     if isinstance(request, PageRequest):
                         self.in_flight += 1

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import warnings
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from conftest import session_with
 
 from ief_async import (
     AuthenticationError,
+    BadRequestError,
     ConfigurationError,
     Limits,
+    PartialScanError,
     PayloadError,
     RetryPolicy,
     ServerError,
@@ -38,6 +41,13 @@ class Named:
 
     id: str
     name: str
+
+
+@attrs.frozen(kw_only=True)
+class Identified:
+    """One field, so that most keys are unknown to the model and known to the document."""
+
+    id: str
 
 
 @asynccontextmanager
@@ -741,3 +751,162 @@ async def test_body_cap_counts_what_pods_bring():
             await ief.iter_pods(["d"]).collect()
         assert 1 == fake.statistics().requests
         assert 100 == len(await ief.iter_pods(["d"], page_size=10).collect())
+
+
+async def test_report_counts_what_the_models_do_not_know():
+    """A new key and a new state are counted for one page of each batch; the pods come as ever."""
+    pods = [
+        {"id": f"p{at}", "deployment_id": f"d{at % 2}", "state": "SLEEPING", "phase": at}
+        for at in range(60)
+    ]
+    async with fleet(pods) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=10, model=Identified)
+        assert 60 == len(await stream.collect())
+
+    assert {"phase": 20} == stream.report.unknown_fields
+    assert {"state=SLEEPING": 20} == stream.report.unknown_values
+
+
+# ---- as many as are wanted -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("most", [1, 5, 99, 100, 101, 195, 250, 1_000, 1_001])
+async def test_max_items_is_exact(most, ordered):
+    """So many items come and no more; with fewer pods there are, all of them."""
+    async with fleet(1_000, deployments=4) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids, max_items=most, batch_size=1, ordered=ordered)
+        assert min(most, 1_000) == len({pod.id for pod in await stream.collect()})
+
+
+@pytest.mark.parametrize(
+    ("most", "limits"), [(10, [10]), (100, [100]), (101, [100, 6]), (250, [100, 100, 60])]
+)
+async def test_max_items_asks_for_no_page_that_it_cannot_need(most, limits):
+    """Of a long list only the pages with the wanted items are asked for, the last cut short."""
+    async with fleet(1_000, deployments=2 if most < 200 else 1) as (fake, ief):
+        await ief.iter_pods(fake.deployment_ids, max_items=most, batch_size=1).collect()
+
+    assert limits == [int(request.query["limit"]) for request in fake.requests]
+
+
+async def test_max_items_can_be_gone_on_from():
+    """The checkpoint of a scan that stopped at its items leads to all others."""
+    async with fleet(1_000, deployments=4) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids, max_items=333, batch_size=1)
+        seen = [pod.id async for pod in stream]
+        rest = ief.iter_pods(fake.deployment_ids, batch_size=1, resume_from=stream.checkpoint())
+        assert expected_ids(fake) == sorted(
+            seen + [pod.id async for pod in rest], key=expected_ids(fake).index
+        )
+    assert not stream.report.complete
+
+
+# ---- too much for the server ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [413, 414, 494])
+async def test_batch_that_is_too_large_is_split(status):
+    """Queries that are refused for their size are halved until they are taken; all pods come."""
+    async with fleet(600, deployments=24) as (fake, ief):
+        fake.intercept(
+            lambda seen: (
+                Fault.status(status) if seen.query["deployment_ids"].count(",") >= 5 else None
+            )
+        )
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=12)
+        pods = await stream.collect()
+
+    assert Counter(expected_ids(fake)) == Counter(pod.id for pod in pods)
+    assert fake.deployment_ids == tuple(one for batch in stream.report.batches for one in batch.ids)
+    assert fake.statistics().faults <= 2 + 4  # both batches, and all their halves
+    assert stream.report.complete
+
+
+async def test_single_id_that_is_too_large_is_the_error():
+    """What can't be split fails as it is."""
+    async with fleet(60, deployments=1) as (fake, ief):
+        fake.intercept(lambda _: Fault.status(414))
+        with pytest.raises(BadRequestError):
+            await ief.iter_pods(fake.deployment_ids).collect()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_page_that_is_too_slow_is_split(first):
+    """A page that ends in 504 is asked for in halves: page 0, or those behind it."""
+    async with fleet(900, deployments=1, session={"retry": AT_ONCE}) as (fake, ief):
+        fake.intercept(
+            lambda seen: (
+                Fault.status(504)
+                if int(seen.query["limit"]) > 30 and int(seen.query["offset"]) >= first
+                else None
+            )
+        )
+        stream = ief.iter_pods(fake.deployment_ids)
+        assert expected_ids(fake) == [pod.id async for pod in stream]
+
+    assert "exact" == stream.report.batches[0].drift
+
+
+async def test_one_row_that_is_too_slow_is_the_error():
+    """A page of one row can't be halved: the 504 is raised."""
+    async with fleet(60, deployments=1, session={"retry": AT_ONCE}) as (fake, ief):
+        fake.intercept(lambda _: Fault.status(504))
+        with pytest.raises(ServerError):
+            await ief.iter_pods(fake.deployment_ids).collect()
+
+
+# ---- batches that fail ---------------------------------------------------------------------------
+
+
+async def test_collected_failures_stand_in_the_report():
+    """With on_error="collect" nothing is raised; the report says which batches are missing."""
+    async with fleet(600, deployments=6, session={"retry": AT_ONCE}) as (fake, ief):
+        sick = fake.deployment_ids[1:3]
+        fake.intercept(
+            lambda seen: Fault.status(500) if seen.query["deployment_ids"] in sick else None
+        )
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, on_error="collect")
+        pods = await stream.collect()
+
+    assert {*fake.deployment_ids} - {*sick} == {pod.deployment_id for pod in pods}
+    failures = sorted(stream.report.failures, key=lambda failure: failure.batch)
+    assert [(one,) for one in sick] == [failure.ids for failure in failures]
+    assert not stream.report.complete
+
+
+@pytest.mark.parametrize("on_error", ["raise", "defer", "collect"])
+async def test_what_fails_every_batch_is_raised_at_once(on_error):
+    """A refused token ends the scan under every policy, after a handful of requests."""
+    async with fleet(600, deployments=60) as (fake, ief):
+        fake.intercept(lambda _: Fault.status(401, shape="apigw"))
+        with pytest.raises(AuthenticationError) as caught:
+            await ief.iter_pods(
+                fake.deployment_ids, batch_size=1, on_error=on_error, concurrency=4
+            ).collect()
+
+    assert caught.value.checkpoint is not None
+    assert fake.statistics().requests <= 4
+
+
+@pytest.mark.parametrize("on_error", ["raise", "defer", "collect"])
+async def test_row_that_cannot_be_structured_fails_its_batch(on_error):
+    """A bad row is its batch's failure, too: all other batches come, where the policy wants it."""
+    pods = [{"id": f"p{at}", "deployment_id": f"d{at // 10}"} for at in range(40)]
+    pods[15]["containers"] = "marker"
+    async with fleet(pods) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, on_error=on_error)
+        seen, problem = [], None
+        try:
+            async for pod in stream:
+                seen.append(pod.id)
+        except (PayloadError, PartialScanError) as error:
+            problem = error
+
+    good = [f"p{at}" for at in range(15)]
+    others = [f"p{at}" for at in range(20, 40)]
+    assert (good if on_error == "raise" else good[:10] + others) == [
+        one for one in seen if one not in good[10:] or on_error == "raise"
+    ]
+    kinds = {"raise": PayloadError, "defer": PartialScanError, "collect": type(None)}
+    assert kinds[on_error] is type(problem)

@@ -4,6 +4,7 @@ import contextlib
 import enum
 import json
 import math
+import re
 import socket
 import traceback
 import typing
@@ -34,7 +35,7 @@ from ief_async import (
     Token,
 )
 from ief_async._models import PodList
-from ief_async._structure import read_refusal, split, structure_of
+from ief_async._structure import SchemaWatch, read_refusal, split, structure_of
 from ief_async.testing import FakeIef, Fault
 
 T = TypeVar("T")
@@ -1311,3 +1312,87 @@ def test_infinity_as_a_text():
 
     assert math.isnan(dig(found[0], LIMITS + "cpu"))
     assert -math.inf == dig(found[1], LIMITS + "cpu")
+
+
+# ---- what the models do not know -----------------------------------------------------------------
+
+
+def looked(*rows, model=Pod):
+    """Return what a schema watch counts in these rows."""
+    watch = SchemaWatch(model)
+    watch.look([json.dumps(row).encode() for row in rows])
+    return dict(watch.unknown_fields), dict(watch.unknown_values)
+
+
+def test_unknown_fields_are_counted_by_their_path():
+    """A key that no class has is counted wherever it stands; labels may be named as they like."""
+    pod = {
+        "id": "p",
+        "phase": 1,
+        "containers": [{"ports": [{"mode": "x"}, {"mode": "y"}]}, {"state": "odd"}],
+        "affinity": {
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"labelSelector": {"matchLabels": {"whatever": "x"}}, "new": 1}
+                ]
+            }
+        },
+    }
+    term = "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].new"
+
+    fields, values = looked(pod, {"id": "q", "phase": 2})
+
+    assert {"phase": 2, "containers[].ports[].mode": 2, term: 1} == fields
+    assert {} == values
+
+
+def test_unknown_words_are_counted_where_the_words_are_known():
+    """A new state or scheme is counted; an empty word, a known one and a free text are not."""
+    probe = {"http_get": {"scheme": "h2"}}
+    pods = [
+        {"id": "a", "state": "SLEEPING", "name": "x", "containers": [{"liveness_probe": probe}]},
+        {"id": "b", "state": "", "containers": [{"volumes": [{"type": "nfs"}]}]},
+        {"id": "c", "state": "RUNNING", "containers": [{"npu_type": ""}]},
+    ]
+
+    assert (
+        {},
+        {
+            "state=SLEEPING": 1,
+            "containers[].liveness_probe.http_get.scheme=h2": 1,
+            "containers[].volumes[].type=nfs": 1,
+        },
+    ) == looked(*pods)
+
+
+def test_watch_stays_small_whatever_comes():
+    """A hundred names are told apart, 64 characters each; the rest is one."""
+    fields, values = looked({f"{at}{'x' * 100}": 1 for at in range(300)}, {"state": "S" * 100})
+
+    assert 101 == len(fields)
+    assert 200 == fields["…"]
+    assert max(map(len, fields)) == 64
+    assert [f"state={'S' * 64}"] == list(values)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from([field.name for field in attrs.fields(Pod)]), inner)
+        ),
+        max_leaves=20,
+    )
+)
+def test_watch_takes_any_json(value):
+    """Whatever JSON comes in a row, looking at it raises nothing."""
+    looked(value)
+
+
+def test_known_words_are_those_of_the_docstring():
+    """The words that the watch knows of a pod's state are those that its docstring lists."""
+    known = attrs.fields(Pod).state.metadata["known"]
+
+    listed = Pod.__doc__.partition("state: ")[2].partition("whatever")[0]
+    assert set(re.findall("``([A-Z_]+)``", listed)) == known
