@@ -662,14 +662,18 @@ class Stream(Generic[T]):
     wait for the consumer at most twice as many, however slow it is. Between chunks of items the
     event loop has its turn.
 
-    The first batch that fails ends the stream: what came before it in turn is delivered, then the
-    error is raised as itself, from the consumer's own ``async for``. A consumer that is cancelled
-    or leaves the loop cancels the scan: after ``async with stream:`` and ``await stream.aclose()``
-    no task runs and no request is in flight; after a bare ``break``, an exception in the loop's
-    body or the garbage collection of the iterator its tasks are cancelled within one turn of the
-    loop.
+    With ``on_error="raise"`` the first batch that fails ends the stream: what came before it in
+    turn is delivered, then the error is raised as itself, from the consumer's own ``async for``,
+    with its ``checkpoint``. With ``"defer"`` a `PartialScanError` comes at the end instead.
 
-    Not promised: that a list which changes while it is read is read as it was at one instant.
+    A consumer that is cancelled or leaves the loop cancels the scan: after ``async with stream:``
+    and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
+    an exception in the loop's body or the garbage collection of the iterator its tasks are
+    cancelled within one turn of the loop.
+
+    A list may change while it is read: every pod that is there throughout comes once, or its batch
+    in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one
+    instant, that what comes or goes meanwhile appears, and anything where pods change places.
 
     Raises:
         ConfigurationError: it is iterated a second time, by two tasks, or on another event loop; or

@@ -539,6 +539,9 @@ class MovingList(RuleBasedStateMachine):
 
 
 MovingList.TestCase.settings = settings(
-    max_examples=1_000, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=1_000,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestMovingList = MovingList.TestCase

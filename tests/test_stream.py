@@ -305,6 +305,20 @@ async def test_thousand_pages_queue_without_a_time_out():
     assert fake.statistics().connections <= 8
 
 
+async def test_two_scans_get_equal_shares():
+    """A scan with 32 workers takes no more of the session than one with 8 beside it."""
+    session = {"limits": Limits(concurrency=4)}
+    async with fleet(1_200, deployments=2, latency=0.002, session=session) as (fake, ief):
+        wide, narrow = fake.deployment_ids
+        await asyncio.gather(
+            ief.iter_pods([wide], page_size=10, concurrency=32).collect(),
+            ief.iter_pods([narrow], page_size=10, concurrency=8).collect(),
+        )
+
+    early = Counter(request.query["deployment_ids"] for request in fake.requests[:100])
+    assert abs(early[wide] - early[narrow]) <= 20
+
+
 async def test_two_scans_share_the_session():
     """F14: two scans at once give their own results, under one limit and one set of figures."""
     session = {"limits": Limits(concurrency=4)}
