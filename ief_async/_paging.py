@@ -241,6 +241,12 @@ class BatchPlan:
         return self.complete or self.failed
 
     @property
+    def expected(self) -> int | None:
+        """How many rows this reading brings by its count, once that is known."""
+        known = self.count is not None and (self._size is not None or self.heads_only)
+        return max(0, (self.count or 0) - self._base) if known else None
+
+    @property
     def unknown(self) -> bool:
         """Whether its first page is under way, which tells how much it holds."""
         return self._size is None and self._asked > 0

@@ -76,9 +76,9 @@ class ScanPlan:
     @property
     def expected(self) -> int | None:
         """How many rows all batches count together, once page 0 of each has come."""
-        if not self.closed or any(plan.count is None for plan in self._open):
+        if not self.closed or any(plan.expected is None for plan in self._open):
             return None
-        expected = self._counted + sum(plan.count or 0 for plan in self._open)
+        expected = self._counted + sum(plan.expected or 0 for plan in self._open)
         return expected if self.max_items is None else min(expected, self.max_items)
 
     @property
@@ -260,7 +260,7 @@ class ScanPlan:
         for plan in [plan for plan in self._open if plan.over and not plan.ready]:
             self._open.remove(plan)
             self._reports[plan.place] = plan.verdict()
-            self._counted += plan.count or 0
+            self._counted += plan.expected or 0
             self._ended_items += plan.items
             self._settle(self._line.index(plan), plan)
 

@@ -153,9 +153,11 @@ async def test_scan_goes_on_where_its_consumer_left(most, ordered):
         stream = ief.iter_pods(fake.deployment_ids, **options)
         seen = await ids_of(stream, most)
         saved = stream.checkpoint().to_json()
-        rest = await ids_of(ief.iter_pods(fake.deployment_ids, resume_from=saved, **options))
+        going_on = ief.iter_pods(fake.deployment_ids, resume_from=saved, **options)
+        rest = await ids_of(going_on)
 
     assert seen[-1] in rest
+    assert 1.0 == going_on.progress.fraction
     assert Counter(pod["id"] for pod in fake.pods) == Counter(seen[:-1] + rest)
 
 
