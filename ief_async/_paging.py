@@ -399,6 +399,8 @@ class BatchPlan:
         if list(answer.ids) != list(first.ids):
             self._tally["others"] += 1
             return False
+        if len(first.ids) < first.request.limit > answer.request.offset:
+            return False  # where both pages cover the same rows, they may hide the same
         self._tally["echoes"] += 1
         if self._tally["others"]:
             return False
