@@ -17,9 +17,14 @@ from hypothesis import strategies as st
 from ief_async import _models
 from ief_async._models import (
     Container,
+    Deployment,
     Env,
+    EnvTemplate,
     ErrorBody,
+    Group,
+    Instance,
     LabelSelector,
+    Node,
     Pod,
     PodList,
     ResourceAmounts,
@@ -60,7 +65,45 @@ TABLES = {
     "PodAffinityTerm": "| labelSelector namespaces topologyKey",
     "LabelSelector": "| matchExpressions matchLabels",
     "MatchExpression": "| key operator values",
+    # the sibling lists: of their documents and the vendor's SDK
+    "Deployment": "id name replicas ready_replicas description group_id node_ids tags api_version"
+    " source project_id created_at updated_at template state source_id annotations",
+    "DeploymentAnnotations": "ring_controller autonomy_edge_selector",
+    "PodTemplate": "configs affinity init_containers containers",
+    "ContainerTemplate": "name image_url args command resources envs ports privileged run_as_user"
+    " readiness_probe liveness_probe volumes npu_type | version",
+    "EnvTemplate": "name value value_from field_path",
+    "ValueFrom": "secret configmap",
+    "KeyRef": "name key",
+    "PortTemplate": "container_port host_port host_ip host_port_range",
+    "PortRange": "min_port max_port",
+    "Tag": "key value",
+    "Node": "id name description created_at updated_at project_id private_key certificate ca state"
+    " package master_addr cpu memory os_name os_version pause_docker_image arch os_type"
+    " deployment_num enable_gpu log_configs device_infos edged_version gpu_num host_ips relation"
+    " comment gpu_info device_num enable_npu npu_type nics host_name ief_node_version upgrade_flag"
+    " product_id group_ids upgrade_history attributes docker_enable mqtt_mode mqtt_external"
+    " mqtt_internal node_type ntp_configs error_reason tags npu_num npu_info"
+    " container_runtime_version identifier purchase_id state_details cert_remaining_valid_time",
+    "LogConfig": "id size level rotate_num rotate_period type component",
+    "DeviceInfo": "relation comment device_ids",
+    "GpuInfo": "name type capacity",
+    "NpuInfo": "name type capacity driver_version",
+    "Nic": "interface ip",
+    "UpgradeRecord": "id from_version to_version upgrade_time result dur_time",
+    "NtpConfigs": "ntp_enabled ntp_servers",
+    "NodeStateDetails": "register_stat purchase_stat purchase_error",
+    "Group": "id name description created_at updated_at project_id iam_role cpu memory gpu_num"
+    " nodes deployments attributes tags success_node_add success_node_del failed_node_add"
+    " failed_node_del",
+    "Instance": "id name domain_id project_id dimension edition version cluster_id bandwidth"
+    " k8s_version access_domain telemetry_domain access_eip status percentage tasks created_at"
+    " updated_at node_used_count tags quota type stargate_domain stargate_endpoint stargate_eip"
+    " cluster_az support_functions framework billing_mode node_manage_mode sku_code metadata"
+    " cbc_state cbc_node_state",
 }
+OF_PODS = [*TABLES][: [*TABLES].index("Deployment")]
+NODE_SECRETS = ("private_key", "certificate", "ca", "package", "identifier")
 OTHER_TEXTS = """
 now -1 2019-10-10 1570674242325 2019-02-30T00:00:00Z 2019-10-10T24:00:00Z 2019-10-10T23:59:60Z
 2019-10-10T02:24:02+24:00 2019-10-10T02:24:02+08:60 2019-10-10T02:24:02+99:99
@@ -101,9 +144,10 @@ def test_a_class_has_the_keys_of_its_table(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_only_the_id_must_be_there(name):
-    """A class is frozen, slotted and keyword-only; all but a pod's id defaults to "not said"."""
+    """A class is frozen, slotted and keyword-only; all but a row's id defaults to "not said"."""
     cls = MODELS[name]
-    value = cls(id="p") if cls is Pod else cls()
+    listed = cls in {Pod, Deployment, Node, Group, Instance}
+    value = cls(id="p") if listed else cls()
     rest = attrs.asdict(value, recurse=False, filter=lambda field, _: field.name != "id")
     assert all(item in (None, (), {}) for item in rest.values())
     assert not hasattr(value, "__dict__")
@@ -130,7 +174,7 @@ def test_no_field_of_the_full_sample_is_lost():
         return value
 
     answer = json.dumps(attrs.asdict(both(FULL), value_serializer=note))
-    keys = {f"{name}.{key}" for name, text in TABLES.items() for key in text.split() if key != "|"}
+    keys = {f"{name}.{key}" for name in OF_PODS for key in TABLES[name].split() if key != "|"}
     assert filled == keys - {"ErrorBody.error_code", "ErrorBody.error_msg"}
     assert json.loads(answer, object_hook=said) == json.loads(FULL, object_hook=said)
 
@@ -216,3 +260,25 @@ def test_reading_a_time_never_raises(text):
     """Whatever the text is, the answer is None or an aware moment in UTC."""
     moment = parse_timestamp(text)
     assert moment is None or moment.utcoffset() == timedelta(0)
+
+
+# ---- the sibling lists ---------------------------------------------------------------------------
+
+
+def test_secrets_of_a_node_are_in_no_repr():
+    """Keys and certificates of a node are in no repr, nor in that of a group that holds it."""
+    node = Node(id="n", **{name: f"secret-{name}" for name in NODE_SECRETS})
+
+    assert "secret" not in repr(node)
+    assert "secret" not in repr(Group(id="g", nodes=(node,)))
+    assert "secret-ca" == node.ca
+    assert "secret" not in repr(EnvTemplate(name="n", value="secret"))
+
+
+@pytest.mark.parametrize("cls", [Pod, Deployment, Node, Group, Instance])
+def test_times_have_a_parsed_twin(cls):
+    """What was made and changed at a time says so as an aware time, too; None if it is no time."""
+    row = cls(id="x", created_at="2019-10-10T02:24:02Z", updated_at="never")
+
+    assert datetime(2019, 10, 10, 2, 24, 2, tzinfo=UTC) == row.created
+    assert row.updated is None
