@@ -9,11 +9,14 @@ import attrs
 
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError, ConfigurationError
+from ief_async._models import Deployment, Group, Node
 
 URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB; half of it leaves them room
 OFFSET_DIGITS = 10
 
-Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id"]
+# "filter" stands for a list without ids: its one "id" is its filters, as they stand in the URL
+Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
+KINDS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
 
 
 @attrs.frozen
@@ -26,6 +29,8 @@ class Query:
     @property
     def text(self) -> str:
         """The query as it stands in the URL; ids are of characters that need no quoting."""
+        if self.selector == "filter":
+            return self.ids[0]
         return f"{self.selector}={'%2C'.join(self.ids)}"
 
 
@@ -48,6 +53,7 @@ class Batcher:
     selector: Selector
     size: int
     fixed_bytes: int  # of the URL, without the ids
+    skip_empty_nodes: bool = False
     resume: ScanCheckpoint | None = None
     first: int | None = None  # the hash of the first id
     _ids: list[str] = attrs.field(factory=list)
@@ -73,7 +79,8 @@ class Batcher:
     def add(self, identity: object) -> list[Batch | Run]:
         """Add an id; return what it makes complete."""
         checked = check_id(identity, self.selector)
-        if checked in self._seen:
+        empty = self.skip_empty_nodes and getattr(identity, "deployment_num", None) == 0
+        if checked in self._seen or empty:
             return []
         self._seen.add(checked)
         self.first = fingerprint(checked) if self.first is None else self.first
@@ -141,7 +148,14 @@ def _another_scan(problem: str) -> CheckpointError:
 
 
 def check_id(identity: object, selector: str) -> str:
-    """Return an id as it is, or refuse what would not be one id on the wire."""
+    """Return an id, or that of an object; refuse what would not be one id on the wire."""
+    if selector == "filter":
+        return str(identity)
+    for model, selectors in KINDS.items():
+        if isinstance(identity, model) and not selector.startswith(selectors):
+            message = f"{selector} was given a {model.__name__}: write {selectors}s=…"
+            raise ConfigurationError(message)
+    identity = getattr(identity, "id", identity)
     if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):
         return identity
     message = (

@@ -1,15 +1,34 @@
-"""How a request shows who sends it. Pure: no clock, no loop, no socket.
+"""How a request shows who sends it, and how that is got. Pure: no clock, no loop, no socket.
 
-A secret lives in one `Secret` and is revealed in one place: where the headers are made.
+A key (`Token`, `AccessKey`) makes the headers of a request. A source (`PasswordCredentials`,
+`EcsMetadata`) gets a key: `obtain` yields each request that is to be sent for it, is sent the
+answer, and returns a `Grant`. Whatever has the same two methods is a source, too.
+
+A secret lives in one `Secret` and is revealed in one place: where headers and bodies are made.
 """
 
-from typing import NoReturn
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NoReturn, Protocol, runtime_checkable
+from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from ief_async._errors import ConfigurationError
+from ief_async._errors import ConfigurationError, PayloadError
+from ief_async._models import parse_timestamp
 
 SECRET_CHARACTERS = 8
+ALGORITHM = "SDK-HMAC-SHA256"
+CLOCK_SECONDS = 15 * 60  # that the clock of whoever signs may differ from the server's
+TOKEN_BYTES = 66 * 1024  # 64 KiB and the name of the header
+METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
+METADATA_TOKEN_SECONDS = 21_600
+PROJECT_ID = re.compile("[0-9a-f]{32}")
 
 
 class Secret:
@@ -45,20 +64,70 @@ class Secret:
         raise TypeError(message)
 
 
-def _problem(value: object) -> str | None:
-    """Say what keeps a value from being a token, without showing it."""
-    if isinstance(value, Secret):
-        return None
+def _problem(value: object, name: str = "Token") -> str | None:
+    """Say what keeps a value from being sent in a header, without showing it."""
+    value = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(value, str):
-        return f"Token takes a text, but was given {type(value).__name__}"
+        return f"{name} takes a text, but was given {type(value).__name__}"
     if not value:
-        return "Token takes a text, but was given an empty one: is a variable not set?"
+        return f"{name} takes a text, but was given an empty one: is a variable not set?"
     if not all("!" <= character <= "~" for character in value):
         return (
-            "Token takes printable ASCII without blanks or line ends, but was given other "
-            "characters, too; a token read from a file often ends in a newline: strip it"
+            f"{name} takes printable ASCII without blanks or line ends, but was given other "
+            "characters, too; one that is read from a file often ends in a newline: strip it"
         )
     return None
+
+
+# ---- what goes over the wire -------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """A request as it is sent.
+
+    Attributes:
+        method: in capitals.
+        url: the whole of it, encoded.
+        headers: those that matter to the server; they are signed by an `AccessKey`.
+        body: as it is sent.
+        expected: statuses whose answer is wanted; any other is an error.
+        timeout: seconds for one attempt, and then there is only one; None: as for any request.
+        header_bytes: how long a header of the answer may be; None: as is usual.
+    """
+
+    method: str = "GET"
+    url: str
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+    expected: frozenset[int] = frozenset({200})
+    timeout: float | None = None
+    header_bytes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """What came of a request: any of its expected statuses, with names of headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Scope:
+    """What a key is wanted for.
+
+    Attributes:
+        iam_endpoint: where IAM answers, without a slash at the end.
+        project: the id or the name of the project, or None if neither is known.
+    """
+
+    iam_endpoint: str
+    project: str | None = None
+
+
+# ---- keys --------------------------------------------------------------------------------------
 
 
 @attrs.frozen(init=False)
@@ -80,10 +149,388 @@ class Token:
             raise ConfigurationError(problem)
         self.__attrs_init__(value if isinstance(value, Secret) else Secret(value))
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, request: Request, *, now: float) -> dict[str, str]:  # noqa: ARG002  a token is the same for all
         """Return the headers that authenticate a request."""
         return {"X-Auth-Token": self.value.reveal()}
 
     def scrub(self, text: str) -> str:
         """Return `text` without the token in it."""
         return self.value.scrub(text)
+
+
+@attrs.frozen(init=False)
+class AccessKey:
+    """An access key (AK/SK), permanent or temporary: every request is signed, each attempt anew.
+
+    The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
+    locks a key for five minutes after a few of them: nothing is sent with a refused key for five
+    minutes, and the first request that it signs goes alone until one is accepted.
+
+    Args:
+        access_key: the access key id.
+        secret_key: what belongs to it.
+        security_token: what came with a temporary key.
+
+    Raises:
+        ConfigurationError: one of them is no single line of printable ASCII.
+    """
+
+    access_key: Secret
+    secret_key: Secret
+    security_token: Secret | None
+
+    def __init__(
+        self,
+        access_key: str | Secret,
+        secret_key: str | Secret,
+        security_token: str | Secret | None = None,
+    ) -> None:
+        problem = _problem(access_key, "AccessKey(access_key=)") or _problem(
+            secret_key, "AccessKey(secret_key=)"
+        )
+        if security_token is not None:
+            problem = problem or _problem(security_token, "AccessKey(security_token=)")
+        if problem is not None:
+            del access_key, secret_key, security_token, self  # as above
+            raise ConfigurationError(problem)
+        self.__attrs_init__(
+            _secret(access_key),
+            _secret(secret_key),
+            None if security_token is None else _secret(security_token),
+        )
+
+    def headers(self, request: Request, *, now: float) -> dict[str, str]:
+        """Return the headers that authenticate a request at a moment, in seconds since 1970."""
+        own = {
+            "Host": urlsplit(request.url).netloc,
+            "X-Sdk-Date": datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ"),
+        }
+        if self.security_token is not None:
+            own["X-Security-Token"] = self.security_token.reveal()
+        signed = sorted(
+            (name.lower(), value.strip())
+            for name, value in {**request.headers, **own}.items()
+            if "_" not in name  # gateways drop such headers
+        )
+        names = ";".join(name for name, _ in signed)
+        digest = hashlib.sha256(_canonical(request, signed, names).encode()).hexdigest()
+        text = f"{ALGORITHM}\n{own['X-Sdk-Date']}\n{digest}"
+        signature = hmac.digest(self.secret_key.reveal().encode(), text.encode(), "sha256").hex()
+        own["Authorization"] = (
+            f"{ALGORITHM} Access={self.access_key.reveal()}, SignedHeaders={names}, "
+            f"Signature={signature}"
+        )
+        return own
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the key and without any signature in it."""
+        for secret in (self.secret_key, self.security_token, self.access_key):
+            text = secret.scrub(text) if secret is not None else text
+        return re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+
+
+def _secret(value: str | Secret) -> Secret:
+    return value if isinstance(value, Secret) else Secret(value)
+
+
+def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> str:
+    """Write a request as both sides of a signature do."""
+    parts = urlsplit(request.url)
+    path = "/".join(_encoded(unquote(segment)) for segment in parts.path.split("/"))
+    pairs = sorted(
+        (unquote(name), unquote(value))
+        for name, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
+    )
+    query = "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in pairs)
+    headers = "".join(f"{name}:{value}\n" for name, value in signed)
+    digest = hashlib.sha256(request.body).hexdigest()
+    path = path if path.endswith("/") else f"{path}/"
+    return f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="~")
+
+
+def clock_skew(date: str | None, *, now: float) -> float:
+    """Return how many seconds a clock is ahead of a server's ``Date``; 0 if there is none."""
+    try:
+        return now - parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return 0.0
+
+
+Key = Token | AccessKey
+
+
+# ---- sources -----------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Grant:
+    """What a source got.
+
+    Attributes:
+        key: what requests are made with from now on.
+        lifetime: seconds that it lasts from the moment it was asked for, or None if unknown.
+        project_id: the project that it is for, if the answer tells.
+    """
+
+    key: Key
+    lifetime: float | None = None
+    project_id: str | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Whatever gets keys, without any I/O of its own."""
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
+        """Yield each request that is to be sent; return what came of them."""
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the source's secrets in it."""
+
+
+KeyFunction = Callable[[], Awaitable[Key]]
+Credentials = Key | Source | KeyFunction
+
+
+@attrs.frozen(init=False)
+class PasswordCredentials:
+    """An IAM user's password: tokens are got with it, and renewed before they end.
+
+    A token is for one project: the session's, unless `project` names another. One that the server
+    refuses is renewed once, however many requests it was refused for, and each of them is sent once
+    again. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
+
+    Args:
+        domain: the name of the account that the user belongs to.
+        user: the user's name. An account that signs in with a HUAWEI ID gets no token by password.
+        password: the user's password.
+        project: id (32 hexadecimal digits) or name of the project that the token is for; else the
+            session's `project_id`, or its `region`, which is the name of the region's own project.
+        user_id: with `passcode`, the user's id.
+        passcode: for users with a second factor: the code, or a function that gives the present one
+            each time a token is asked for, as a code is good for half a minute only.
+
+    Raises:
+        ConfigurationError: one of them is empty or no text.
+    """
+
+    domain: str
+    user: str
+    password: Secret
+    project: str | None
+    user_id: str | None
+    passcode: Secret | Callable[[], str] | None
+
+    def __init__(
+        self,
+        *,
+        domain: str,
+        user: str,
+        password: str | Secret,
+        project: str | None = None,
+        user_id: str | None = None,
+        passcode: str | Callable[[], str] | None = None,
+    ) -> None:
+        problem = None
+        if (passcode is None) != (user_id is None):
+            problem = "PasswordCredentials takes passcode= and user_id= together, or neither"
+        for name, value, kinds in (
+            ("domain", domain, str),
+            ("user", user, str),
+            ("password", password, str | Secret),
+            ("project", project, str | None),
+            ("user_id", user_id, str | None),
+        ):
+            if not isinstance(value, kinds) or value == "":
+                kind = "an empty one" if value == "" else type(value).__name__
+                problem = f"PasswordCredentials({name}=) takes a text, but was given {kind}"
+        if problem is not None:
+            del domain, user, password, project, user_id, passcode, value, self  # as above
+            raise ConfigurationError(problem)
+        self.__attrs_init__(
+            domain,
+            user,
+            _secret(password),
+            project,
+            user_id,
+            Secret(passcode) if isinstance(passcode, str) else passcode,
+        )
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
+        """Ask IAM for a token of the project."""
+        project = self.project or scope.project
+        if project is None:
+            message = (
+                "a token is for one project: give project_id=, region= or credentials' project="
+            )
+            raise ConfigurationError(message)
+        reply = yield Request(
+            method="POST",
+            url=f"{scope.iam_endpoint}/v3/auth/tokens?nocatalog=true",
+            headers={"Content-Type": "application/json;charset=utf8"},
+            body=self._body(project),
+            expected=frozenset({201}),
+            header_bytes=TOKEN_BYTES,
+        )
+        text = reply.headers.get("x-subject-token", "")
+        try:
+            key = Token(text)
+        except ConfigurationError:
+            key = None
+        del text
+        if key is None:
+            message = "IAM answered 201 without a token in X-Subject-Token"
+            raise PayloadError(message)
+        token = _mapping(_mapping(_document(reply.body)).get("token"))
+        begin, end = (_moment(token.get(name)) for name in ("issued_at", "expires_at"))
+        project_id = _mapping(token.get("project")).get("id")
+        return Grant(
+            key=key,
+            lifetime=_seconds(begin or _sent(reply), end),
+            project_id=project_id if isinstance(project_id, str) else None,
+        )
+
+    def _body(self, project: str) -> bytes:
+        methods = ["password"]
+        identity: dict[str, object] = {
+            "methods": methods,
+            "password": {
+                "user": {
+                    "name": self.user,
+                    "password": self.password.reveal(),
+                    "domain": {"name": self.domain},
+                }
+            },
+        }
+        if self.passcode is not None:
+            code = self.passcode.reveal() if isinstance(self.passcode, Secret) else self.passcode()
+            methods.append("totp")
+            identity["totp"] = {"user": {"id": self.user_id, "passcode": code}}
+        name = "id" if PROJECT_ID.fullmatch(project) else "name"
+        scope = {"project": {name: project}}
+        return json.dumps({"auth": {"identity": identity, "scope": scope}}).encode()
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the password and the passcode in it."""
+        text = self.password.scrub(text)
+        return self.passcode.scrub(text) if isinstance(self.passcode, Secret) else text
+
+
+@attrs.frozen(kw_only=True)
+class EcsMetadata:
+    """The temporary keys of the elastic cloud server that this runs on, by its agency.
+
+    They are renewed before they end. Elsewhere nothing answers: that is an `AuthenticationError`
+    after `timeout`.
+
+    Attributes:
+        timeout: seconds for each of its two requests, which are not repeated.
+        endpoint: where the metadata service answers.
+    """
+
+    timeout: float = 1.0
+    endpoint: str = attrs.field(factory=lambda: METADATA)
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:  # noqa: ARG002  keys are for all projects
+        """Ask for a token of the metadata service, if it gives any, and for the keys."""
+        reply = yield Request(
+            method="PUT",
+            url=f"{self.endpoint}/meta-data/latest/api/token",
+            headers={"X-Metadata-Token-Ttl-Seconds": str(METADATA_TOKEN_SECONDS)},
+            expected=frozenset({200, 404, 405, 503}),
+            timeout=self.timeout,
+        )
+        headers = {}
+        if reply.status == 200:  # noqa: PLR2004  as HTTP has it
+            headers["X-Metadata-Token"] = reply.body.decode("ascii", "replace").strip()
+        reply = yield Request(
+            url=f"{self.endpoint}/openstack/latest/securitykey",
+            headers=headers,
+            timeout=self.timeout,
+        )
+        said = _mapping(_mapping(_document(reply.body)).get("credential"))
+        texts = [said.get(name) for name in ("access", "secret", "securitytoken")]
+        end = _moment(said.get("expires_at"))
+        try:
+            key = AccessKey(*texts)  # type: ignore[arg-type]  # what is no text is refused
+        except ConfigurationError:
+            key = None
+        del texts, said
+        if key is None:
+            message = (
+                "the metadata service gave no credential with access, secret and securitytoken"
+            )
+            raise PayloadError(message)
+        return Grant(key=key, lifetime=_seconds(_sent(reply), end))
+
+    def scrub(self, text: str) -> str:
+        """Return `text`: there is no secret in it before the keys are got."""
+        return text
+
+
+def _document(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _moment(value: object) -> datetime | None:
+    return parse_timestamp(value) if isinstance(value, str) else None
+
+
+def _sent(reply: Reply) -> datetime | None:
+    """Return when the server says it answered: its own clock measures what it lends."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    """Return how long something lasts; what is over before it begins is not known."""
+    if begin is None or end is None or begin.tzinfo is None:
+        return None
+    seconds = (end - begin).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+# ---- projects ----------------------------------------------------------------------------------
+
+
+def project_request(iam_endpoint: str, name: str) -> Request:
+    """Return the request that looks a project up by its name; it is to be signed."""
+    return Request(url=f"{iam_endpoint}/v3/projects?name={_encoded(name)}")
+
+
+def project_of(reply: Reply, name: str) -> str:
+    """Return the id of the one project in an answer.
+
+    Raises:
+        ConfigurationError: there is none, or there are several, which it lists.
+        PayloadError: it is no list of projects.
+    """
+    projects = _mapping(_document(reply.body)).get("projects")
+    if not isinstance(projects, list):
+        message = "IAM's answer to the project lookup is no list of projects"
+        raise PayloadError(message, path="projects")
+    found = [_mapping(project) for project in projects]
+    known = [str(project["id"]) for project in found if project.get("id")]
+    if len(known) == 1:
+        return known[0]
+    listed = ", ".join(f"{project.get('id')} ({project.get('name')})" for project in found)
+    message = (
+        f"IAM knows no project named {name!r:.80}"
+        if not known
+        else (f"IAM knows {len(known)} projects named {name!r:.80}: {listed:.600}")
+    )
+    message = f"{message}; give project_id="
+    raise ConfigurationError(message)

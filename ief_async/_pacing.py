@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -288,18 +288,20 @@ class Pacer:
         retry: RetryPolicy,
         deadline: float = math.inf,
         lane: object = None,
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> T:
         """Call ``attempt(number)`` until it gives a result, or raise the last error as it is.
 
-        Each call holds a permit of its lane, which is one scan. `deadline` is a moment of the
-        clock: a wait that would not fit before it fails at once, with the error that led to it.
+        Each call holds a permit of its lane, which is one scan, and before that its `turn`: who
+        waits for that is in nobody's way. `deadline` is a moment of the clock: a wait that would
+        not fit before it fails at once, with the error that led to it.
         """
         started = self.clock.now()
         cost = number = epoch = 0
         while True:
             number += 1
             try:
-                async with self._permit(deadline, lane) as epoch:
+                async with turn(), self._permit(deadline, lane) as epoch:
                     result = await attempt(number)
             except IefError as error:
                 failure = error

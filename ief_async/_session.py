@@ -2,18 +2,28 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Collection, Iterable
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, get_args, overload
-from urllib.parse import quote, urlsplit
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
+from urllib.parse import quote
 
 import attrs
 
 from ief_async._batches import Batcher, Query, Selector, check_id, url_bytes
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Token
+from ief_async._credentials import Credentials, Key, Source
+from ief_async._environment import (
+    check_endpoint,
+    endpoints_of,
+    find_credentials,
+    iam_endpoint_of,
+    known_region,
+)
 from ief_async._errors import CheckpointError, ConfigurationError, PayloadError
-from ief_async._models import Pod
+from ief_async._http import Connections, HttpSession
+from ief_async._keyring import Keyring, Project
+from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._pacing import (
     Budget,
     Clock,
@@ -27,32 +37,122 @@ from ief_async._pacing import (
 from ief_async._paging import OnDrift, PageRequest, requests_for
 from ief_async._stream import OnError, Page, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, SchemaWatch, Structure, split, structure_of
-from ief_async._transport import Answer, Connections, HttpSession, Transport
+from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
 T = TypeVar("T")
 
-Ids = Iterable[str] | AsyncIterable[str]
 
-# The regions with a documented API host. Others may exist: endpoint= takes any.
-REGIONS = ("cn-north-1", "cn-north-4", "cn-east-2", "cn-east-3", "cn-south-1")
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+class Identified(Protocol):
+    """Whatever has an id: a `Deployment`, a `Node`, a `Group`, or an object of your own."""
+
+    @property
+    def id(self) -> str:
+        """The id, as the server gave it."""
+
+
+Ids = Iterable[str | Identified] | AsyncIterable[str | Identified]
+
+PROJECT_ID = "{project_id}"  # in a path, until the project is known
+PROJECT_CHARACTERS = 32  # as every id of a project has
 MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page
 MOST_IN_FLIGHT = 1_000
 ID_CHARACTERS = 64
 MOST_OFFSET = 10**10 - 1
 
 
+class ListOptions(TypedDict, total=False):
+    """How a list is read: as in `IefSession.iter_pods`, which says what each means."""
+
+    page_size: int
+    concurrency: int
+    on_drift: OnDrift
+    max_items: int | None
+    deadline: float | None
+    resume_from: ScanCheckpoint | str | bytes | None
+
+
+class DeploymentOptions(ListOptions, total=False):
+    """Filters of `IefSession.iter_deployments`."""
+
+    name: str | None
+    node_id: str | None
+    group_id: str | None
+    sort: str | None
+
+
+class NodeOptions(ListOptions, total=False):
+    """Filters of `IefSession.iter_nodes`."""
+
+    name: str | None
+    state: str | None
+    tags: str | None
+    group_id: str | None
+    device_id: str | None
+    device_name: str | None
+    app_name: str | None
+    sort: str | None
+
+
+class GroupOptions(ListOptions, total=False):
+    """Filters of `IefSession.iter_groups`."""
+
+    name: str | None
+    sort: str | None
+
+
+def _read_instances(body: bytes) -> Rows:
+    """Read a list whose envelope no document shows: by either name, or without one."""
+    if body.lstrip().startswith(b"["):
+        body = b'{"ief_instances":%b}' % body
+    named = b'"ief_instances"' in body or b'"instances"' not in body
+    return split(body, key="ief_instances" if named else "instances")
+
+
 @attrs.frozen
 class _List:
-    """A list of the API: where it is, the key of its rows, and the model that is documented."""
+    """A list of the API.
+
+    Attributes:
+        path: where it is.
+        key: the key of its rows.
+        model: what is documented of a row.
+        most_rows: that a page may have.
+        options: its filters, and how it is read.
+        read: what takes an answer apart.
+    """
 
     path: str
     key: str
     model: type
+    most_rows: int = MOST_ROWS
+    options: Any = ListOptions
+    read: Callable[[bytes], Rows] = attrs.field()
+
+    @read.default
+    def _split(self) -> Callable[[bytes], Rows]:
+        return partial(split, key=self.key)
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """The names of its filters."""
+        return frozenset(self.options.__annotations__) - frozenset(ListOptions.__annotations__)
 
 
+# A `limit` is an Integer of pods and deployments, and a String of nodes: in a URL the same.
 PODS = _List("/v3/{project_id}/edgemgr/pods", "pods", Pod)
+DEPLOYMENTS = _List(
+    "/v3/{project_id}/edgemgr/deployments", "deployments", Deployment, 100, DeploymentOptions
+)
+NODES = _List("/v2/{project_id}/edgemgr/nodes", "nodes", Node, 1_000, NodeOptions)
+GROUPS = _List("/v2/{project_id}/edgemgr/groups", "edge_groups", Group, 1_000, GroupOptions)
+INSTANCES = _List(
+    "/v2/{project_id}/edgemgr/ief-instances",
+    "ief_instances",
+    Instance,
+    1_000,
+    read=_read_instances,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,12 +179,14 @@ class SessionStatistics:
         retries: requests that were sent again.
         throttles: answers with status 429.
         in_flight: requests that are running now.
+        token_refreshes: how often a token or temporary key was got, the first time included.
     """
 
     requests: int
     retries: int
     throttles: int
     in_flight: int
+    token_refreshes: int
 
 
 class Options(TypedDict, total=False):
@@ -97,6 +199,16 @@ class Options(TypedDict, total=False):
     timeout: Timeouts
 
 
+class Overrides(Options, total=False):
+    """What `IefSession.from_env` takes besides: all that the constructor takes."""
+
+    credentials: Credentials
+    region: str | None
+    endpoint: str | None
+    iam_endpoint: str | None
+    http: HttpSession | None
+
+
 class IefSession:
     """An async session with the IEF service of one project: the way to `iter_pods`.
 
@@ -104,10 +216,16 @@ class IefSession:
     Retries, time-outs and limits hold for all that is done with it, all its streams together.
 
     Args:
-        project_id: the id of the project whose fleet it is.
-        credentials: how requests are authenticated, such as ``Token("…")``.
-        region: such as ``"cn-north-4"``; gives the endpoint of a region that is known.
-        endpoint: ``https://host[:port]`` instead of `region`; plain http only on loopback.
+        project_id: the id of the project whose fleet it is. Without it, it is what the token of
+            `PasswordCredentials` is for, or is looked up once as the project that `region` names.
+        credentials: how requests are authenticated: a `Token`, an `AccessKey`,
+            `PasswordCredentials`, `EcsMetadata`, or an async function that returns a `Token` or an
+            `AccessKey`, which is called again when what it gave is refused.
+        region: such as ``"cn-north-4"``; gives the endpoint of a region that is known. The
+            variables and the ``regions.yaml`` of the official SDK are heeded.
+        endpoint: ``https://host[:port]`` instead; plain http only on loopback.
+        iam_endpoint: likewise, where tokens are got and projects looked up; by default the region's
+            or the global one.
         instance_id: the platinum (enterprise) instance to ask. Without it the professional edition
             answers: a list of another edition's pods is then empty, not refused.
         http: an `aiohttp.ClientSession` to borrow. It is never closed, and its headers, cookies,
@@ -124,29 +242,47 @@ class IefSession:
         self,
         project_id: str | None = None,
         *,
-        credentials: Token,
+        credentials: Credentials,
         region: str | None = None,
         endpoint: str | None = None,
+        iam_endpoint: str | None = None,
         instance_id: str | None = None,
         http: HttpSession | None = None,
         retry: RetryPolicy = RetryPolicy(),
         limits: Limits = Limits(),
         timeout: Timeouts = Timeouts(),
         _clock: Clock = Clock(),
+        _keyring: Keyring | None = None,
+        _connections: Connections | None = None,
     ) -> None:
-        if not isinstance(credentials, Token):
+        known = isinstance(credentials, Key | Source)
+        if isinstance(credentials, type) or not (known or callable(credentials)):
             given = type(credentials).__name__
             del credentials  # it may be the token itself, which no traceback is to show
-            message = f"credentials takes Token, but was given {given}: write Token(...)"
+            message = (
+                "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
+                f"function, but was given {given}: write Token(...)"
+            )
             raise ConfigurationError(message)
         _check_policies(retry, limits, timeout)
-        self._project_id = _checked("project_id", project_id)
+        if project_id is not None:
+            _checked("project_id", project_id)
+        elif region is None and not getattr(credentials, "project", None):
+            message = "project_id was not given: give it, or region= so that it can be looked up"
+            raise ConfigurationError(message)
         self._owner = True
         self._tally = Tally()
-        connections = Connections(http)
+        connections = _connections or Connections(http)
+        endpoints = (
+            (check_endpoint("endpoint", endpoint),)
+            if endpoint is not None
+            else endpoints_of(region)
+        )
         self._transport = Transport(
-            endpoint=_endpoint(region, endpoint),
-            credentials=credentials,
+            endpoints=Endpoints(*endpoints),
+            iam_endpoint=iam_endpoint_of(region, iam_endpoint),
+            keyring=_keyring or Keyring(credentials, _clock),
+            project=Project(project_id, region),
             instance_id=_checked("instance_id", instance_id) if instance_id else None,
             connections=connections,
             pacer=Pacer(
@@ -160,6 +296,33 @@ class IefSession:
             limits=limits,
             timeouts=timeout,
         )
+
+    @classmethod
+    def from_env(cls, profile: str | None = None, **overrides: Unpack[Overrides]) -> Self:
+        """Return a session with what the official SDK's variables and files say.
+
+        Credentials are looked for in ``HUAWEICLOUD_SDK_AK``, ``_SK`` and ``_SECURITY_TOKEN``; then
+        in ``~/.huaweicloud/credentials`` (or ``HUAWEICLOUD_SDK_CREDENTIALS_FILE``), section
+        ``[basic]``; then, by the first request, in the metadata of the elastic cloud server that
+        this may run on. The project comes from beside them, else it is looked up; the region from
+        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one.
+
+        Args:
+            profile: a section of the file; then nothing else is looked at.
+            overrides: any argument of `IefSession`, which wins.
+
+        Raises:
+            ConfigurationError: what was found can't work, or there is no such profile. That there
+                are no credentials anywhere is said by the first request, with every place.
+        """
+        given: dict[str, Any] = {}
+        if "credentials" not in overrides:
+            found = find_credentials(profile)
+            given = {"credentials": found.credentials, "project_id": found.project_id}
+            given["iam_endpoint"] = found.iam_endpoint
+        if not {"region", "endpoint"} & overrides.keys():
+            given["region"] = known_region()
+        return cls(**{**given, **overrides})
 
     def with_options(self, **overrides: Unpack[Options]) -> "IefSession":
         """Return a session with other options that shares whatever is not overridden.
@@ -181,8 +344,10 @@ class IefSession:
         other = object.__new__(type(self))
         other._owner = False
         other._tally = self._tally
-        other._project_id = _checked("project_id", overrides.get("project_id", self._project_id))
-        pacer = old.pacer
+        project, keyring, pacer = old.project, old.keyring, old.pacer
+        if "project_id" in overrides:
+            project = Project(_checked("project_id", overrides["project_id"]), project.name)
+            keyring = keyring.for_another_project()
         if "limits" in overrides:
             pacer = Pacer(
                 limits=_narrowed(limits, old.connections),
@@ -192,6 +357,8 @@ class IefSession:
             )
         other._transport = attrs.evolve(
             old,
+            keyring=keyring,
+            project=project,
             instance_id=_checked("instance_id", instance_id) if instance_id else None,
             pacer=pacer,
             retry=retry,
@@ -257,7 +424,7 @@ class IefSession:
             group_id=group_id,
         )
         check_number("offset", offset, most=MOST_OFFSET, whole=True)
-        target = f"{self._path(PODS)}?{query.text}"
+        target = f"{PODS.path}?{query.text}"
         if limit is not None:
             check_number("limit", limit, least=1, most=MOST_ROWS, whole=True)
             target += f"&limit={limit}"
@@ -265,7 +432,7 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        answer = await self._transport.get(target, _read_pods)
+        answer = await self._transport.get(target, PODS.read)
         items: list[Any] = []
         while rest := range(len(items), len(answer.value.raw)):
             await asyncio.sleep(0)  # between chunks the event loop has its turn
@@ -279,6 +446,7 @@ class IefSession:
         *,
         node_ids: Ids | None = None,
         group_ids: Ids | None = None,
+        skip_empty_nodes: bool = True,
         page_size: int = 100,
         batch_size: int = 100,
         concurrency: int = 8,
@@ -296,6 +464,7 @@ class IefSession:
         *,
         node_ids: Ids | None = None,
         group_ids: Ids | None = None,
+        skip_empty_nodes: bool = True,
         model: type[T],
         page_size: int = 100,
         batch_size: int = 100,
@@ -313,6 +482,7 @@ class IefSession:
         *,
         node_ids: Ids | None = None,
         group_ids: Ids | None = None,
+        skip_empty_nodes: bool = True,
         model: type[Any] = Pod,
         page_size: int = 100,
         batch_size: int = 100,
@@ -330,12 +500,15 @@ class IefSession:
         promised, and what is not.
 
         Args:
-            deployment_ids: any iterable or async iterable of ids, read as the scan needs them; a
-                batch is asked for when it is full, or the ids are at their end. Ids given twice are
-                asked for once. A collection is copied now. No ids, no request.
+            deployment_ids: any iterable or async iterable of ids, or of objects that have one, such
+                as `iter_deployments`; read as the scan needs them. A batch is asked for when it is
+                full, or the ids are at their end. Ids given twice are asked for once. A collection
+                is copied now. No ids, no request.
             node_ids: instead: one query for each node, as the API has it.
             group_ids: instead: one query for each node group (platinum edition). A pod whose node
                 is in two groups comes once for each.
+            skip_empty_nodes: whether a `Node` that reports no pods (its ``deployment_num`` is 0) is
+                left out; of an id alone nobody knows.
             model: an attrs class. Only its fields are decoded, so a few fields cost little.
             page_size: rows asked for at a time. A server that gives fewer costs requests, not rows.
                 Rows are structured in chunks, but the ids of a page are read at once: the event
@@ -362,39 +535,25 @@ class IefSession:
             CheckpointError: `resume_from` is damaged, newer, or of another scan; if that shows in
                 the ids alone, the stream raises it before the batch is asked for.
         """
-        structure = structure_of(model)
-        selection = _selected(deployment_ids, node_ids, group_ids)
-        batcher = self._batcher(selection[0], batch_size, page_size)
-        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
+        selector, ids = _selected(deployment_ids, node_ids, group_ids)
+        _check_kind("skip_empty_nodes", skip_empty_nodes, bool)
+        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
         _check_kind("ordered", ordered, bool)
         _check_choice("on_error", on_error, OnError)
-        _check_choice("on_drift", on_drift, OnDrift)
-        if max_items is not None:
-            check_number("max_items", max_items, least=1, whole=True)
-        if deadline is not None:
-            check_number("deadline", deadline, more=True)
-        asked = fingerprint(
-            self._project_id, self._transport.instance_id, selection[0], page_size, batch_size
-        )
-        if resume_from is not None:
-            batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))
-        plan = ScanPlan(
+        return self._stream(
+            PODS,
+            model,
+            ids,
+            batcher,
+            page_size=page_size,
             concurrency=concurrency,
             ordered=ordered,
-            limit=page_size,
+            on_error=on_error,
             on_drift=on_drift,
             max_items=max_items,
-        )
-        scan = self._scan(
-            selection[1],
-            batcher,
-            plan,
-            structure,
             deadline=deadline,
-            on_error=on_error,
-            fingerprint=asked,
+            resume_from=resume_from,
         )
-        return Stream(scan)
 
     async def count_pods(
         self,
@@ -402,6 +561,7 @@ class IefSession:
         *,
         node_ids: Ids | None = None,
         group_ids: Ids | None = None,
+        skip_empty_nodes: bool = True,
         page_size: int = 100,
         batch_size: int = 100,
         concurrency: int = 8,
@@ -411,11 +571,11 @@ class IefSession:
         Raises:
             PayloadError: the server gives no count.
         """
-        selection = _selected(deployment_ids, node_ids, group_ids)
-        batcher = self._batcher(selection[0], batch_size, page_size)
+        selector, ids = _selected(deployment_ids, node_ids, group_ids)
+        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         plan = ScanPlan(concurrency=concurrency, ordered=True, limit=1, heads_only=True)
-        scan = self._scan(selection[1], batcher, plan, structure_of(Pod))
+        scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod))
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
@@ -428,11 +588,67 @@ class IefSession:
         requests = sum(requests_for(count, page_size) for count in known)
         return PodCount(total=sum(known), counts=known, requests=requests)
 
+    # -- what a scan starts from ---------------------------------------------------------------
+
+    @overload
+    def iter_deployments(self, **options: Unpack[DeploymentOptions]) -> Stream[Deployment]: ...
+    @overload
+    def iter_deployments(
+        self, *, model: type[T], **options: Unpack[DeploymentOptions]
+    ) -> Stream[T]: ...
+    def iter_deployments(self, *, model: type[Any] = Deployment, **options: Any) -> Stream[Any]:
+        """Return a `Stream` of the project's deployments: give it to `iter_pods` to scan them all.
+
+        ``GET /v3/{project_id}/edgemgr/deployments``. Filters: `name` (a part of it), `node_id` or
+        `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). The rest is as for
+        `iter_pods`; a page has 100 rows at most.
+        """
+        return self._iter(DEPLOYMENTS, model, options)
+
+    @overload
+    def iter_nodes(self, **options: Unpack[NodeOptions]) -> Stream[Node]: ...
+    @overload
+    def iter_nodes(self, *, model: type[T], **options: Unpack[NodeOptions]) -> Stream[T]: ...
+    def iter_nodes(self, *, model: type[Any] = Node, **options: Any) -> Stream[Any]:
+        """Return a `Stream` of the project's edge nodes: ``iter_pods(node_ids=…)`` takes them.
+
+        ``GET /v2/{project_id}/edgemgr/nodes``. Filters: `name` (a part of it), `state`, `tags`
+        (``"key.value,key.value"``; wins over `app_name`), `group_id`, `device_id`, `device_name`,
+        `app_name`, and `sort`. The rest is as for `iter_pods`; a page has 1,000 rows at most.
+        """
+        return self._iter(NODES, model, options)
+
+    @overload
+    def iter_groups(self, **options: Unpack[GroupOptions]) -> Stream[Group]: ...
+    @overload
+    def iter_groups(self, *, model: type[T], **options: Unpack[GroupOptions]) -> Stream[T]: ...
+    def iter_groups(self, *, model: type[Any] = Group, **options: Any) -> Stream[Any]:
+        """Return a `Stream` of the node groups of a platinum instance, with their nodes.
+
+        ``GET /v2/{project_id}/edgemgr/groups``. Filters: `name`, and `sort`. The rest is as for
+        `iter_pods`; a page has 1,000 rows at most, and may be large.
+        """
+        return self._iter(GROUPS, model, options)
+
+    @overload
+    def iter_instances(self, **options: Unpack[ListOptions]) -> Stream[Instance]: ...
+    @overload
+    def iter_instances(self, *, model: type[T], **options: Unpack[ListOptions]) -> Stream[T]: ...
+    def iter_instances(self, *, model: type[Any] = Instance, **options: Any) -> Stream[Any]:
+        """Return a `Stream` of the project's platinum (enterprise) instances.
+
+        ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are what `instance_id` takes. It
+        has no filters.
+        """
+        return self._iter(INSTANCES, model, options)
+
     # -- the session itself --------------------------------------------------------------------
 
     def statistics(self) -> SessionStatistics:
         """Return the figures of the session so far."""
-        return SessionStatistics(**attrs.asdict(self._tally))
+        return SessionStatistics(
+            **attrs.asdict(self._tally), token_refreshes=self._transport.keyring.renewals
+        )
 
     async def aclose(self) -> None:
         """Close the connections, unless they are borrowed or another session's. Streams end."""
@@ -452,23 +668,96 @@ class IefSession:
 
     def __repr__(self) -> str:
         transport = getattr(self, "_transport", None)  # a traceback may show one that is half made
-        where = f"project {self._project_id} at {transport.endpoint}" if transport else "not made"
+        where = f"project {transport.project.label} at {transport.endpoint}" if transport else "?"
         return f"<IefSession: {where}>"
 
-    def _path(self, endpoint: _List) -> str:
-        return endpoint.path.format(project_id=self._project_id)
-
-    def _batcher(self, selector: Selector, batch_size: int, page_size: int) -> Batcher:
+    def _batcher(
+        self, selector: Selector, batch_size: int, page_size: int, *, skip_empty: bool
+    ) -> Batcher:
         check_number("page_size", page_size, least=1, most=MOST_ROWS, whole=True)
         check_number("batch_size", batch_size, least=1, most=MOST_IN_FLIGHT, whole=True)
+        project_id = self._transport.project.id or "x" * PROJECT_CHARACTERS
+        path = PODS.path.replace(PROJECT_ID, project_id)
         return Batcher(
             selector=selector,
             size=batch_size if selector == "deployment_ids" else 1,
-            fixed_bytes=url_bytes(self._path(PODS), selector, page_size),
+            fixed_bytes=url_bytes(path, selector, page_size),
+            skip_empty_nodes=skip_empty and selector == "node_id",
+        )
+
+    def _iter(self, listing: _List, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
+        """Stream a list that takes filters instead of ids."""
+        unknown = options.keys() - listing.options.__annotations__.keys()
+        if unknown:
+            takes = ", ".join(sorted(listing.options.__annotations__))
+            message = f"{listing.key} takes {takes}, but was given {', '.join(sorted(unknown))}"
+            raise ConfigurationError(message)
+        chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        for name, value in chosen.items():
+            _check_kind(name, value, str)
+        if listing is DEPLOYMENTS and {"node_id", "group_id"} <= chosen.keys():
+            message = "give node_id or group_id, not both: the service takes one of them"
+            raise ConfigurationError(message)
+        text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
+        batcher = Batcher(selector="filter", size=1, fixed_bytes=0)
+        return self._stream(listing, model, [text], batcher, **options)
+
+    def _stream(
+        self,
+        listing: _List,
+        model: type[Any],
+        ids: Iterable[object] | AsyncIterable[object],
+        batcher: Batcher,
+        *,
+        page_size: int = 100,
+        concurrency: int = 8,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        on_drift: OnDrift = "repair",
+        max_items: int | None = None,
+        deadline: float | None = None,
+        resume_from: ScanCheckpoint | str | bytes | None = None,
+    ) -> Stream[Any]:
+        """Stream a list, whatever it is of."""
+        structure = structure_of(model)
+        check_number("page_size", page_size, least=1, most=listing.most_rows, whole=True)
+        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
+        _check_choice("on_drift", on_drift, OnDrift)
+        if max_items is not None:
+            check_number("max_items", max_items, least=1, whole=True)
+        if deadline is not None:
+            check_number("deadline", deadline, more=True)
+        transport = self._transport
+        kind = batcher.selector if batcher.selector != "filter" else listing.key
+        asked = fingerprint(
+            transport.project.label, transport.instance_id, kind, page_size, batcher.size
+        )
+        if resume_from is not None:
+            batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))
+        plan = ScanPlan(
+            concurrency=concurrency,
+            ordered=ordered,
+            limit=page_size,
+            on_drift=on_drift,
+            max_items=max_items,
+        )
+        return Stream(
+            self._scan(
+                listing,
+                ids,
+                batcher,
+                plan,
+                structure,
+                deadline=deadline,
+                on_error=on_error,
+                fingerprint=asked,
+            )
         )
 
     def _scan(
         self,
+        listing: _List,
         ids: Iterable[object] | AsyncIterable[object],
         batcher: Batcher,
         plan: ScanPlan,
@@ -482,27 +771,22 @@ class IefSession:
             ids=ids,
             batcher=batcher,
             plan=plan,
-            fetch=self._fetch_pods,
+            fetch=partial(self._fetch, listing),
             structure=structure,
-            watch=SchemaWatch(PODS.model),
-            key=PODS.key,
+            watch=SchemaWatch(listing.model),
+            key=listing.key,
             clock=self._transport.clock,
             deadline=deadline,
             on_error=on_error,
             fingerprint=fingerprint,
         )
 
-    async def _fetch_pods(
-        self, request: PageRequest, deadline: float, lane: object
+    async def _fetch(
+        self, listing: _List, request: PageRequest, deadline: float, lane: object
     ) -> Answer[Rows]:
-        target = (
-            f"{self._path(PODS)}?{request.query.text}&limit={request.limit}&offset={request.offset}"
-        )
-        return await self._transport.get(target, _read_pods, deadline=deadline, lane=lane)
-
-
-def _read_pods(body: bytes) -> Rows:
-    return split(body, key=PODS.key)
+        parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
+        target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
+        return await self._transport.get(target, listing.read, deadline=deadline, lane=lane)
 
 
 # ---- what may be given -------------------------------------------------------------------------
@@ -560,36 +844,6 @@ def _narrowed(limits: Limits, connections: Connections) -> Limits:
     return attrs.evolve(limits, concurrency=connections.places(limits.concurrency))
 
 
-def _endpoint(region: str | None, endpoint: str | None) -> str:
-    """Return ``scheme://host[:port]`` without a slash at its end."""
-    if endpoint is None:
-        if region in REGIONS:
-            return f"https://ief.{region}.myhuaweicloud.com"
-        known = ", ".join(REGIONS)
-        message = (
-            f"region takes one of {known}, but was given {region!r:.80}; for any other give "
-            "endpoint='https://…' with the API host of your region"
-        )
-        raise ConfigurationError(message)
-    try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname or "", parts.port
-        extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    except (ValueError, AttributeError, TypeError):
-        host, port, extra, parts = "", None, "", urlsplit("")
-    secure = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
-    if not (secure and re.fullmatch(r"[0-9a-z.:-]+", host)) or extra:
-        # a user, a query or a fragment may hold a secret
-        shown = re.sub("//.*@|[?#].*", "***", repr(endpoint))
-        message = (
-            "endpoint takes https://host or https://host:port (http on loopback only; a host of "
-            f"other letters in its xn-- form), but was given {shown:.200}"
-        )
-        raise ConfigurationError(message)
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-
-
 def _one_query(**given: object) -> Query:
     """Return the query of the one selector that is given."""
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -631,7 +885,9 @@ def _selected(
         return selector, ids
     given_ids = _iterable(name, ids)
     if isinstance(given_ids, Collection):
-        return selector, tuple(check_id(identity, name) for identity in given_ids)
+        given_ids = tuple(given_ids)
+        for identity in given_ids:
+            check_id(identity, name)
     return selector, given_ids
 
 

@@ -567,6 +567,8 @@ def _locate(error: Exception, request: PageRequest) -> None:
 def _named(request: PageRequest) -> str:
     """Name a batch by its number and its first ids."""
     ids = request.query.ids
+    if request.query.selector == "filter":
+        return f"the list ({ids[0] or 'no filter'})"
     more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
     shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
     return f"batch {request.batch} ({shown})"

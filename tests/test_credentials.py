@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from ief_async import ConfigurationError, IefSession, Token
-from ief_async._credentials import Secret
+from ief_async._credentials import Request, Secret
 
 VALUE = "canary-MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgEwggE0+/=="
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -99,8 +99,10 @@ def test_refusal_says_what_was_given(name, words):
 @pytest.mark.parametrize("value", ["t", "!", "~", VALUE, "x" * 32_768], ids=len)
 def test_value_that_a_header_can_carry_is_taken(value):
     """E8: from one character to 32 KiB, every printable ASCII character is sent as it is."""
-    assert {"X-Auth-Token": value} == Token(value).headers()
-    assert {"X-Auth-Token": value} == Token(Secret(value)).headers()
+    request = Request(url="https://ief.example.com/")
+
+    assert {"X-Auth-Token": value} == Token(value).headers(request, now=0)
+    assert {"X-Auth-Token": value} == Token(Secret(value)).headers(request, now=0)
 
 
 SHOWN = {

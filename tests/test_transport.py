@@ -38,7 +38,7 @@ from ief_async import (
     Token,
     TransportError,
 )
-from ief_async import _transport as transport
+from ief_async import _http as http_room
 from ief_async.testing import FakeIef, Fault
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -313,7 +313,7 @@ async def test_page_that_came_in_part_is_thrown_away_whole(fault, fake, ief):
 
     assert 2 == page.attempts == fake.statistics().requests
     assert [pod["id"] for pod in fake.pods[:10]] == [pod.id for pod in page.items]
-    assert (2, 1, 0, 0) == attrs.astuple(ief.statistics())
+    assert (2, 1, 0, 0, 0) == attrs.astuple(ief.statistics())
     assert_idle(ief)
 
 
@@ -500,7 +500,7 @@ async def test_answer_that_says_not_now_is_asked_for_again(fault, kind, fake, ie
     assert 2 == error.attempts == fake.statistics().requests
     assert ["Not sent again: it was sent 2 times."] == error.__notes__
     assert [1.0 if kind is ThrottledError else 0.1] == fake_clock.sleeps
-    assert (2, 1, 2 * (kind is ThrottledError), 0) == attrs.astuple(ief.statistics())
+    assert (2, 1, 2 * (kind is ThrottledError), 0, 0) == attrs.astuple(ief.statistics())
 
     fake.script(fault)
     page = await ief.list_pods(deployment_ids=fake.deployment_ids)
@@ -1160,19 +1160,19 @@ EVERY_FOREIGN_ERROR = sorted(
 
 def rows_of(kind):
     """Return the numbers of the rows of WORDS that take an error of this class."""
-    return [at for at, (kinds, _) in enumerate(transport.WORDS) if issubclass(kind, kinds)]
+    return [at for at, (kinds, _) in enumerate(http_room.WORDS) if issubclass(kind, kinds)]
 
 
 @pytest.mark.parametrize("kind", EVERY_FOREIGN_ERROR, ids=lambda kind: kind.__qualname__)
 def test_every_foreign_error_has_its_words(kind):
     """Each class of aiohttp and of the system is caught, and some row of WORDS speaks for it."""
-    assert issubclass(kind, transport.FOREIGN_ERRORS)
+    assert issubclass(kind, http_room.FOREIGN_ERRORS)
     assert rows_of(kind)
 
 
 def test_every_row_of_words_can_be_reached():
     """No class that a row names is taken by a row above it: the most specific stand first."""
-    for at, (kinds, words) in enumerate(transport.WORDS):
+    for at, (kinds, words) in enumerate(http_room.WORDS):
         for kind in kinds if isinstance(kinds, tuple) else (kinds,):
             assert at == rows_of(kind)[0], words
 
@@ -1193,16 +1193,17 @@ def test_every_row_of_words_can_be_reached():
 )
 def test_words_say_what_the_class_means(kind, words):
     """What a user can act on is told apart: certificates, proxies, names, TLS."""
-    assert words in transport.WORDS[rows_of(kind)[0]][1]
+    assert words in http_room.WORDS[rows_of(kind)[0]][1]
 
 
 def test_errors_that_no_repeat_can_mend_are_not_transient():
     """A URL that can't be sent, and a pinned certificate that differs, fail the first attempt."""
-    ours = session_at("http://127.0.0.1:9")._transport
-    url = transport.URL("http://127.0.0.1:9/v3")
+    connections = http_room.Connections(None)
+    url = http_room.URL("http://127.0.0.1:9/v3")
     for error in (
         aiohttp.InvalidURL("http://x"),
         aiohttp.ServerFingerprintMismatch(b"a" * 32, b"b" * 32, "x", 1),
         ssl.SSLCertVerificationError("x"),
     ):
-        assert not ours._failure(error, "GET /v3", url).transient, type(error)
+        failure = http_room._failure(error, connections, url, "GET /v3", str)
+        assert not failure.transient, type(error)

@@ -1,0 +1,300 @@
+"""The key in use: got when it is wanted, renewed ahead of its end, given up when it is refused.
+
+Who finds that a key is due renews it; all others go on with the old one, or wait if there is none.
+So one renewal serves everybody, and no task runs in the background.
+"""
+
+import asyncio
+import copy
+import logging
+import math
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+
+from ief_async._credentials import (
+    AccessKey,
+    Credentials,
+    Grant,
+    Key,
+    Reply,
+    Request,
+    Scope,
+    Source,
+    Token,
+    project_of,
+    project_request,
+)
+from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
+from ief_async._pacing import Clock
+
+RENEW_AT = 0.8  # of a key's lifetime: of a day five hours are left, of a quarter hour three minutes
+RENEW_AGAIN = 0.25  # of what is left then, if it failed
+REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
+REFUSALS = 2  # in a row, of a key and of its successor
+REMEMBERED_KEYS = 4  # whose text may come back in late answers
+
+Send = Callable[[Request], Awaitable[Reply]]
+
+log = logging.getLogger("ief_async")
+
+
+class Flight:
+    """Work that one does for all who wait for it: its failure is theirs, too."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._failures = 0
+        self._failure: IefError | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody is at work."""
+        return self._lock.locked()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold it alone, or raise what failed meanwhile for somebody else."""
+        seen = self._failures
+        async with self._lock:
+            if self._failure is not None and self._failures > seen:
+                raise copy.copy(self._failure)
+            try:
+                yield
+            except IefError as error:
+                self._failures += 1
+                self._failure = copy.copy(error)
+                raise
+
+
+class Keyring:
+    """The key of one session, or of several that share their credentials."""
+
+    def __init__(self, credentials: Credentials, clock: Clock) -> None:
+        self.renewals = 0
+        self.project_id: str | None = None  # that the key is for, if its source tells
+        self._source: Any = None if isinstance(credentials, Key) else credentials
+        self._clock = clock
+        self._flight = Flight()
+        self._alone = asyncio.Lock()
+        self._key = credentials if isinstance(credentials, Key) else None
+        self._past: deque[Key] = deque(maxlen=REMEMBERED_KEYS)
+        self._accepted = False
+        self._refusals = 0  # in a row
+        self._due_at = self._ends_at = math.inf
+        self._refusal: AuthenticationError | None = None
+        self._opens_at = -math.inf
+
+    def for_another_project(self) -> "Keyring":
+        """Return itself if its key is for any project, else one that gets a key of its own."""
+        asks = isinstance(self._source, Source)
+        return Keyring(self._source, self._clock) if asks else self
+
+    def key(self) -> Key | None:
+        """Return the key; None if it was refused since it was this request's turn.
+
+        Raises the refusal that ended the last try, if that is not long ago.
+        """
+        if self._refusal is not None and self._clock.now() < self._opens_at:
+            refusal = copy.copy(self._refusal)
+            refusal.add_note(
+                f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
+                "service locks out who tries again and again."
+            )
+            raise refusal
+        return self._key
+
+    @asynccontextmanager
+    async def turn(self, send: Send, scope: Scope) -> AsyncIterator[None]:
+        """Have a key for one request; what is signed goes alone until the server took one."""
+        while True:
+            if not self._ready():
+                async with self._flight.turn():
+                    if not self._ready():
+                        await self._renew(send, scope)
+            if not self._goes_alone():
+                break
+            async with self._alone:
+                if self._goes_alone():
+                    yield
+                    return
+        yield
+
+    def _usable(self) -> bool:
+        return self._key is not None and self._clock.now() < self._ends_at
+
+    def _goes_alone(self) -> bool:
+        return isinstance(self._key, AccessKey) and not self._accepted
+
+    def _ready(self) -> bool:
+        due = self._clock.now() >= self._due_at and not self._flight.running
+        return self._usable() and not due
+
+    async def _renew(self, send: Send, scope: Scope) -> None:
+        self.key()  # nobody is asked again who has just refused
+        asked_at = self._clock.now()
+        refused = False
+        try:
+            grant = await self._obtain(send, scope)
+        except IefError as error:
+            failure = _unobtained(error)
+            refused = isinstance(error, ApiError) and not error.transient
+        except Exception as error:  # noqa: BLE001  whatever a user's own source raises
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            failure = AuthenticationError(
+                f"the source of the credentials raised {type(error).__name__} in {place.name}, "
+                f"line {place.lineno} of {place.filename}"
+            )
+        else:
+            self._take(grant, asked_at)
+            return
+        if self._usable():
+            left = self._ends_at - self._clock.now()
+            self._due_at = self._clock.now() + RENEW_AGAIN * left
+            log.warning("%s; the present key lasts for %.0f s more", failure, left)
+            return
+        if refused:
+            self._shut(failure)
+        raise failure
+
+    async def _obtain(self, send: Send, scope: Scope) -> Grant:
+        """Get a key, as the source says."""
+        if isinstance(self._source, Source):
+            given = await _run(self._source.obtain(scope), send)
+        else:
+            given = await self._source()
+        grant = Grant(key=given) if isinstance(given, Key) else given
+        if not isinstance(grant, Grant):
+            message = (
+                "the source of the credentials has to give a Token or an AccessKey, but gave "
+                f"{type(grant).__name__}"
+            )
+            raise AuthenticationError(message)
+        return grant
+
+    def _take(self, grant: Grant, asked_at: float) -> None:
+        lifetime = grant.lifetime or math.inf
+        self._replace(grant.key)
+        self.renewals += 1
+        self.project_id = grant.project_id or self.project_id
+        self._due_at = asked_at + RENEW_AT * lifetime
+        self._ends_at = asked_at + lifetime
+        log.info("got a new %s, which lasts %.0f s", type(grant.key).__name__, lifetime)
+
+    def _replace(self, key: Key | None) -> None:
+        if self._key is not None:
+            self._past.append(self._key)
+        self._key = key
+        self._accepted = False
+
+    def accept(self, key: Key) -> None:
+        """Note that the server took a key."""
+        if key is self._key:
+            self._accepted = True
+            self._refusals = 0
+            self._refusal = None
+
+    def refuse(self, key: Key, error: AuthenticationError) -> bool:
+        """Note that the server refused a key; tell whether another try with a new one may help."""
+        if key is not self._key:  # it was renewed since this request was sent
+            return self._source is not None
+        self._refusals += 1
+        again = self._source is not None and self._refusals < REFUSALS
+        if not again and not (self._source is None and isinstance(key, Token)):
+            self._shut(error)
+        if self._source is not None:
+            self._replace(None)
+        return again
+
+    def _shut(self, error: AuthenticationError) -> None:
+        """Let nothing be sent for a while: who goes on being refused is locked out."""
+        self._refusal = copy.copy(error)
+        self._opens_at = self._clock.now() + REFUSED_SECONDS
+        self._refusals = 0
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without any secret that was ever sent, as far back as matters."""
+        for key in (*self._past, self._key, self._source):
+            text = key.scrub(text) if hasattr(key, "scrub") else text
+        return text
+
+    def advice(self, key: Key | None, skew: float, allowed: float) -> str:
+        """Say what to do about a refusal of this key."""
+        if isinstance(key, AccessKey) and abs(skew) > allowed:
+            ahead = "ahead of" if skew > 0 else "behind"
+            return (
+                f"This machine's clock is {abs(skew):.0f} s {ahead} the server's, which allows "
+                f"{allowed:.0f} s: set the clock."
+            )
+        if isinstance(key, AccessKey):
+            return "Check the access key, its secret key, its security token and the project."
+        if self._source is not None:
+            return "Check the user's rights in this project, and that the region is the project's."
+        return AuthenticationError.advice
+
+
+async def _run(flow: Generator[Request, Reply, Grant], send: Send) -> Grant:
+    """Send what a source wants to be sent, until it has what it wants."""
+    try:
+        request = next(flow)
+        while True:
+            try:
+                reply = await send(request)
+            except IefError as error:
+                request = flow.throw(error)
+            else:
+                request = flow.send(reply)
+    except StopIteration as end:
+        granted: Grant = end.value
+        return granted
+
+
+def _unobtained(error: IefError) -> AuthenticationError:
+    """Say that there is no key, and why: nothing else of the error matters to who wanted one."""
+    failure = AuthenticationError(
+        f"no credentials were got: {error}",
+        status=getattr(error, "status", 0),
+        error_code=getattr(error, "error_code", ""),
+        error_msg=getattr(error, "error_msg", ""),
+        retry_after=getattr(error, "retry_after", None),
+    )
+    failure.request_id, failure.attempts = error.request_id, error.attempts
+    failure.elapsed = error.elapsed
+    return failure
+
+
+@attrs.define(eq=False)
+class Project:
+    """The project of a session: given, told by the key's source, or looked up once by its name."""
+
+    id: str | None
+    name: str | None
+    _flight: Flight = attrs.field(factory=Flight)
+
+    @property
+    def label(self) -> str:
+        """What it is known by, before it is looked up."""
+        return self.id or self.name or ""
+
+    async def find(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
+        """Return its id; whoever is first looks it up for all. What it asks is signed, by `ask`."""
+        if self.id is None:
+            async with self._flight.turn():
+                if self.id is None:
+                    self.id = await self._look_up(keyring, send, ask, scope)
+                    log.info("the project is %s", self.id)
+        return self.id
+
+    async def _look_up(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
+        async with keyring.turn(send, scope):
+            pass  # a token tells whose it is
+        if keyring.project_id is not None:
+            return keyring.project_id
+        if self.name is None:
+            message = "the project is not known: give project_id=, or region= to look it up"
+            raise ConfigurationError(message)
+        return project_of(await ask(project_request(scope.iam_endpoint, self.name)), self.name)
