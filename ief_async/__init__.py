@@ -23,8 +23,13 @@ from ief_async._errors import (
     PayloadError,
     PermissionDeniedError,
     ServerError,
+    TargetFailure,
     ThrottledError,
     TransportError,
+)
+from ief_async._fleet import (
+    Target,
+    scan_fleet,
 )
 from ief_async._models import (
     Affinity,
@@ -162,6 +167,8 @@ __all__ = [
     "SessionStatistics",
     "Stream",
     "Tag",
+    "Target",
+    "TargetFailure",
     "ThrottledError",
     "Timeouts",
     "Token",
@@ -170,4 +177,5 @@ __all__ = [
     "ValueFrom",
     "Volume",
     "WeightedPodAffinityTerm",
+    "scan_fleet",
 ]

@@ -92,18 +92,16 @@ class ScanCheckpoint:
     Attributes:
         scan: a fingerprint of what is asked: project, instance, selector, page and batch size.
         parts: for each scan that it is of, what was begun of its ids; one, unless it is merged.
+        targets: of `scan_fleet`, the checkpoint of each target, in the order of the targets.
     """
 
     scan: int
     parts: tuple[Part, ...] = attrs.field(repr=lambda parts: f"<{len(parts)} parts>")
+    targets: "tuple[ScanCheckpoint, ...]" = ()
 
     def to_json(self) -> str:
         """Return it as one line of JSON, to be kept anywhere."""
-        parts = [
-            {"first": _hex(part.first), "entries": [_entry_json(entry) for entry in part.entries]}
-            for part in self.parts
-        ]
-        said = {NAME: VERSION, "scan": _hex(self.scan), "parts": parts}
+        said = {NAME: VERSION, **_checkpoint_json(self)}
         return json.dumps({**said, "sum": _sum(said)}, separators=(",", ":"))
 
     @classmethod
@@ -118,8 +116,7 @@ class ScanCheckpoint:
             said = json.loads(text)
             version = said.pop(NAME)
             if version == VERSION and said.pop("sum") == _sum({NAME: version, **said}):
-                parts = tuple(_part(part) for part in said["parts"])
-                return cls(scan=int(said["scan"], 16), parts=parts)
+                return cls._read(said)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             version = VERSION
         message = "the checkpoint is damaged: take an older one, or start over"
@@ -131,6 +128,14 @@ class ScanCheckpoint:
         raise CheckpointError(message)
 
     @classmethod
+    def _read(cls, said: Any) -> Self:
+        return cls(
+            scan=int(said["scan"], 16),
+            parts=tuple(_part(part) for part in said["parts"]),
+            targets=tuple(cls._read(target) for target in said.get("targets", ())),
+        )
+
+    @classmethod
     def merge(cls, *checkpoints: "ScanCheckpoint") -> "ScanCheckpoint":
         """Join the checkpoints of scans over disjoint ids that else ask for the same.
 
@@ -140,6 +145,9 @@ class ScanCheckpoint:
         Raises:
             CheckpointError: they ask for different things, two hold the same ids, or none is given.
         """
+        if any(checkpoint.targets for checkpoint in checkpoints):
+            message = "a checkpoint of scan_fleet is whole already: merge those of iter_pods alone"
+            raise CheckpointError(message)
         if len({checkpoint.scan for checkpoint in checkpoints}) != 1:
             message = "only checkpoints of one project, selector, page and batch size can be merged"
             raise CheckpointError(message)
@@ -156,6 +164,17 @@ def _hex(number: int) -> str:
 
 def _sum(said: dict[str, Any]) -> str:
     return _hex(fingerprint(json.dumps(said, separators=(",", ":"))))
+
+
+def _checkpoint_json(checkpoint: ScanCheckpoint) -> dict[str, Any]:
+    parts = [
+        {"first": _hex(part.first), "entries": [_entry_json(entry) for entry in part.entries]}
+        for part in checkpoint.parts
+    ]
+    said: dict[str, Any] = {"scan": _hex(checkpoint.scan), "parts": parts}
+    if checkpoint.targets:
+        said["targets"] = [_checkpoint_json(target) for target in checkpoint.targets]
+    return said
 
 
 def _entry_json(entry: Entry) -> list[Any]:

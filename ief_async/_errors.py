@@ -175,23 +175,39 @@ class BatchFailure:
     error: IefError
 
 
-class PartialScanError(IefError, ExceptionGroup[IefError]):
-    """Some batches of a scan failed; all others were delivered before this was raised.
+@attrs.frozen
+class TargetFailure:
+    """A target of `scan_fleet` that failed, wholly or in part, and what it failed with.
 
     Attributes:
-        failures: which batches failed, and with what; `exceptions` holds the errors alone.
+        target: its name.
+        error: the error, as a scan of this target alone would have raised it.
+    """
+
+    target: str
+    error: IefError
+
+
+Failure = BatchFailure | TargetFailure
+
+
+class PartialScanError(IefError, ExceptionGroup[IefError]):
+    """Some batches of a scan failed, or some targets; all others came before this was raised.
+
+    Attributes:
+        failures: which failed, and with what; `exceptions` holds the errors alone.
         checkpoint: what is left: resume from it to read the failed batches again.
     """
 
-    failures: tuple[BatchFailure, ...]
+    failures: tuple[Failure, ...]
 
-    def __new__(cls, message: str, failures: Sequence[BatchFailure]) -> Self:
+    def __new__(cls, message: str, failures: Sequence[Failure]) -> Self:
         """Make the group of what the batches failed with."""
         made = super().__new__(cls, message, [failure.error for failure in failures])
         made.failures = tuple(failures)
         return made
 
-    def __init__(self, message: str, failures: Sequence[BatchFailure]) -> None:
+    def __init__(self, message: str, failures: Sequence[Failure]) -> None:
         # `message` is the group's own, and can't be set
         BaseException.__init__(self, message, failures)
         self._locate()

@@ -154,17 +154,28 @@ class Connections:
             await self._owned.close()
 
     def __del__(self) -> None:
-        owned = self._owned
-        if owned is None or owned.closed:
-            return
-        warnings.warn(
-            "an IefSession was never closed: use `async with`, or await its aclose()",
-            ResourceWarning,
-            source=self,
-            stacklevel=2,
-        )
-        connector = owned.connector
-        owned.detach()  # one warning is enough: aiohttp would add its own, and a log line at exit
+        if self._owned is not None and not self._owned.closed:
+            warnings.warn(
+                "an IefSession was never closed: use `async with`, or await its aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self.discard()
+
+    def abandon(self) -> None:
+        """Close what is owned from wherever the garbage collector happens to run."""
+        if self._loop is None or self._loop.is_closed():
+            self.discard()
+        else:
+            self._loop.call_soon_threadsafe(self.discard)
+
+    def discard(self) -> None:
+        """Close what is owned without waiting for anything."""
+        self.closed = True
+        connector = self._owned.connector if self._owned is not None else None
+        if self._owned is not None:
+            self._owned.detach()  # else aiohttp would warn, too, and write a log line at exit
         if connector is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # it can't be awaited here

@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
 import attrs
 
@@ -33,6 +33,7 @@ from ief_async._errors import (
     BatchFailure,
     CheckpointError,
     ConfigurationError,
+    Failure,
     IefError,
     PartialScanError,
     PayloadError,
@@ -129,7 +130,8 @@ class ScanReport:
     Attributes:
         batches: one report for each batch started, in the order of the ids. What a checkpoint knew
             as done is not among them.
-        failures: the batches that failed, with ``on_error`` "defer" or "collect".
+        failures: the batches that failed, with ``on_error`` "defer" or "collect"; of `scan_fleet`,
+            the targets that did.
         unknown_fields: keys that no documented model has, by their path, and how often they came;
             looked for in the first rows of one page of each batch.
         unknown_values: likewise words, such as a new ``state``, that were not known so far.
@@ -139,10 +141,11 @@ class ScanReport:
         elapsed: seconds from the first item asked for to the last one given, or to now.
         complete: whether every batch was read to its end and handed over. Whether rows are missing
             that the list moved past says each batch's `drift`.
+        targets: of `scan_fleet`, the report of each target.
     """
 
     batches: tuple[BatchReport, ...]
-    failures: tuple[BatchFailure, ...]
+    failures: tuple[Failure, ...]
     unknown_fields: Mapping[str, int] = attrs.field(hash=False)
     unknown_values: Mapping[str, int] = attrs.field(hash=False)
     pages: int
@@ -150,6 +153,32 @@ class ScanReport:
     retries: int
     elapsed: float
     complete: bool
+    targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
+
+
+class Engine(Protocol[T]):
+    """What a `Stream` needs of whatever does its work."""
+
+    async def next_items(self) -> Iterator[T]:
+        """Return some items of the current page, or of the next; none at the end."""
+
+    async def next_whole_page(self) -> Page[T] | None:
+        """Return the next page with all its items, or None at the end."""
+
+    def abandon(self) -> None:
+        """End the scan from wherever the garbage collector happens to run."""
+
+    async def aclose(self) -> None:
+        """End the scan, and wait until no task of it runs."""
+
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer is done with."""
+
+    def progress(self) -> ScanProgress:
+        """Return how far it is."""
+
+    def report(self) -> ScanReport:
+        """Return what it came to."""
 
 
 class Scan(Generic[T]):
@@ -181,7 +210,7 @@ class Scan(Generic[T]):
         self._clock = clock
         self._seconds = deadline
         self._on_error = on_error
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._lane = object()  # its share of the session's pace
         self._deadline = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -198,10 +227,12 @@ class Scan(Generic[T]):
         self._taken = 0  # rows of the current page that were structured
         self._chunk: Iterator[T] | None = None  # those that are handed out now, one by one
         self._chunk_size = 0
+        self.on_change: Callable[[], None] | None = None
 
     # -- the work ------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Start to fetch, unless that was done before."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -331,14 +362,37 @@ class Scan(Generic[T]):
         self._wake()
 
     def _wake(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     # -- the consumer's side -------------------------------------------------------------------
 
+    @property
+    def ready(self) -> bool:
+        """Whether items, an error or the end are there without any waiting."""
+        rest = self._current is not None and self._taken < len(self._current.positions)
+        ended = self._over or self._error is not None or self.plan.done
+        return rest or ended or self.plan.has_page
+
+    def settle(self) -> None:
+        """Count all that was handed out as finished with: the consumer has asked for other things.
+
+        What asks this scan for more has that effect, too.
+        """
+        if self._current is None:
+            return
+        left = 0 if self._chunk is None else operator.length_hint(self._chunk)
+        if self._chunk is None or (left == 0 and self._taken == len(self._current.positions)):
+            self.plan.finish(self._current)
+            self._current = self._chunk = None
+        else:
+            self._chunk_size = left
+
     async def next_page(self) -> Accepted | None:
         """Return the next page in its turn, None at the end, or raise what ended the scan."""
-        self._begin()
+        self.begin()
         if self._current is not None:
             self.plan.finish(self._current)
             self._current = self._chunk = None
@@ -464,7 +518,7 @@ class Scan(Generic[T]):
         if self._busy:
             message = "two tasks iterate this stream at once: give each its own iter_pods()"
             raise ConfigurationError(message)
-        self._begin()
+        self.begin()
         self._busy = True
         try:
             yield
@@ -521,7 +575,7 @@ class Scan(Generic[T]):
         entries = (*self.plan.entries(self._current, rows), *self._batcher.unmet_entries)
         first = self._batcher.first
         own = (Part(first, entries),) if first is not None and entries else ()
-        return ScanCheckpoint(scan=self._fingerprint, parts=(*own, *self._batcher.unmet_parts))
+        return ScanCheckpoint(scan=self.fingerprint, parts=(*own, *self._batcher.unmet_parts))
 
     @property
     def elapsed(self) -> float:
@@ -618,7 +672,7 @@ def page_of(
 class _Iterator(Generic[T]):
     """What iterates a stream. When it dies, the scan ends."""
 
-    def __init__(self, scan: Scan[T]) -> None:
+    def __init__(self, scan: Engine[T]) -> None:
         self._scan = scan
 
     def __aiter__(self) -> Self:
@@ -683,7 +737,7 @@ class Stream(Generic[T]):
         IefError: whatever ended the scan, with the batch and offset in its notes.
     """
 
-    def __init__(self, scan: Scan[T]) -> None:
+    def __init__(self, scan: Engine[T]) -> None:
         self._scan = scan
         self._iterated = False
 

@@ -89,6 +89,11 @@ class ScanPlan:
         return self.max_items is None or self._promised() < self.max_items
 
     @property
+    def has_page(self) -> bool:
+        """Whether there is a page to be taken now."""
+        return self._next_ready() is not None
+
+    @property
     def done(self) -> bool:
         """Whether every batch was read and taken to its end, or as many items as were wanted."""
         return (self.closed and not self._open) or self._taken == self.max_items

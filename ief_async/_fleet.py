@@ -1,0 +1,428 @@
+"""Many projects, regions and instances as one stream: a session and a scan for each target."""
+
+import asyncio
+import operator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, repeat
+from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
+
+import attrs
+
+from ief_async._checkpoint import ScanCheckpoint, fingerprint
+from ief_async._credentials import Credentials, Source
+from ief_async._errors import (
+    CheckpointError,
+    ConfigurationError,
+    IefError,
+    PartialScanError,
+    TargetFailure,
+)
+from ief_async._http import Connections, HttpSession
+from ief_async._keyring import Keyring
+from ief_async._models import Pod
+from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._paging import OnDrift
+from ief_async._session import IefSession
+from ief_async._stream import OnError, Page, Scan, ScanProgress, ScanReport, Stream
+
+T = TypeVar("T")
+
+By = Literal["deployments", "nodes", "groups"]
+
+FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that of one scan
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """A fleet of `scan_fleet`: a project, or one instance of it.
+
+    Attributes:
+        credentials: as for `IefSession`, as are all others.
+        project_id: without it, it is looked up as the project that `region` names.
+        region: such as ``"cn-north-4"``.
+        endpoint: ``https://host[:port]`` instead.
+        iam_endpoint: where tokens are got and projects looked up.
+        instance_id: the platinum (enterprise) instance; without it the professional edition.
+    """
+
+    credentials: Credentials = attrs.field(repr=False)
+    project_id: str | None = None
+    region: str | None = None
+    endpoint: str | None = None
+    iam_endpoint: str | None = None
+    instance_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What errors and reports call it: where it is, its project and its instance."""
+        parts = (self.region or self.endpoint, self.project_id, self.instance_id)
+        return "/".join(part for part in parts if part)
+
+
+@attrs.define(eq=False)
+class _Member(Generic[T]):
+    """A target at work."""
+
+    target: Target
+    scan: Scan[T]
+    over: bool = False
+
+
+class _Fleet(Generic[T]):
+    """The engine of a stream over many scans: whichever has something to give is next."""
+
+    def __init__(
+        self, members: Sequence[_Member[T]], connections: Connections, on_error: OnError
+    ) -> None:
+        self._members = members
+        self._turns = deque(members)
+        self._connections = connections
+        self._on_error = on_error
+        self._failures: dict[Target, TargetFailure] = {}
+        self._served: _Member[T] | None = None  # whose items the consumer has in hand
+        self._waiter: asyncio.Future[None] | None = None
+        self._over = False
+        self._busy = False
+        for member in members:
+            member.scan.on_change = self._wake
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next_items(self) -> Iterator[Any]:
+        """Return some items of whichever target has any, each with its target; none at the end."""
+        with self._one_consumer():
+            while (member := await self._choose()) is not None:
+                try:
+                    items = await member.scan.next_items()
+                except IefError as error:
+                    problem = error
+                else:
+                    if operator.length_hint(items):
+                        return zip(repeat(member.target), items, strict=False)
+                    member.over = True
+                    continue
+                await self._bear(member, problem)
+            return iter(())
+
+    async def next_whole_page(self) -> Any:
+        """Return the next page of any target, or None at the end."""
+        with self._one_consumer():
+            while (member := await self._choose()) is not None:
+                try:
+                    page = await member.scan.next_whole_page()
+                except IefError as error:
+                    problem = error
+                else:
+                    if page is not None:
+                        items = tuple(zip(repeat(member.target), page.items, strict=False))
+                        checkpoint = self._checkpoint(member, page.checkpoint)
+                        whole: Any = page  # its items are of another type from here on
+                        return attrs.evolve(whole, items=items, checkpoint=checkpoint)
+                    member.over = True
+                    continue
+                await self._bear(member, problem)
+            return None
+
+    @contextmanager
+    def _one_consumer(self) -> Iterator[None]:
+        if self._busy:
+            message = "two tasks iterate this stream at once: give each its own scan_fleet()"
+            raise ConfigurationError(message)
+        self._busy = True
+        try:
+            yield
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            self._busy = False
+
+    async def _choose(self) -> _Member[T] | None:
+        if self._served is not None:
+            self._served.scan.settle()
+            self._served = None
+        while not self._over:
+            running = [member for member in self._turns if not member.over]
+            if not running:
+                await self._end()
+                return None
+            for member in running:
+                member.scan.begin()
+                if member.scan.ready:
+                    self._served = member
+                    self._turns.remove(member)
+                    self._turns.append(member)  # behind the others
+                    return member
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return None
+
+    async def _bear(self, member: _Member[T], error: IefError) -> None:
+        """Note that a target failed, or end all of them if that is the policy."""
+        member.over = True
+        error.add_note(f"In target {member.target.name}.")
+        if self._on_error == "raise":
+            await self.aclose()
+            self._raise(error)
+        self._failures[member.target] = TargetFailure(member.target.name, error)
+
+    async def _end(self) -> None:
+        await self.aclose()
+        if self._failures and self._on_error == "defer":
+            message = (
+                f"{len(self._failures)} of {len(self._members)} targets failed, wholly or in part; "
+                "all others were delivered; resume from .checkpoint to read what is missing"
+            )
+            self._raise(PartialScanError(message, list(self._failures.values())))
+
+    def _raise(self, error: IefError) -> NoReturn:
+        error.checkpoint = self.checkpoint()
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame, which would hold it: a cycle
+
+    def _cancel(self) -> None:
+        self._over = True
+        for member in self._members:
+            member.scan.cancel()
+        self._wake()
+
+    def abandon(self) -> None:
+        """End all scans from wherever the garbage collector happens to run."""
+        if not self._over:
+            self._over = True
+            for member in self._members:
+                member.scan.abandon()
+            self._connections.abandon()
+
+    async def aclose(self) -> None:
+        """End all scans, and wait until no task of them runs and every connection is closed."""
+        self._cancel()
+        for member in self._members:
+            await member.scan.aclose()
+        await self._connections.close()
+
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer is done with, of each target."""
+        return self._checkpoint(None, None)
+
+    def _checkpoint(
+        self, member: _Member[T] | None, checkpoint: ScanCheckpoint | None
+    ) -> ScanCheckpoint:
+        targets = tuple(
+            checkpoint if one is member and checkpoint is not None else one.scan.checkpoint()
+            for one in self._members
+        )
+        return ScanCheckpoint(scan=FLEET, parts=(), targets=targets)
+
+    def progress(self) -> ScanProgress:
+        """Return how far all targets are together."""
+        all_of = [member.scan.progress() for member in self._members]
+        expected = [one.expected_items for one in all_of]
+        known = [number for number in expected if number is not None]
+        return ScanProgress(
+            batches=sum(one.batches for one in all_of),
+            pages=sum(one.pages for one in all_of),
+            items=sum(one.items for one in all_of),
+            expected_items=sum(known) if len(known) == len(expected) else None,
+            retries=sum(one.retries for one in all_of),
+            elapsed=max((one.elapsed for one in all_of), default=0.0),
+        )
+
+    def report(self) -> ScanReport:
+        """Return what all targets came to, and each."""
+        targets = {member.target: member.scan.report() for member in self._members}
+        reports = targets.values()
+        fields: Counter[str] = Counter()
+        values: Counter[str] = Counter()
+        for report in reports:
+            fields.update(report.unknown_fields)
+            values.update(report.unknown_values)
+        return ScanReport(
+            batches=tuple(chain.from_iterable(report.batches for report in reports)),
+            failures=tuple(self._failures.values()),
+            unknown_fields=dict(fields),
+            unknown_values=dict(values),
+            pages=sum(report.pages for report in reports),
+            items=sum(report.items for report in reports),
+            retries=sum(report.retries for report in reports),
+            elapsed=max((report.elapsed for report in reports), default=0.0),
+            complete=not self._failures and all(report.complete for report in reports),
+            targets=targets,
+        )
+
+
+@overload
+def scan_fleet(
+    targets: Iterable[Target],
+    *,
+    by: By = "deployments",
+    page_size: int = 100,
+    batch_size: int = 100,
+    concurrency: int = 8,
+    ordered: bool = True,
+    on_error: OnError = "defer",
+    on_drift: OnDrift = "repair",
+    deadline: float | None = None,
+    resume_from: ScanCheckpoint | str | bytes | None = None,
+    http: HttpSession | None = None,
+    retry: RetryPolicy = RetryPolicy(),
+    limits: Limits = Limits(),
+    timeout: Timeouts = Timeouts(),
+) -> Stream[tuple[Target, Pod]]: ...
+@overload
+def scan_fleet(
+    targets: Iterable[Target],
+    *,
+    by: By = "deployments",
+    model: type[T],
+    page_size: int = 100,
+    batch_size: int = 100,
+    concurrency: int = 8,
+    ordered: bool = True,
+    on_error: OnError = "defer",
+    on_drift: OnDrift = "repair",
+    deadline: float | None = None,
+    resume_from: ScanCheckpoint | str | bytes | None = None,
+    http: HttpSession | None = None,
+    retry: RetryPolicy = RetryPolicy(),
+    limits: Limits = Limits(),
+    timeout: Timeouts = Timeouts(),
+) -> Stream[tuple[Target, T]]: ...
+def scan_fleet(
+    targets: Iterable[Target],
+    *,
+    by: By = "deployments",
+    model: type[Any] = Pod,
+    page_size: int = 100,
+    batch_size: int = 100,
+    concurrency: int = 8,
+    ordered: bool = True,
+    on_error: OnError = "defer",
+    on_drift: OnDrift = "repair",
+    deadline: float | None = None,
+    resume_from: ScanCheckpoint | str | bytes | None = None,
+    http: HttpSession | None = None,
+    retry: RetryPolicy = RetryPolicy(),
+    limits: Limits = Limits(),
+    timeout: Timeouts = Timeouts(),
+    _clock: Clock = Clock(),
+) -> Stream[Any]:
+    """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
+
+    Each target is a session of its own, with limits, retry budget and pause of its own, and a scan
+    of its own window: one that is slow, throttled or failing holds no other up. Items come from
+    whichever target has some, in turn; within a target as `IefSession.iter_pods` has it. All
+    sessions are closed when the stream ends.
+
+    Args:
+        targets: the fleets, each once.
+        by: what a target's pods are found by: its deployments (the fewest requests), its nodes
+            (pods of no deployment, too), or its node groups.
+        model: as for `iter_pods`.
+        page_size: likewise.
+        batch_size: likewise.
+        concurrency: requests of each target in flight at most.
+        ordered: of the batches of each target, as for `iter_pods`.
+        on_error: "defer": a target that fails, wholly or in part, stands in the `PartialScanError`
+            that is raised when all others were delivered. "collect": in ``report.failures`` alone.
+            "raise": the first failure ends the stream. Even an `AuthenticationError` is one
+            target's business.
+        on_drift: as for `iter_pods`.
+        deadline: seconds that the whole may take.
+        resume_from: the checkpoint of an earlier scan of the same targets. A target whose
+            deployments (nodes, groups) have changed since fails with a `CheckpointError`.
+        http: an `aiohttp.ClientSession` for all of them to borrow.
+        retry: of each target.
+        limits: of each target.
+        timeout: of each attempt.
+
+    Raises:
+        ConfigurationError: an argument that can't work; nothing was sent.
+        CheckpointError: `resume_from` is damaged, newer, or holds other targets.
+    """
+    if by not in get_args(By):
+        message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
+        raise ConfigurationError(message)
+    given = tuple(targets)
+    connections = Connections(http)
+    keyrings: dict[Any, Keyring] = {}
+    resumed = _parts(resume_from)
+    members: list[_Member[Any]] = []
+    for target in given:
+        session = IefSession(
+            **attrs.asdict(target, recurse=False),
+            retry=retry,
+            limits=limits,
+            timeout=timeout,
+            _clock=_clock,
+            _connections=connections,
+            _keyring=_shared(keyrings, target.credentials, _clock),
+        )
+        options: dict[str, Any] = {
+            "model": model,
+            "page_size": page_size,
+            "batch_size": batch_size,
+            "concurrency": concurrency,
+            "ordered": ordered,
+            "on_error": on_error,
+            "on_drift": on_drift,
+            "deadline": deadline,
+        }
+        scan = _scan(session, by, options)
+        if (part := resumed.pop(scan.fingerprint, None)) is not None:
+            scan = _scan(session, by, {**options, "resume_from": part})
+        members.append(_Member(target, scan))
+    if len({member.scan.fingerprint for member in members}) < len(members):
+        message = "two targets are the same fleet: give each project or instance once"
+        raise ConfigurationError(message)
+    if resumed:
+        message = (
+            f"the checkpoint is of another scan: it holds {len(resumed)} targets that are not "
+            "given; resume with the same targets, by, page_size and batch_size"
+        )
+        raise CheckpointError(message)
+    return Stream(_Fleet(members, connections, on_error))
+
+
+def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
+    """Return the scan of all pods of a session's project, found by what it lists."""
+    deadline = options["deadline"]
+    stream: Stream[Any]
+    if by == "nodes":
+        stream = session.iter_pods(node_ids=session.iter_nodes(deadline=deadline), **options)
+    elif by == "groups":
+        stream = session.iter_pods(group_ids=session.iter_groups(deadline=deadline), **options)
+    else:
+        # what comes while the scan runs, or before it is resumed, stands behind the others
+        found = session.iter_deployments(sort="created_at:asc", deadline=deadline)
+        stream = session.iter_pods(found, **options)
+    scan: Scan[Any] = stream._scan  # type: ignore[assignment]  # noqa: SLF001  its engine, without a stream around it
+    return scan
+
+
+def _shared(keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock) -> Keyring | None:
+    """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
+    if isinstance(credentials, Source):
+        return None  # what it gets is for one project
+    return keyrings.setdefault(credentials, Keyring(credentials, clock))
+
+
+def _parts(given: ScanCheckpoint | str | bytes | None) -> dict[int, ScanCheckpoint]:
+    """Return what a checkpoint holds of each target, by its fingerprint."""
+    if isinstance(given, str | bytes):
+        given = ScanCheckpoint.from_json(given)
+    if given is None:
+        return {}
+    if given.scan != FLEET:
+        message = "the checkpoint is not one of scan_fleet: give it to iter_pods"
+        raise CheckpointError(message)
+    return {target.scan: target for target in given.targets}
