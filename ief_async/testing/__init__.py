@@ -11,6 +11,9 @@ The fleet stands still unless it is given a `Motion` or changed by hand (`FakeIe
 `FakeIef.delete`, `FakeIef.touch`); what a listing gets wrong (order, offsets, counts, stale or
 empty pages) is an argument each. All of it follows from the seed.
 
+The same address is the IAM that issues tokens and knows projects, and the metadata service that
+gives a machine its temporary keys. Requests may be signed instead (`sign`).
+
 It shares no code with the client, so that one misunderstanding can't be on both sides. Under
 pytest this module is a plugin: the fixture ``fake_ief`` is a running `FakeIef`, its arguments come
 from ``@pytest.mark.fake_ief(pods=7, token=None)``.
@@ -21,9 +24,10 @@ from collections.abc import AsyncIterator
 
 from ief_async.testing._faults import DEFAULT_MIX, Fault
 from ief_async.testing._fleet import Motion
+from ief_async.testing._iam import sign
 from ief_async.testing._server import FakeIef, FakeRequest, FakeStatistics
 
-__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion"]
+__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion", "sign"]
 
 # --- pytest ---------------------------------------------------------------------------------------
 

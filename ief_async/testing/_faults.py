@@ -16,7 +16,7 @@ import attrs
 Headers = Sequence[tuple[str, str]]
 Shape = Literal["ief", "apigw", "iam", "iam_v30", "code_message", "message_only", "html", "empty"]
 
-_JSON = "application/json"
+JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
 _REQUEST_ID = b"{request_id}"
 _BODILESS = {*range(100, 200), 204, 304}
@@ -33,7 +33,7 @@ class Answer:
 
     body: bytes = b""
     status: int = 200
-    content_type: str | None = _JSON
+    content_type: str | None = JSON
     headers: tuple[tuple[str, str], ...] = ()
     framed: bool = True
 
@@ -42,14 +42,14 @@ class Answer:
         kept = (pair for pair in self.headers if pair[0].lower() not in replaced)
         return attrs.evolve(self, headers=(*kept, *headers))
 
-    def wire(self, request_id: str, *, keep_alive: bool) -> tuple[bytes, bytes]:
+    def wire(self, request_id: str, now: float, *, keep_alive: bool) -> tuple[bytes, bytes]:
         """Head and body. Headers that were given win over the usual ones."""
         bodiless = self.status in _BODILESS
         body = b"" if bodiless else self.body
         if self.status != HTTPStatus.OK:
             body = body.replace(_REQUEST_ID, request_id.encode())
         usual = {
-            "Date": formatdate(usegmt=True),
+            "Date": formatdate(now, usegmt=True),
             "Server": "api-gateway",
             "X-Request-Id": request_id,
             "Content-Type": None if bodiless else self.content_type,
@@ -197,7 +197,7 @@ class Fault:
         data: bytes,
         *,
         status: int = 200,
-        content_type: str | None = _JSON,
+        content_type: str | None = JSON,
         headers: Headers = (),
         framed: bool = True,
     ) -> Self:

@@ -6,7 +6,7 @@ import json
 import random
 import uuid
 from array import array
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from datetime import date, timedelta
 from itertools import chain, count
@@ -96,12 +96,12 @@ _CONFIGS = {
     "restart_policy": "Always",
     "toleration_seconds": 300,
 }
-_PLAIN = {
+PLAIN = {
     "description": "this is a test pod",
     "configs": _CONFIGS,
     "containers": [_CONTAINER],
 }
-_FULL = {
+FULL = {
     "description": "边缘应用",
     "configs": _CONFIGS | {"dns_policy": "ClusterFirstWithHostNet"},
     "affinity": {
@@ -117,7 +117,7 @@ _FULL = {
 }
 
 
-def _json(value: object) -> bytes:
+def to_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -140,6 +140,9 @@ class Pods(Protocol):
     def identity(self, number: int) -> str:
         """Give the pod's id."""
 
+    def runs(self, number: int) -> bool:
+        """Say whether the pod is RUNNING."""
+
     def another(self, deployment: str | None, chance: random.Random) -> int:
         """Give the number of a pod that never was, of this deployment or a drawn one."""
 
@@ -159,7 +162,7 @@ class SeededPods:
             f"app-{n}-{uuid_of(seed, 'set', n).replace('-', '')[:10]}"
             for n in range(len(ids["deployment"]))
         ]
-        self._middles = [b"," + _json(shape)[1:-1] + b',"node_id":"' for shape in (_PLAIN, _FULL)]
+        self._middles = [b"," + to_json(shape)[1:-1] + b',"node_id":"' for shape in (PLAIN, FULL)]
         self._nodes = [identity.encode() for identity in ids["node"]]
         rest = f'"project_id":{json.dumps(project_id)},"reason":"","message":"","created_at":"'
         self._deployments = [f'","deployment_id":"{n}",{rest}'.encode() for n in ids["deployment"]]
@@ -173,7 +176,7 @@ class SeededPods:
         suffix = (number * _SUFFIX_STRIDE + self._salt) % _SUFFIXES
         which, node = number % len(self._deployments), number % len(self._nodes)
         day, time = number % 365, _TIMES[number % len(_TIMES)]
-        state = _STATES[(number + self._turn) % len(_STATES)]
+        state = self._state(number)
         return (
             f'{{"id":"{key[:8]}-{key[8:12]}-4{key[13:16]}-8{key[17:20]}-{key[20:]}",'
             f'"name":"{self._names[which]}-{_PAIRS[suffix % 729]}{_PAIRS[suffix // 729 % 729]}'
@@ -188,15 +191,20 @@ class SeededPods:
     def belongs(self, number: int) -> tuple[str, str, str]:
         deployments, nodes, groups = self._ids.values()
         node = number % len(nodes)
-        pending = _STATES[(number + self._turn) % len(_STATES)] == "PENDING"
         return (
             deployments[number % len(deployments)],
-            "" if pending else nodes[node],
+            "" if self._state(number) == "PENDING" else nodes[node],
             groups[node % len(groups)],
         )
 
     def identity(self, number: int) -> str:
         return self.pieces(number)[0][7:43].decode()  # behind `{"id":"`
+
+    def runs(self, number: int) -> bool:
+        return self._state(number) == "RUNNING"
+
+    def _state(self, number: int) -> str:
+        return _STATES[(number + self._turn) % len(_STATES)]
 
     def another(self, deployment: str | None, chance: random.Random) -> int:
         # The remainder decides on the deployment, a new round each time on everything else.
@@ -231,6 +239,9 @@ class GivenPods:
 
     def identity(self, number: int) -> str:
         return str(self._pods[number].get("id"))
+
+    def runs(self, number: int) -> bool:
+        return self._pods[number].get("state") == "RUNNING"
 
     def another(self, deployment: str | None, chance: random.Random) -> int:
         number = len(self._bodies)
@@ -310,6 +321,15 @@ class Motion:
         return cls(touches=rate)
 
 
+@attrs.frozen
+class Tally:
+    """How many pods there are, by the id of what they belong to; None: pods that belong to all."""
+
+    nodes: Counter[str | None]
+    deployments: Counter[str | None]
+    running: Counter[str | None]
+
+
 class Memo(dict[int, _T]):
     """What a function says of each number, which is asked once."""
 
@@ -337,6 +357,7 @@ class Fleet(Sequence[dict[str, Any]]):
         self._homes = Memo(source.belongs)
         self.identities = Memo(source.identity)
         self._found: dict[tuple[Kind, tuple[str, ...]], Sequence[int]] = {}
+        self._tally: Tally | None = None
 
     def __len__(self) -> int:
         return len(self._order)
@@ -388,6 +409,7 @@ class Fleet(Sequence[dict[str, Any]]):
 
     def _changing(self) -> list[int]:
         self._found.clear()
+        self._tally = None
         order = self._order
         if not isinstance(order, list) or self._states[-1] is order:
             order = self._order = list(order)
@@ -426,6 +448,18 @@ class Fleet(Sequence[dict[str, Any]]):
                 return places - 1
             case "anywhere":
                 return self._chance.randrange(places)
+
+    def tally(self) -> Tally:
+        """Count the present pods."""
+        if self._tally is None:
+            belongs, runs = self._source.belongs, self._source.runs
+            homes = [(*belongs(number), runs(number)) for number in self._order]
+            self._tally = Tally(
+                Counter(node for _, node, _, _ in homes),
+                Counter(deployment for deployment, _, _, _ in homes),
+                Counter(deployment for deployment, _, _, running in homes if running),
+            )
+        return self._tally
 
     def recall(self, chance: random.Random) -> Sequence[int]:
         """Give the order as one of the last requests found it, this one among them."""

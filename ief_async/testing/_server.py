@@ -7,6 +7,7 @@ import math
 import random
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count, cycle
@@ -37,6 +38,7 @@ from ief_async.testing._fleet import (
     is_share,
     uuid_of,
 )
+from ief_async.testing._iam import Expired, Iam, Metadata
 
 Order = Literal["stable", "reversed", "shuffled", "ties"]
 Offsets = Literal["rows", "ignored", "pages"]
@@ -69,6 +71,7 @@ class FakeRequest:
         headers: names in lower case; a repeated header's values joined by commas.
         at: the loop's time of its arrival.
         connection: which connection brought it, counted from 1.
+        body: as sent.
     """
 
     method: str
@@ -77,6 +80,7 @@ class FakeRequest:
     headers: Mapping[str, str] = attrs.field(repr=False)
     at: float
     connection: int
+    body: bytes = attrs.field(default=b"", repr=False)
 
     @property
     def query(self) -> dict[str, str]:
@@ -195,8 +199,24 @@ class FakeIef:
         nodes: pod *i* runs on node *i* modulo this.
         groups: node *i* belongs to group *i* modulo this.
         seed: every id, name and drawn fault follows from it.
-        project_id: the only project there is.
-        token: what ``X-Auth-Token`` must be; None: nobody asks.
+        project_id: the only project that has a fleet.
+        token: an ``X-Auth-Token`` that has no end; None: nobody asks for one, nor for a signature.
+        domain: the name of the account.
+        user: the name of its user.
+        user_id: that user's id.
+        password: that user's password.
+        passcode: the second factor of a login; None: there is none.
+        access_key: names the secret key.
+        secret_key: what requests are signed with.
+        region: the name of the only project.
+        projects: what there is instead of that one, as documents with at least an ``id`` and a
+            ``name``.
+        token_lifetime: seconds for which an issued token is valid.
+        token_characters: the length of the tokens that are issued, 32 or more.
+        keys_lifetime: seconds for which temporary keys are valid.
+        metadata: whether the metadata service wants a token, knows of none, or isn't there.
+        clock: seconds since 1970.
+        expired: which of its three faces an expired token gets.
         latency: seconds from a request to its answer, at least.
         default_limit: the page size when a request names none.
         page_cap: the largest page there is.
@@ -221,7 +241,8 @@ class FakeIef:
 
     Attributes:
         pods: the present fleet in the server's order; each pod is made when it is looked at.
-        page_cap: as the argument; may be changed at any time.
+        page_cap: as the argument; may be changed at any time, like all that `_iam` asks for: token
+            and domain to expired.
         requests: those seen; of very many, at least the last 50,000.
     """
 
@@ -235,6 +256,21 @@ class FakeIef:
         seed: int = 0,
         project_id: str = "bcd83056c918480f8f190844bd425b23",
         token: str | None = "fake-token",  # noqa: S107 - opens nothing but this fake
+        domain: str = "fake-domain",
+        user: str = "fake-user",
+        user_id: str = "fake-user-id",
+        password: str = "fake-password",  # noqa: S107 - as above
+        passcode: str | None = None,
+        access_key: str = "FAKEACCESSKEY0000001",
+        secret_key: str = "FakeSecretKeyThatOpensNothing00000000001",  # noqa: S107 - as above
+        region: str = "cn-north-4",
+        projects: Sequence[Mapping[str, Any]] | None = None,
+        token_lifetime: float = 86_400.0,
+        token_characters: int | None = None,
+        keys_lifetime: float = 3_600.0,
+        metadata: Metadata = "token",
+        clock: Callable[[], float] = time.time,
+        expired: Expired = "APIGW.0307",
         latency: float = 0.0,
         default_limit: int = 10,
         page_cap: int | None = None,
@@ -258,6 +294,24 @@ class FakeIef:
             raise ValueError(msg)
         self.project_id = project_id
         self.token = token
+        self.domain = domain
+        self.user = user
+        self.user_id = user_id
+        self.password = password
+        self.passcode = passcode
+        self.access_key = access_key
+        self.secret_key = secret_key
+        self.region = region
+        self.projects: Sequence[Mapping[str, Any]] = (
+            [{"id": project_id, "name": region}] if projects is None else projects
+        )
+        self.token_lifetime = token_lifetime
+        self.token_characters = token_characters
+        self.keys_lifetime = keys_lifetime
+        self.metadata: Metadata = metadata
+        self.clock = clock
+        self.expired: Expired = expired
+        self._iam = Iam(self, seed)
         self.deployment_ids = tuple(uuid_of(seed, "deployment", n) for n in range(deployments))
         self.node_ids = tuple(uuid_of(seed, "node", n) for n in range(nodes))
         self.group_ids = tuple(uuid_of(seed, "group", n) for n in range(groups))
@@ -319,6 +373,16 @@ class FakeIef:
             raise RuntimeError(msg)
         return "http://127.0.0.1:{1}".format(*self._listener.sockets[0].getsockname())
 
+    @property
+    def iam_endpoint(self) -> str:
+        """Where to log in and to look projects up: at the same address."""
+        return self.endpoint
+
+    @property
+    def metadata_endpoint(self) -> str:
+        """Where a machine gets its keys: at the same address."""
+        return self.endpoint
+
     async def start(self) -> None:
         """Listen on a free port."""
         if self._listener is not None:
@@ -353,6 +417,30 @@ class FakeIef:
         What it raises is logged by aiohttp and answered with a 500.
         """
         self._hook = hook
+
+    # --- tokens and keys ---
+
+    def expire_tokens(self) -> None:
+        """End all tokens that are known so far, the given one included."""
+        self._iam.expire_tokens()
+
+    def forget_tokens(self) -> None:
+        """Let all tokens that are known so far be unknown, the given one included."""
+        self._iam.forget_tokens()
+
+    def revoke_keys(self) -> None:
+        """End all temporary keys that were given so far."""
+        self._iam.revoke_keys()
+
+    @property
+    def locked_keys(self) -> frozenset[str]:
+        """The access keys that more than five wrong signatures in a row have locked, for now."""
+        return self._iam.locked_keys
+
+    @property
+    def wrong_signatures(self) -> Mapping[str, int]:
+        """How many of the last signatures in a row were wrong, by access key."""
+        return dict(self._iam.wrong_signatures)
 
     # --- the fleet's changes ---
 
@@ -418,7 +506,7 @@ class FakeIef:
     # --- one request ---
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        seen = self._note(request)
+        seen = self._note(request, await request.read())
         fault = self._draw(seen)
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
@@ -427,7 +515,7 @@ class FakeIef:
         finally:
             self._in_flight -= 1
 
-    def _note(self, request: web.BaseRequest) -> FakeRequest:
+    def _note(self, request: web.BaseRequest, body: bytes) -> FakeRequest:
         path, _, raw_query = request.raw_path.partition("?")
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
@@ -435,7 +523,7 @@ class FakeIef:
             headers[key] = f"{headers[key]}, {value}" if key in headers else value
         at = asyncio.get_running_loop().time()
         connection, _ = self._connection(request)
-        seen = FakeRequest(request.method, path, raw_query, headers, at, connection)
+        seen = FakeRequest(request.method, path, raw_query, headers, at, connection, body)
         self._seen += 1
         if len(self.requests) >= _REMEMBERED_REQUESTS:
             del self.requests[: _REMEMBERED_REQUESTS // 2]
@@ -485,14 +573,14 @@ class FakeIef:
         if fault.change is not None:
             answer = fault.change(answer)
         request_id = f"{next(self._answers) * STRIDE & ID_MASK:032x}"
-        head, body = answer.wire(request_id, keep_alive=keep_alive)
+        head, body = answer.wire(request_id, self.clock(), keep_alive=keep_alive)
         kept = body if fault.keep >= 1 else body[: int(len(body) * fault.keep)]
         return fault.before + head, kept + fault.after
 
     def _respond(self, seen: FakeRequest) -> Answer:
         try:
             self._pass_gateway(seen)
-            return Answer(self._list_pods(seen))
+            return self._answer(seen)
         except RefusedError as refusal:
             return refusal.answer
 
@@ -502,22 +590,29 @@ class FakeIef:
             raise RefusedError(414, shape="apigw")
         if max(sizes, default=0) > _LINE_LIMIT or sum(sizes) > _HEAD_LIMIT:
             raise RefusedError(HEADER_TOO_LARGE, shape="apigw")
+
+    def _answer(self, seen: FakeRequest) -> Answer:
         _, *parts = seen.path.split("/")
-        match parts:
-            case ["v3", project_id, "edgemgr", "pods"] if seen.method == "GET":
-                self._authenticate(seen)
+        match [seen.method, *parts]:
+            case ["GET", "v3", project_id, "edgemgr", "pods"]:
+                self._admit(seen, project_id)
+                return Answer(self._list_pods(seen))
+            case ["POST", "v3", "auth", "tokens"]:
+                return self._iam.issue_token(seen)
+            case ["GET", "v3", "projects"]:
+                return self._iam.list_projects(seen)
+            case ["PUT", "meta-data", "latest", "api", "token"]:
+                return self._iam.metadata_token(seen)
+            case ["GET", "openstack", "latest", "securitykey"]:
+                return self._iam.security_key(seen)
             case _:
                 raise RefusedError(404, shape="apigw")
+
+    def _admit(self, seen: FakeRequest, project_id: str) -> None:
+        if self.token is not None:
+            self._iam.admit(seen, project_id)
         if project_id != self.project_id:
             raise RefusedError(400)
-
-    def _authenticate(self, seen: FakeRequest) -> None:
-        token = seen.headers.get("x-auth-token")
-        if self.token is None or token == self.token:
-            return
-        reason = "decrypt token fail" if token else "x-auth-token not found"
-        message = f"Incorrect IAM authentication information: {reason}"
-        raise RefusedError(401, "APIGW.0301", message, "apigw")
 
     def _list_pods(self, seen: FakeRequest) -> bytes:
         pairs = parse_qsl(seen.raw_query, keep_blank_values=True)
