@@ -141,23 +141,22 @@ def _signature(secret_key: str, sdk_date: str, request: str) -> str:
 
 
 def _is_right(seen: "FakeRequest", secret_key: str, names: list[str], signature: str) -> bool:
-    """Check a signature, and that it covers what it has to."""
+    """Check a signature, and that it covers what it has to, each once and in order."""
     needed = {"host", "x-sdk-date"}
     needed |= {"x-security-token"} & {*seen.headers}
     request = _canonical_of(seen, names)
     expected = _signature(secret_key, seen.headers.get("x-sdk-date", ""), request)
     equal = hmac.compare_digest(expected, signature)
-    return equal and needed <= {*names} <= {*seen.headers}
+    return equal and needed <= {*names} <= {*seen.headers} and names == sorted({*names})
 
 
 def _canonical_of(seen: "FakeRequest", names: Iterable[str]) -> str:
-    # Sorted anew: who signs them in another order has signed another request.
     return _canonical(
         seen.method,
         seen.path,
         _pairs(seen.raw_query),
         headers=seen.headers,
-        names=sorted(names),
+        names=names,
         body=seen.body,
     )
 
