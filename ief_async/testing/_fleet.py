@@ -126,6 +126,11 @@ def uuid_of(*parts: object) -> str:
     return str(uuid.UUID(bytes=digest, version=4))
 
 
+def lot(*parts: object) -> float:
+    """Draw a share; what it is for decides on it."""
+    return int(uuid_of(*parts)[:8], 16) / (1 << 32)
+
+
 class Pods(Protocol):
     """Where pods come from, by number."""
 

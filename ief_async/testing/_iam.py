@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 from urllib.parse import quote, unquote_to_bytes
 
 import attrs
@@ -220,6 +220,9 @@ class Iam:
     """Tokens, signatures and projects; the `FakeIef` is asked for its settings each time anew."""
 
     def __init__(self, fake: "FakeIef", seed: int) -> None:
+        if fake.expired not in get_args(Expired) or fake.metadata not in get_args(Metadata):
+            msg = f"no such face or service: {fake.expired!r}, {fake.metadata!r}"
+            raise ValueError(msg)
         self._fake = fake
         self._seed = seed
         self._domain_id = uuid_of(seed, "domain").replace("-", "")
@@ -271,7 +274,7 @@ class Iam:
                 raise RefusedError(401, "APIGW.0307", _RENEW, "apigw")
             case "APIGW.0301":
                 _turn_away(f"token expires, expires_at: {_stamp(token.expires)}")
-            case "IEF.310002":
+            case _:
                 raise RefusedError(400, "IEF.310002", "Token expired")
 
     def _check_signature(self, seen: "FakeRequest") -> None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count, cycle
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import attrs
@@ -36,9 +36,14 @@ from ief_async.testing._fleet import (
     Pods,
     SeededPods,
     is_share,
+    lot,
+    to_json,
     uuid_of,
 )
 from ief_async.testing._iam import Expired, Iam, Metadata
+from ief_async.testing._lists import ListName, Lists, homes_in
+
+_T = TypeVar("_T")
 
 Order = Literal["stable", "reversed", "shuffled", "ties"]
 Offsets = Literal["rows", "ignored", "pages"]
@@ -50,6 +55,13 @@ _IDS: dict[str, Kind] = {
     "deployment_id": "deployment",
     "node_id": "node",
     "group_id": "group",
+}
+_LISTS: dict[tuple[str, str], ListName | None] = {
+    ("v3", "pods"): None,  # which are made of bytes, not of documents
+    ("v3", "deployments"): "deployments",
+    ("v2", "nodes"): "nodes",
+    ("v2", "groups"): "groups",
+    ("v2", "ief-instances"): "instances",
 }
 _REMEMBERED_REQUESTS = 100_000
 _LINE_LIMIT = 32 << 10
@@ -198,6 +210,10 @@ class FakeIef:
         deployments: pod *i* belongs to deployment *i* modulo this.
         nodes: pod *i* runs on node *i* modulo this.
         groups: node *i* belongs to group *i* modulo this.
+        empty_nodes: further nodes, without pods, behind the others in the list of nodes alone.
+        instances: how many the list of instances has.
+        instance_id: the first instance's id. Without that very id in the header
+            ``ief-instance-id`` every list is empty, but the list of instances; None: nobody asks.
         seed: every id, name and drawn fault follows from it.
         project_id: the only project that has a fleet.
         token: an ``X-Auth-Token`` that has no end; None: nobody asks for one, nor for a signature.
@@ -253,6 +269,9 @@ class FakeIef:
         deployments: int = 10,
         nodes: int = 5,
         groups: int = 2,
+        empty_nodes: int = 0,
+        instances: int = 1,
+        instance_id: str | None = None,
         seed: int = 0,
         project_id: str = "bcd83056c918480f8f190844bd425b23",
         token: str | None = "fake-token",  # noqa: S107 - opens nothing but this fake
@@ -293,6 +312,7 @@ class FakeIef:
             msg = "a fleet has at least one deployment, node and group"
             raise ValueError(msg)
         self.project_id = project_id
+        self.instance_id = instance_id
         self.token = token
         self.domain = domain
         self.user = user
@@ -335,9 +355,18 @@ class FakeIef:
         )
         self.pods: Sequence[dict[str, Any]] = fleet
         self._chance = random.Random(f"answers {seed}")  # noqa: S311 - as above
-        lot, ids = functools.partial(_lot, seed), fleet.identities
-        self._hidden = Memo(lambda pod: lot("hidden", ids[pod]) < hidden_rate)
-        self._repeated = Memo(lambda pod: lot("repeated", ids[pod]) < repeated_rate)
+        share, ids = functools.partial(lot, seed), fleet.identities
+        self._hidden = Memo(lambda pod: share("hidden", ids[pod]) < hidden_rate)
+        self._repeated = Memo(lambda pod: share("repeated", ids[pod]) < repeated_rate)
+        self._lists = Lists(
+            self,
+            fleet,
+            seed,
+            homes=None if isinstance(pods, int) else homes_in(_mappings(pods)),
+            empty_nodes=empty_nodes,
+            instances=instances,
+            backwards=order == "reversed",
+        )
         self.requests: list[FakeRequest] = []
         self._latency = latency
         self._default_limit = default_limit
@@ -360,10 +389,30 @@ class FakeIef:
                 "group": self.group_ids,
             }
             return SeededPods(pods, seed, self.project_id, ids)
-        given = [pod for pod in pods if isinstance(pod, Mapping)]
+        given = _mappings(pods)
         self.deployment_ids = _ids_of(given, "deployment_id") or self.deployment_ids
         self.node_ids = _ids_of(given, "node_id") or self.node_ids
         return GivenPods(pods, dict(zip(self.node_ids, cycle(self.group_ids), strict=False)))
+
+    @property
+    def deployments(self) -> Sequence[dict[str, Any]]:
+        """The present deployments in the server's order, each made when it is looked at."""
+        return self._lists.listings["deployments"].documents
+
+    @property
+    def nodes(self) -> Sequence[dict[str, Any]]:
+        """The present nodes, likewise; ``deployment_num`` is the number of their pods."""
+        return self._lists.listings["nodes"].documents
+
+    @property
+    def groups(self) -> Sequence[dict[str, Any]]:
+        """The present groups, likewise."""
+        return self._lists.listings["groups"].documents
+
+    @property
+    def instances(self) -> Sequence[dict[str, Any]]:
+        """The present instances, likewise."""
+        return self._lists.listings["instances"].documents
 
     @property
     def endpoint(self) -> str:
@@ -594,9 +643,10 @@ class FakeIef:
     def _answer(self, seen: FakeRequest) -> Answer:
         _, *parts = seen.path.split("/")
         match [seen.method, *parts]:
-            case ["GET", "v3", project_id, "edgemgr", "pods"]:
+            case ["GET", version, project_id, "edgemgr", kind] if (version, kind) in _LISTS:
                 self._admit(seen, project_id)
-                return Answer(self._list_pods(seen))
+                name = _LISTS[version, kind]
+                return Answer(self._list_pods(seen) if name is None else self._list(seen, name))
             case ["POST", "v3", "auth", "tokens"]:
                 return self._iam.issue_token(seen)
             case ["GET", "v3", "projects"]:
@@ -628,31 +678,57 @@ class FakeIef:
         size = self._capped(limit)
         for motion in self._motions:
             self._fleet.move(motion)
-        rows = self._rows(kind, ids)
+        rows = self._rows(kind, ids) if self._knows_instance(seen) else ()
         page = self._page(rows, offset, size)
+        if self._odd.hidden_rate:
+            page = [row for row in page if not self._hidden[row]]
         return self._fleet.page(page, self._counted(len(rows), len(page)))
+
+    def _list(self, seen: FakeRequest, name: ListName) -> bytes:
+        listing, query = self._lists.listings[name], seen.query
+        usual = str(listing.usual or self._default_limit)
+        offset = _whole(query.get("offset", "0"), 0, "IEF.100004", "offset")
+        limit = _whole(query.get("limit", usual), 1, "IEF.100005", "limit", listing.most)
+        size = self._capped(limit)
+        for kind in ("node", "group"):
+            if query.get(f"{kind}_id"):
+                self._check_known(kind, (query[f"{kind}_id"],))
+        rows = self._lists.select(name, query)
+        if listing.by_instance and not self._knows_instance(seen):
+            rows = ()
+        if not query.get("sort"):
+            rows = self._shuffled(rows)
+        page = self._page(rows, offset, size)
+        total = self._counted(len(rows), len(page))
+        counted = {} if total is None else {"count": total}
+        found = {listing.key: [*page]}
+        return to_json(counted | found if listing.count_first else found | counted)
+
+    def _knows_instance(self, seen: FakeRequest) -> bool:
+        return self.instance_id in {None, seen.headers.get("ief-instance-id")}
 
     def _rows(self, kind: Kind, ids: tuple[str, ...]) -> Sequence[int]:
         odd = self._odd
         rows = self._fleet.matching(kind, ids, self._fleet.recall(self._chance))
         if odd.repeated_rate:
             rows = [row for row in rows for _ in range(1 + self._repeated[row])]
-        if odd.order in {"shuffled", "ties"}:
-            drawn = self._chance.random
-            tied = 3 if odd.order == "ties" else max(len(rows), 1)
-            places = sorted(range(len(rows)), key=lambda place: place // tied + drawn())
-            rows = [rows[place] for place in places]
-        return rows
+        return self._shuffled(rows)
 
-    def _page(self, rows: Sequence[int], offset: int, size: int) -> Sequence[int]:
+    def _shuffled(self, rows: Sequence[_T]) -> Sequence[_T]:
+        if self._odd.order not in {"shuffled", "ties"}:
+            return rows
+        drawn = self._chance.random
+        tied = 3 if self._odd.order == "ties" else max(len(rows), 1)
+        places = sorted(range(len(rows)), key=lambda place: place // tied + drawn())
+        return [rows[place] for place in places]
+
+    def _page(self, rows: Sequence[_T], offset: int, size: int) -> Sequence[_T]:
         odd = self._odd
         first = {"rows": offset, "pages": offset * size, "ignored": 0}[odd.offsets]
         if self._chance.random() < odd.cached_rate:
             first = 0
         page = rows[first:] if odd.limits == "ignored" else rows[first : first + size]
-        if self._chance.random() < odd.empty_rate:
-            page = ()
-        return [row for row in page if not self._hidden[row]] if odd.hidden_rate else page
+        return () if self._chance.random() < odd.empty_rate else page
 
     def _counted(self, total: int, shown: int) -> int | str | None:
         match self._odd.counts:
@@ -698,20 +774,23 @@ class _Lottery:
         return self._random.choice(self._faults)
 
 
-def _lot(*parts: object) -> float:
-    return int(uuid_of(*parts)[:8], 16) / (1 << 32)
+def _mappings(pods: Iterable[object]) -> list[Mapping[str, Any]]:
+    return [pod for pod in pods if isinstance(pod, Mapping)]
 
 
 def _ids_of(pods: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(pod[key] for pod in pods if pod.get(key)))
 
 
-def _whole(text: str, least: int, code: str, name: str) -> int:
-    if not (
-        text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER and int(text) >= least
+def _whole(text: str, least: int, code: str, name: str, most: int | None = None) -> int:
+    if (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) <= _LONGEST_NUMBER
+        and least <= int(text) <= (most or int(text))
     ):
-        raise RefusedError(400, code, f"The {name} is out of specification")
-    return int(text)
+        return int(text)
+    raise RefusedError(400, code, f"The {name} is out of specification")
 
 
 async def _end(listener: asyncio.Server) -> None:
