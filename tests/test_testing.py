@@ -726,6 +726,8 @@ async def test_an_emptied_fleet_goes_on():
         lambda: FakeIef(limits="none"),
         lambda: FakeIef(counts="false"),
         lambda: FakeIef(lag=-1),
+        lambda: FakeIef(expired="APIGW.0308"),
+        lambda: FakeIef(metadata="tokens"),
         lambda: FakeIef(empty_rate=1.1),
         lambda: FakeIef(cached_rate=-0.1),
         lambda: FakeIef(hidden_rate=2),

@@ -203,6 +203,9 @@ class FakeIef:
     What the documentation leaves open is an argument. Requests that find a scripted fault get it;
     else the `intercept` hook decides, if there is one; else ``fault_rate`` does.
 
+    The other lists obey the page cap, order, offsets, limits, counts, empty and cached pages as the
+    list of pods does; lag, hidden and repeated rows, and motion are for pods alone.
+
     Args:
         pods: how many the fleet has, or the pods themselves, served as they are: one without a
             ``deployment_id`` (``node_id``) belongs to every deployment (node, group). One that is
