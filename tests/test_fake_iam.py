@@ -299,6 +299,13 @@ async def test_clocks_may_differ_by_a_quarter_of_an_hour(fake, off, fits):
         assert text.endswith("calc ak sk signature fail:signature expired")
 
 
+@pytest.mark.parametrize("date", ["yesterday", "2024-02-29T23:59:59Z", "20240229T235959"])
+async def test_other_dates_are_too_old(fake, date):
+    """A date that isn't written as it should be is signed in vain."""
+    status, text = await get_signed(fake, headers={"X-Sdk-Date": date})
+    assert (status, text) == (401, f"{STRANGER}calc ak sk signature fail:signature expired")
+
+
 async def test_sixth_wrong_signature_locks_the_key(fake):
     """More than five in a row lock the key for five minutes, whatever is sent meanwhile."""
     for _ in range(5):

@@ -220,9 +220,13 @@ class Iam:
     """Tokens, signatures and projects; the `FakeIef` is asked for its settings each time anew."""
 
     def __init__(self, fake: "FakeIef", seed: int) -> None:
-        if fake.expired not in get_args(Expired) or fake.metadata not in get_args(Metadata):
-            msg = f"no such face or service: {fake.expired!r}, {fake.metadata!r}"
-            raise ValueError(msg)
+        for value, known in (
+            (fake.expired, get_args(Expired)),
+            (fake.metadata, get_args(Metadata)),
+        ):
+            if value not in known:
+                msg = f"{value!r} must be one of {known}"
+                raise ValueError(msg)
         self._fake = fake
         self._seed = seed
         self._domain_id = uuid_of(seed, "domain").replace("-", "")
