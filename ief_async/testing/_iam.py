@@ -473,6 +473,6 @@ class Iam:
 
     def revoke_keys(self) -> None:
         """End the keys that were given so far."""
-        now, self._newest = self._fake.clock(), None
+        now = self._fake.clock()
         for keys in self._keys.values():
             keys.expires = min(keys.expires, now)
