@@ -533,12 +533,26 @@ async def test_tokens_expired_by_hand(fake):
     assert (await get_with(fake, await issued(fake)))[0] == 200
 
 
-async def test_forgotten_tokens(fake):
+async def test_expiring_twice_changes_nothing(fake):
+    """What has ended already keeps the time at which it ended."""
+    fake.expired = "APIGW.0301"
+    fake.expire_tokens()
+    text = (await get_with(fake, fake.token))[1]["error_msg"]
+    assert text.endswith("expires_at: 2024-02-29T23:59:59.250000Z")
+    fake.clock.at += 60
+    fake.expire_tokens()
+    assert (await get_with(fake, fake.token))[1]["error_msg"] == text
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_forgotten_tokens(fake, expired):
     """What was known is unknown, the given one and expired ones included; new ones are valid."""
     token = await issued(fake)
-    fake.expire_tokens()
+    if expired:
+        fake.expire_tokens()
     fake.forget_tokens()
-    fake.expire_tokens()
+    if expired:
+        fake.expire_tokens()
     for old in (token, fake.token):
         assert (await get_with(fake, old))[1]["error_msg"].endswith("decrypt token fail")
     assert (await get_with(fake, await issued(fake)))[0] == 200

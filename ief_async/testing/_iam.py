@@ -318,7 +318,7 @@ class Iam:
     def expire_tokens(self) -> None:
         """End the tokens that are known so far."""
         now = self._fake.clock()
-        if self._fake.token is not None and self._fake.token not in self._forgotten:
+        if self._fake.token is not None:
             self._tokens.setdefault(self._fake.token, _Token(now))
         for token in self._tokens.values():
             token.expires = min(token.expires, now)
