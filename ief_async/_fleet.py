@@ -25,7 +25,7 @@ from ief_async._models import Pod
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._paging import OnDrift
 from ief_async._session import IefSession
-from ief_async._stream import OnError, Page, Scan, ScanProgress, ScanReport, Stream
+from ief_async._stream import OnError, Scan, ScanProgress, ScanReport, Stream
 
 T = TypeVar("T")
 

@@ -1,5 +1,6 @@
 """`FakeIef` seen from outside: raw sockets and aiohttp's client, never our own."""
 
+import ast
 import asyncio
 import contextlib
 import gzip
@@ -151,7 +152,9 @@ def test_needs_no_pytest():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, check=True
     )
-    assert done.stdout.decode().split() == ["['ief_async',", "'ief_async.testing']"]
+    loaded = ast.literal_eval(done.stdout.decode())
+    assert "ief_async.testing" in loaded
+    assert [n for n in loaded if not n.startswith("ief_async.testing")] == ["ief_async"]
 
 
 async def test_starting_twice_is_refused(fake_ief):
@@ -723,6 +726,8 @@ async def test_an_emptied_fleet_goes_on():
         lambda: FakeIef(limits="none"),
         lambda: FakeIef(counts="false"),
         lambda: FakeIef(lag=-1),
+        lambda: FakeIef(expired="APIGW.0308"),
+        lambda: FakeIef(metadata="tokens"),
         lambda: FakeIef(empty_rate=1.1),
         lambda: FakeIef(cached_rate=-0.1),
         lambda: FakeIef(hidden_rate=2),
@@ -1011,7 +1016,7 @@ async def test_a_printed_request_shows_no_headers(fake_ief):
 
 async def test_requests_are_bounded(fake_ief, monkeypatch):
     """Old requests are forgotten, half of the bound at a time; the counters forget nothing."""
-    monkeypatch.setattr("ief_async.testing._REMEMBERED_REQUESTS", 4)
+    monkeypatch.setattr("ief_async.testing._server._REMEMBERED_REQUESTS", 4)
     for limit in range(1, 8):
         await ask(fake_ief, deployment_id="d", limit=limit)
     assert [seen.query["limit"] for seen in fake_ief.requests] == ["5", "6", "7"]
@@ -1020,7 +1025,7 @@ async def test_requests_are_bounded(fake_ief, monkeypatch):
 
 async def test_queries_are_bounded(fake_ief, monkeypatch):
     """Answers to queries are remembered, but not without end, and stay right."""
-    monkeypatch.setattr("ief_async.testing._REMEMBERED_QUERIES", 2)
+    monkeypatch.setattr("ief_async.testing._fleet._REMEMBERED_QUERIES", 2)
     for identity in fake_ief.deployment_ids * 2:
         assert (await ask(fake_ief, deployment_id=identity))[2]["count"] == 10
     assert len(fake_ief._fleet._found) <= 2

@@ -1,0 +1,478 @@
+"""Who is let in: tokens, signatures, projects, and the keys that a machine is given."""
+
+import base64
+import hashlib
+import hmac
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from urllib.parse import quote, unquote_to_bytes
+
+import attrs
+
+from ief_async.testing._faults import JSON, Answer, RefusedError
+from ief_async.testing._fleet import to_json, uuid_of
+
+if TYPE_CHECKING:
+    from ief_async.testing._server import FakeIef, FakeRequest
+
+Expired = Literal["APIGW.0307", "APIGW.0301", "IEF.310002"]
+Metadata = Literal["token", "plain", "none"]
+Query = str | Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+_ALGORITHM = "SDK-HMAC-SHA256"
+_AUTHORIZATION = re.compile(
+    rf"{_ALGORITHM} Access=([^,\s]+), SignedHeaders=([^,\s]+), Signature=([0-9a-f]{{64}})"
+)
+_SDK_DATE = "%Y%m%dT%H%M%SZ"
+_SKEW = 15 * 60.0
+_FORGIVEN = 5  # wrong signatures in a row; one more locks the key
+_LOCKED = 5 * 60.0
+_USUAL_TOKEN = 1_600
+_SHORTEST_TOKEN = 32
+_LONGEST_TTL = 21_600
+_RENEW = "The token must be updated"
+
+# --- signatures -----------------------------------------------------------------------------------
+
+
+def sign(
+    access_key: str,
+    secret_key: str,
+    *,
+    method: str,
+    host: str,
+    path: str,
+    query: Query = "",
+    headers: Mapping[str, str] | None = None,
+    body: str | bytes | None = None,
+    now: datetime | float | str,
+) -> str:
+    """Give the value of ``Authorization`` that a request has by ``SDK-HMAC-SHA256``.
+
+    Args:
+        access_key: names the secret key.
+        secret_key: what only the two sides know.
+        method: as it will be sent.
+        host: as it will be sent, with its port if it has one.
+        path: as it will be sent, escapes and all.
+        query: as it will be sent, or its parameters; text, numbers and booleans.
+        headers: all that will be signed, in any case; ``Host`` and ``X-Sdk-Date`` are added if they
+            are not among them, and one with an underscore in its name is left out.
+        body: as it will be sent.
+        now: an aware datetime, seconds since 1970, or what ``X-Sdk-Date`` will say.
+    """
+    sent = {"host": host, "x-sdk-date": _sdk_date(now)}
+    sent |= {name.lower(): value for name, value in (headers or {}).items()}
+    names = sorted(name for name in sent if "_" not in name and name != "authorization")
+    content = body.encode() if isinstance(body, str) else body or b""
+    request = _canonical(method, path, _pairs(query), headers=sent, names=names, body=content)
+    signature = _signature(secret_key, sent["x-sdk-date"], request)
+    return (
+        f"{_ALGORITHM} Access={access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    )
+
+
+def _sdk_date(now: datetime | float | str) -> str:
+    if isinstance(now, str):
+        return now
+    if not isinstance(now, datetime):
+        now = datetime.fromtimestamp(now, UTC)
+    if now.tzinfo is None:
+        msg = f"a time without a zone may be any: {now}"
+        raise ValueError(msg)
+    return now.astimezone(UTC).strftime(_SDK_DATE)
+
+
+def _pairs(query: Query) -> Iterator[tuple[bytes, bytes]]:
+    """Take a query apart. A plus is a plus: only forms know it as a blank."""
+    if isinstance(query, str):
+        for part in filter(None, query.split("&")):
+            name, _, value = part.partition("=")
+            yield unquote_to_bytes(name), unquote_to_bytes(value)
+        return
+    for name, given in query.items() if isinstance(query, Mapping) else query:
+        for value in given if isinstance(given, (list, tuple)) else (given,):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            yield name.encode(), text.encode()
+
+
+def _canonical(
+    method: str,
+    path: str,
+    pairs: Iterable[tuple[bytes, bytes]],
+    *,
+    headers: Mapping[str, str],
+    names: Iterable[str],
+    body: bytes,
+) -> str:
+    """Write a request as it is signed; the headers' names are in lower case."""
+    names = list(names)
+    place = quote(unquote_to_bytes(path), safe="/")
+    payload = hashlib.sha256(body).hexdigest()
+    if body:
+        payload = headers.get("x-sdk-content-sha256", payload).strip()
+    return "\n".join(
+        [
+            method,
+            place if place.endswith("/") else f"{place}/",
+            # Sorted before it is escaped. Bytes of UTF-8 sort as the characters do.
+            "&".join(
+                f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs)
+            ),
+            *(f"{name}:{headers.get(name, '').strip()}" for name in names),
+            "",
+            ";".join(names),
+            payload,
+        ]
+    )
+
+
+def _signature(secret_key: str, sdk_date: str, request: str) -> str:
+    digest = hashlib.sha256(request.encode(errors="surrogateescape")).hexdigest()
+    text = f"{_ALGORITHM}\n{sdk_date.strip()}\n{digest}"
+    key, message = secret_key.encode(), text.encode(errors="surrogateescape")
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
+
+
+def _is_right(seen: "FakeRequest", secret_key: str, names: list[str], signature: str) -> bool:
+    """Check a signature, and that it covers what it has to, each once and in order."""
+    needed = {"host", "x-sdk-date"}
+    needed |= {"x-security-token"} & {*seen.headers}
+    request = _canonical_of(seen, names)
+    expected = _signature(secret_key, seen.headers.get("x-sdk-date", ""), request)
+    equal = hmac.compare_digest(expected, signature)
+    return equal and needed <= {*names} <= {*seen.headers} and names == sorted({*names})
+
+
+def _canonical_of(seen: "FakeRequest", names: Iterable[str]) -> str:
+    return _canonical(
+        seen.method,
+        seen.path,
+        _pairs(seen.raw_query),
+        headers=seen.headers,
+        names=names,
+        body=seen.body,
+    )
+
+
+def _age(seen: "FakeRequest", now: float) -> float:
+    try:
+        sent = datetime.strptime(f"{seen.headers['x-sdk-date'].strip()}+0000", f"{_SDK_DATE}%z")
+    except ValueError:
+        return math.inf
+    return abs(now - sent.timestamp())
+
+
+# --- tokens, keys and projects --------------------------------------------------------------------
+
+
+@attrs.define
+class _Token:
+    """What was issued for one project; None: for any."""
+
+    expires: float
+    project_id: str | None = None
+
+
+@attrs.define
+class _Keys:
+    """What a machine was given."""
+
+    access: str
+    secret: str
+    security_token: str
+    expires: float
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _turn_away(reason: str) -> NoReturn:
+    message = f"Incorrect IAM authentication information: {reason}"
+    raise RefusedError(401, "APIGW.0301", message, "apigw")
+
+
+def _refuse_body(what: str) -> NoReturn:
+    raise RefusedError(400, message=f"The request body is invalid: {what}", shape="iam")
+
+
+def _refuse_login(why: str) -> NoReturn:
+    raise RefusedError(401, message=why, shape="iam")
+
+
+def _at(document: object, *path: str, kind: type = dict) -> Any:
+    """Give what stands at a place of a document; it has to be there, and of this kind."""
+    for step in path:
+        document = document.get(step) if isinstance(document, dict) else None
+    if not isinstance(document, kind):
+        _refuse_body(".".join(path) or "no JSON object")
+    return document
+
+
+class Iam:
+    """Tokens, signatures and projects; the `FakeIef` is asked for its settings each time anew."""
+
+    def __init__(self, fake: "FakeIef", seed: int) -> None:
+        for value, known in (
+            (fake.expired, get_args(Expired)),
+            (fake.metadata, get_args(Metadata)),
+        ):
+            if value not in known:
+                msg = f"{value!r} must be one of {known}"
+                raise ValueError(msg)
+        self._fake = fake
+        self._seed = seed
+        self._domain_id = uuid_of(seed, "domain").replace("-", "")
+        self._numbers = count(1)
+        self._tokens: dict[str, _Token] = {}
+        self._forgotten: set[str] = set()
+        self._machines: dict[str, float] = {}  # tokens of the metadata service, and their ends
+        self._keys: dict[str, _Keys] = {}
+        self._newest: _Keys | None = None
+        self._locks: dict[str, float] = {}
+        self.wrong_signatures: Counter[str] = Counter()
+
+    @property
+    def locked_keys(self) -> frozenset[str]:
+        """The access keys that are locked now."""
+        now = self._fake.clock()
+        return frozenset(key for key, until in self._locks.items() if now < until)
+
+    # --- who may come in ---
+
+    def admit(self, seen: "FakeRequest", project_id: str | None) -> None:
+        """Let a request to this project's resources in, or to none's."""
+        if not seen.headers.get("authorization", "").startswith(f"{_ALGORITHM} "):
+            self._check_token(seen.headers.get("x-auth-token"), project_id)
+            return
+        self._check_signature(seen)
+        named = seen.headers.get("x-project-id", project_id)
+        if project_id is not None and named != project_id:
+            raise RefusedError(403, "APIGW.0310", "The project is not available", "apigw")
+
+    def _check_token(self, text: str | None, project_id: str | None) -> None:
+        if not text:
+            _turn_away("x-auth-token not found")
+        if text in self._forgotten:
+            _turn_away("decrypt token fail")
+        token = self._tokens.get(text)
+        if token is None:
+            if text != self._fake.token:
+                _turn_away("decrypt token fail")
+            return
+        if self._fake.clock() >= token.expires:
+            self._turn_expired_away(token)
+        if None not in {project_id, token.project_id} and token.project_id != project_id:
+            raise RefusedError(401, "APIGW.0307", _RENEW, "apigw")
+
+    def _turn_expired_away(self, token: _Token) -> NoReturn:
+        match self._fake.expired:
+            case "APIGW.0307":
+                raise RefusedError(401, "APIGW.0307", _RENEW, "apigw")
+            case "APIGW.0301":
+                _turn_away(f"token expires, expires_at: {_stamp(token.expires)}")
+            case _:
+                raise RefusedError(400, "IEF.310002", "Token expired")
+
+    def _check_signature(self, seen: "FakeRequest") -> None:
+        fake, now = self._fake, self._fake.clock()
+        parts = _AUTHORIZATION.fullmatch(seen.headers["authorization"])
+        if parts is None:
+            _turn_away("verify aksk signature fail")
+        access, names, signature = parts[1], parts[2].split(";"), parts[3]
+        if access in self.locked_keys:
+            _turn_away("AK access failed to reach the limit,forbidden")
+        keys = self._keys.get(access)
+        if access != fake.access_key and keys is None:
+            _turn_away("Get secretKey failed")
+        if not _is_right(seen, keys.secret if keys else fake.secret_key, names, signature):
+            self._count_wrong(access, now)
+            shown = _canonical_of(seen, names).replace("\n", "|")
+            _turn_away(f"verify aksk signature fail, canonicalRequest:{shown}")
+        self.wrong_signatures.pop(access, None)
+        if _age(seen, now) > _SKEW:
+            _turn_away("calc ak sk signature fail:signature expired")
+        if keys is None:
+            return
+        if now >= keys.expires:
+            _turn_away("security token expired")
+        given = seen.headers.get("x-security-token", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, keys.security_token.encode()):
+            _turn_away("decrypt security token fail")
+
+    def _count_wrong(self, access: str, now: float) -> None:
+        self.wrong_signatures[access] += 1
+        if self.wrong_signatures[access] > _FORGIVEN:
+            del self.wrong_signatures[access]
+            self._locks[access] = now + _LOCKED
+
+    # --- tokens ---
+
+    def expire_tokens(self) -> None:
+        """End the tokens that are known so far."""
+        now = self._fake.clock()
+        if self._fake.token is not None:
+            self._tokens.setdefault(self._fake.token, _Token(now))
+        for token in self._tokens.values():
+            token.expires = min(token.expires, now)
+
+    def forget_tokens(self) -> None:
+        """Know nothing any more of the tokens that are known so far."""
+        self._forgotten.update(self._tokens, filter(None, [self._fake.token]))
+        self._tokens.clear()
+
+    def issue_token(self, seen: "FakeRequest") -> Answer:
+        """Answer ``POST /v3/auth/tokens``."""
+        methods, project = self._login(seen)
+        fake, now = self._fake, self._fake.clock()
+        text = self._token_text()
+        self._tokens[text] = _Token(now + fake.token_lifetime, project["id"])
+        domain = {"id": self._domain_id, "name": fake.domain}
+        token: dict[str, Any] = {
+            "expires_at": _stamp(now + fake.token_lifetime),
+            "issued_at": _stamp(now),
+            "methods": methods,
+            "project": {"domain": domain, "id": project["id"], "name": project["name"]},
+            "roles": [{"id": "0", "name": "te_admin"}, {"id": "0", "name": "op_gated_ief"}],
+            "user": {
+                "domain": domain,
+                "id": fake.user_id,
+                "name": fake.user,
+                "password_expires_at": "",
+            },
+        }
+        if not seen.query.get("nocatalog"):
+            token = {"catalog": [self._service(project["id"])], **token}
+        headers = (("X-Subject-Token", text),)
+        return Answer(to_json({"token": token}), 201, headers=headers)
+
+    def _token_text(self) -> str:
+        size = max(self._fake.token_characters or _USUAL_TOKEN, _SHORTEST_TOKEN)
+        return f"MII{self._text('token', size - 3)}"
+
+    def _text(self, what: str, size: int) -> str:
+        """Make up what nobody has seen before."""
+        seed = f"{self._seed} {what} {next(self._numbers)}".encode()
+        return base64.b64encode(hashlib.shake_256(seed).digest(size)).decode()[:size]
+
+    def _service(self, project_id: str) -> dict[str, Any]:
+        region, kind = self._fake.region, {"type": "ief", "name": "ief"}
+        endpoint = {
+            "url": f"{self._fake.endpoint}/v3/{project_id}",
+            "region": region,
+            "region_id": region,
+            "interface": "public",
+            "id": uuid_of(self._seed, "endpoint").replace("-", ""),
+        }
+        identity = uuid_of(self._seed, "service").replace("-", "")
+        return {**kind, "id": identity, "endpoints": [endpoint]}
+
+    def _login(self, seen: "FakeRequest") -> tuple[list[str], Mapping[str, Any]]:
+        """Give the methods by which somebody has logged in, and the project they chose."""
+        fake = self._fake
+        if not seen.headers.get("content-type", "").lower().startswith(JSON):
+            _refuse_body("no application/json")
+        try:
+            document = json.loads(seen.body)
+        except ValueError:
+            _refuse_body("no JSON")
+        identity = _at(document, "auth", "identity")
+        methods = _at(identity, "methods", kind=list)
+        if methods not in (["password"], ["password", "totp"]):
+            _refuse_body("auth.identity.methods")
+        user = _at(identity, "password", "user")
+        told = (
+            _at(user, "domain", "name", kind=str),
+            _at(user, "name", kind=str),
+            _at(user, "password", kind=str),
+        )
+        totp: tuple[str | None, str | None] = (fake.user_id, None)
+        if "totp" in methods:
+            second = _at(identity, "totp", "user")
+            totp = _at(second, "id", kind=str), _at(second, "passcode", kind=str)
+        wanted = self._scope(_at(document, "auth", "scope"))
+        if told != (fake.domain, fake.user, fake.password):
+            _refuse_login("The username or password is wrong.")
+        if totp != (fake.user_id, fake.passcode):
+            _refuse_login("The verification code is wrong.")
+        for project in fake.projects:
+            if wanted.items() <= project.items():
+                return methods, project
+        _refuse_login("The project is not found.")
+
+    @staticmethod
+    def _scope(scope: dict[str, Any]) -> dict[str, str]:
+        """Give the one thing that a login says of its project."""
+        wanted: dict[str, str] = _at(scope, "project")
+        if [*scope] != ["project"] or len(wanted) != 1 or not {*wanted} <= {"id", "name"}:
+            _refuse_body("auth.scope")
+        for key in wanted:
+            _at(wanted, key, kind=str)
+        return wanted
+
+    def list_projects(self, seen: "FakeRequest") -> Answer:
+        """Answer ``GET /v3/projects``."""
+        self.admit(seen, None)
+        at = f"{self._fake.endpoint}/v3/projects"
+        usual = {
+            "domain_id": self._domain_id,
+            "parent_id": self._domain_id,
+            "enabled": True,
+            "is_domain": False,
+            "description": "",
+        }
+        projects = [
+            {**usual, "links": {"self": f"{at}/{project['id']}"}, **project}
+            for project in self._fake.projects
+            if seen.query.get("name", project["name"]) == project["name"]
+        ]
+        links = {"self": at, "next": None, "previous": None}
+        return Answer(to_json({"projects": projects, "links": links}))
+
+    # --- the metadata service ---
+
+    def metadata_token(self, seen: "FakeRequest") -> Answer:
+        """Answer ``PUT /meta-data/latest/api/token``."""
+        if self._fake.metadata != "token":
+            raise RefusedError(404, shape="html")
+        lifetime = seen.headers.get("x-metadata-token-ttl-seconds", "")
+        if not re.fullmatch("[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= _LONGEST_TTL:
+            raise RefusedError(400, shape="html")
+        text = self._text("machine", 56)
+        self._machines[text] = self._fake.clock() + int(lifetime)
+        return Answer(text.encode(), content_type="text/plain; charset=utf-8")
+
+    def security_key(self, seen: "FakeRequest") -> Answer:
+        """Answer ``GET /openstack/latest/securitykey``."""
+        fake, now = self._fake, self._fake.clock()
+        if fake.metadata == "none":
+            raise RefusedError(404, shape="html")
+        known = self._machines.get(seen.headers.get("x-metadata-token", ""), -math.inf)
+        if fake.metadata == "token" and now >= known:
+            raise RefusedError(401, shape="html")
+        keys = self._newest
+        if keys is None or keys.expires - now < fake.keys_lifetime / 2:
+            access = f"HST{uuid_of(self._seed, next(self._numbers)).replace('-', '')[:17].upper()}"
+            secret, token = self._text("secret", 40), self._text("security token", 600)
+            keys = self._newest = _Keys(access, secret, token, now + fake.keys_lifetime)
+            self._keys[access] = keys
+        credential = {
+            "access": keys.access,
+            "secret": keys.secret,
+            "securitytoken": keys.security_token,
+            "expires_at": _stamp(keys.expires),
+        }
+        return Answer(to_json({"credential": credential}))
+
+    def revoke_keys(self) -> None:
+        """End the keys that were given so far."""
+        now = self._fake.clock()
+        for keys in self._keys.values():
+            keys.expires = min(keys.expires, now)
