@@ -26,6 +26,7 @@ SECRET_CHARACTERS = 8
 ALGORITHM = "SDK-HMAC-SHA256"
 CLOCK_SECONDS = 15 * 60  # that the clock of whoever signs may differ from the server's
 TOKEN_BYTES = 66 * 1024  # 64 KiB and the name of the header
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
 METADATA_TOKEN_SECONDS = 21_600
 PROJECT_ID = re.compile("[0-9a-f]{32}")
@@ -434,6 +435,13 @@ class EcsMetadata:
 
     timeout: float = 1.0
     endpoint: str = attrs.field(factory=lambda: METADATA)
+
+    @endpoint.validator
+    def _check_endpoint(self, _: object, value: str) -> None:
+        host = urlsplit(value).hostname
+        if value != METADATA and host not in LOOPBACK:
+            message = f"EcsMetadata(endpoint=) takes {METADATA} or loopback, but was given {host!r}"
+            raise ConfigurationError(message)
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:  # noqa: ARG002  keys are for all projects
         """Ask for a token of the metadata service, if it gives any, and for the keys."""

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from ief_async._credentials import (
+    LOOPBACK,
     AccessKey,
     Credentials,
     EcsMetadata,
@@ -29,7 +30,6 @@ from ief_async._errors import ConfigurationError, IefError
 PREFIX = "HUAWEICLOUD_SDK_"
 REGION = f"{PREFIX}REGION_IEF_"
 PROFILE = "basic"  # the section for services of a region
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # The regions with a documented API host. The SDKs and the endpoint page spell three of the hosts

@@ -112,9 +112,9 @@ class Keyring:
     async def turn(self, send: Send, scope: Scope) -> AsyncIterator[None]:
         """Have a key for one request; what is signed goes alone until the server took one."""
         while True:
-            if not self._ready():
+            if not self._usable() or (self._due() and not self._flight.running):
                 async with self._flight.turn():
-                    if not self._ready():
+                    if not self._usable() or self._due():
                         await self._renew(send, scope)
             if not self._goes_alone():
                 break
@@ -130,9 +130,8 @@ class Keyring:
     def _goes_alone(self) -> bool:
         return isinstance(self._key, AccessKey) and not self._accepted
 
-    def _ready(self) -> bool:
-        due = self._clock.now() >= self._due_at and not self._flight.running
-        return self._usable() and not due
+    def _due(self) -> bool:
+        return self._clock.now() >= self._due_at
 
     async def _renew(self, send: Send, scope: Scope) -> None:
         self.key()  # nobody is asked again who has just refused

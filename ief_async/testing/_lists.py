@@ -375,7 +375,7 @@ class Lists:
             "quota": json.dumps({"edge_node": 50}),
             "type": "charge",
             "stargate_domain": "stargate.example.com",
-            "stargate_port": "443",
+            "stargate_eip": "192.0.2.2",
             "cluster_az": "az1",
             "support_functions": "gpu,npu",
             "framework": "x86_64",

@@ -1,0 +1,763 @@
+"""Keys while requests are made with them: got, shared, renewed, refused. The rows are E1 to E13."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from itertools import count
+
+import attrs
+import pytest
+from conftest import session_with
+
+from ief_async import (
+    AccessKey,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    EcsMetadata,
+    IefSession,
+    Limits,
+    PasswordCredentials,
+    PermissionDeniedError,
+    RetryPolicy,
+    Timeouts,
+    Token,
+    TransportError,
+)
+from ief_async._credentials import Grant, Request
+from ief_async.testing import FakeIef, Fault
+
+LOGIN = "/v3/auth/tokens"
+REFUSED = Fault.status(401, error_code="APIGW.0307", error_msg="renew", shape="apigw")
+
+
+@pytest.fixture
+async def fake(fake_clock):
+    """Run a fake fleet of 200 pods whose time is that of the fake clock."""
+    async with FakeIef(200, deployments=8, clock=fake_clock.clock.wall) as running:
+        yield running
+
+
+@pytest.fixture
+def clock(fake_clock):
+    """Give the option that lets a session run on the fake clock."""
+    return {"_clock": fake_clock.clock}
+
+
+def password(fake, **options):
+    """Return the credentials of the fake's user."""
+    given = {"domain": fake.domain, "user": fake.user, "password": fake.password}
+    return PasswordCredentials(**{**given, **options})
+
+
+def access_key(fake):
+    """Return the fake's permanent key."""
+    return AccessKey(fake.access_key, fake.secret_key)
+
+
+def session(fake, credentials, **options):
+    """Return a session with the fake that gets its keys there, too."""
+    options = {"iam_endpoint": fake.endpoint, "retry": RetryPolicy(base=0), **options}
+    return session_with(fake, credentials=credentials, **options)
+
+
+def seen(fake, path):
+    """Count the requests that went to a path, or to one that ends so."""
+    return sum(request.path.endswith(path) for request in fake.requests)
+
+
+async def ask(ief, fake, times=1):
+    """Send so many requests at once; return what came of each."""
+    calls = [ief.list_pods(deployment_id=fake.deployment_ids[0], limit=5) for _ in range(times)]
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def kinds(outcomes):
+    """Count the kinds of what came."""
+    return Counter(type(one).__name__ for one in outcomes)
+
+
+# ---- tokens --------------------------------------------------------------------------------------
+
+
+async def test_token_is_got_once_for_all(fake, clock):
+    """Requests that start together share one login; what it asks is the documented body."""
+    async with session(fake, password(fake), **clock) as ief:
+        outcomes = await ask(ief, fake, 16)
+        figures = ief.statistics()
+
+    assert {"Page": 16} == kinds(outcomes)
+    assert (1, 1, 17) == (seen(fake, LOGIN), figures.token_refreshes, figures.requests)
+    login = next(request for request in fake.requests if request.path == LOGIN)
+    assert "nocatalog=true" == login.raw_query
+    assert json.loads(login.body) == {
+        "auth": {
+            "identity": {
+                "methods": ["password"],
+                "password": {
+                    "user": {
+                        "name": fake.user,
+                        "password": fake.password,
+                        "domain": {"name": fake.domain},
+                    }
+                },
+            },
+            "scope": {"project": {"id": fake.project_id}},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("project", "region", "scope"),
+    [
+        (None, "cn-north-4", {"name": "cn-north-4"}),
+        ("cn-north-4", None, {"name": "cn-north-4"}),
+        ("bcd83056c918480f8f190844bd425b23", None, {"id": "bcd83056c918480f8f190844bd425b23"}),
+    ],
+)
+async def test_token_tells_the_project(fake, clock, project, region, scope):
+    """Without project_id the token is for the project that is named, and tells its id."""
+    options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": region}
+    credentials = password(fake, project=project)
+    async with IefSession(credentials=credentials, **options, **clock) as ief:
+        assert {"Page": 4} == kinds(await ask(ief, fake, 4))
+
+    assert 0 == seen(fake, "/projects")
+    login = next(request for request in fake.requests if request.path == LOGIN)
+    assert {"project": scope} == json.loads(login.body)["auth"]["scope"]
+    assert fake.project_id == fake.requests[-1].headers["x-project-id"]
+
+
+async def test_second_factor_is_asked_for_each_login(fake, clock):
+    """With a passcode both methods are sent, and a function gives a new code each time."""
+    codes = iter(["111111", "222222"])
+    credentials = password(fake, user_id=fake.user_id, passcode=lambda: next(codes))
+    async with session(fake, credentials, **clock) as ief:
+        fake.passcode = "111111"
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+        fake.passcode = "222222"
+        fake.forget_tokens()
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+    assert 2 == seen(fake, LOGIN)
+
+
+@pytest.mark.parametrize("face", ["APIGW.0307", "APIGW.0301", "IEF.310002"])
+async def test_each_face_of_an_expired_token_is_renewed(fake, clock, face):
+    """An expired token, however it is refused, status 400 included: one login and one repeat."""
+    fake.expired = face
+    async with session(fake, password(fake), **clock) as ief:
+        await ask(ief, fake)
+        fake.expire_tokens()
+        (page,) = await ask(ief, fake)
+        figures = ief.statistics()
+
+    assert 2 == page.attempts
+    assert (2, 2, 1) == (seen(fake, LOGIN), figures.token_refreshes, figures.retries)
+
+
+async def test_one_renewal_serves_all_workers(fake, clock):
+    """E2: a token that dies under 8 workers is renewed once, and each page is sent once again."""
+    async with session(fake, password(fake), **clock) as ief:
+        await ask(ief, fake)
+        fake.forget_tokens()
+        outcomes = await ask(ief, fake, 8)
+
+    assert [2] * 8 == [page.attempts for page in outcomes]
+    assert 2 == seen(fake, LOGIN)
+    assert 1 + 16 == seen(fake, "/pods")
+
+
+async def test_staggered_refusals_cost_one_renewal(fake):
+    """E2: 40 refusals of one dead token, the last long after the renewal, cost one login."""
+    wide = {"limits": Limits(concurrency=40)}
+    async with session(fake, password(fake), **wide) as ief:
+        await ask(ief, fake)
+        dead = fake.requests[-1].headers["x-auth-token"]
+        fake.forget_tokens()
+        turns = count()
+
+        def staggered(request):
+            old = request.headers.get("x-auth-token") == dead
+            return Fault.slow(next(turns) * 0.01) if old else None
+
+        fake.intercept(staggered)
+        outcomes = await ask(ief, fake, 40)
+
+    assert 40 == next(turns)
+    assert {"Page": 40} == kinds(outcomes)
+    assert 2 == seen(fake, LOGIN)
+    assert 1 + 80 == seen(fake, "/pods")
+
+
+async def test_token_that_is_refused_again_ends_it(fake, clock, fake_clock):
+    """E3: a new token that is refused, too, is the error; then nothing is sent for five minutes."""
+    async with session(fake, password(fake), **clock) as ief:
+        fake.intercept(lambda request: REFUSED if request.path.endswith("/pods") else None)
+        first = await ask(ief, fake)
+        sent = len(fake.requests)
+        unsent = await ask(ief, fake, 8)
+        still = len(fake.requests)
+        fake.intercept(None)
+        fake_clock.time += 300
+        later = await ask(ief, fake)
+
+    assert {"AuthenticationError": 1} == kinds(first)
+    assert (2, 2) == (seen(fake, LOGIN) - 1, first[0].attempts)
+    assert (sent, {"AuthenticationError": 8}) == (still, kinds(unsent))
+    assert "Not sent" in unsent[0].__notes__[0]
+    assert {"Page": 1} == kinds(later)
+
+
+async def test_token_is_renewed_ahead_of_its_end(fake, clock, fake_clock):
+    """E4: tokens of a minute are renewed at four fifths of it: no page is refused or lost."""
+    fake.token_lifetime = 60.0
+    ids = []
+    async with session(fake, password(fake), **clock) as ief:
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=2)
+        async for page in stream.pages():
+            ids += [pod.id for pod in page.items]
+            fake_clock.time += 11
+        figures = ief.statistics()
+
+    assert sorted(ids) == sorted(fake.pod_ids())
+    assert 0 == stream.report.retries == figures.retries
+    assert 1 < seen(fake, LOGIN) == figures.token_refreshes
+
+
+async def test_who_finds_a_token_due_renews_it_for_all(fake, clock, fake_clock):
+    """E4: while one renews a token that is due, the others go on with it."""
+    async with session(fake, password(fake), **clock) as ief:
+        await ask(ief, fake)
+        old = fake.requests[-1].headers["x-auth-token"]
+        fake_clock.time += 0.9 * fake.token_lifetime
+        fake.intercept(lambda request: Fault.slow(0.1) if request.path == LOGIN else None)
+        outcomes = await ask(ief, fake, 8)
+
+    assert {"Page": 8} == kinds(outcomes)
+    assert 2 == seen(fake, LOGIN)
+    tokens = Counter(request.headers.get("x-auth-token") == old for request in fake.requests[-8:])
+    assert {True: 7, False: 1} == tokens
+
+
+async def test_renewal_ahead_may_fail(fake, clock, fake_clock, caplog):
+    """E4: if IAM fails while the token still lasts, it is used on with a warning, renewed later."""
+    async with session(fake, password(fake), retry=RetryPolicy(attempts=1), **clock) as ief:
+        await ask(ief, fake)
+        fake_clock.time += 0.9 * fake.token_lifetime
+        fake.intercept(lambda request: Fault.status(500) if request.path == LOGIN else None)
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
+        failed = seen(fake, LOGIN)
+        fake.intercept(None)
+        fake_clock.time += 0.05 * fake.token_lifetime
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
+
+    assert (2, 3) == (failed, seen(fake, LOGIN))
+    assert 1 == sum(record.levelno == logging.WARNING for record in caplog.records)
+    assert "no credentials were got" in caplog.text
+
+
+async def test_iam_that_is_down_is_an_authentication_error(fake, clock):
+    """E5: all workers wait for one login; it is tried six times, and its failure is everybody's."""
+    fake.intercept(lambda request: Fault.status(503) if request.path == LOGIN else None)
+    async with session(fake, password(fake), **clock) as ief:
+        outcomes = await ask(ief, fake, 8)
+
+    assert {"AuthenticationError": 8} == kinds(outcomes)
+    assert (6, 0) == (seen(fake, LOGIN), seen(fake, "/pods"))
+    assert "no credentials were got: POST /v3/auth/tokens was answered 503" in str(outcomes[0])
+    assert len({id(error) for error in outcomes}) == 8
+
+
+async def test_iam_that_recovers_is_waited_for(fake, clock):
+    """E5: a login that fails twice is tried again, and nobody notices."""
+    fake.script(Fault.status(503), Fault.drop())
+    async with session(fake, password(fake), **clock) as ief:
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
+
+    assert 3 == seen(fake, LOGIN)
+
+
+async def test_scan_ends_with_the_refusal_of_its_token(fake, clock):
+    """E1: a static token that is refused ends the scan under any policy; a request per worker."""
+    async with session(fake, Token("wrong-token"), **clock) as ief:
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=4, on_error="collect")
+        with pytest.raises(AuthenticationError, match="Get a new token"):
+            await stream.collect()
+
+    assert len(fake.requests) <= 4
+
+
+async def test_wrong_password_is_sent_once(fake, clock, fake_clock):
+    """A login that is refused is not repeated: not for other workers, nor for five minutes."""
+    async with session(fake, password(fake, password="wrong-password"), **clock) as ief:
+        outcomes = await ask(ief, fake, 16)
+        again = await ask(ief, fake, 16)
+        fake_clock.time += 301
+        later = await ask(ief, fake)
+
+    assert {"AuthenticationError": 16} == kinds(outcomes) == kinds(again)
+    assert {"AuthenticationError": 1} == kinds(later)
+    assert 2 == seen(fake, LOGIN) == len(fake.requests)
+    assert 401 == outcomes[0].status
+    assert "wrong-password" not in str(outcomes[0])
+
+
+@pytest.mark.parametrize("characters", [4_096, 8_192, 16_384, 32_000])
+async def test_long_tokens_are_taken_and_sent(fake, clock, characters):
+    """E8: tokens of 4 to 32 KB arrive in one header of IAM's answer and go out in one of ours."""
+    fake.token_characters = characters
+    async with session(fake, password(fake), **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+    assert characters == len(fake.requests[-1].headers["x-auth-token"])
+
+
+async def test_longest_token_is_taken(fake, clock):
+    """E8: a token of 64 KiB is read; that the gateway takes 32 KB at most is the gateway's word."""
+    fake.token_characters = 65_536
+    async with session(fake, password(fake), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert (BadRequestError, 494) == (type(error), error.status)
+    assert 1 == ief.statistics().token_refreshes
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.body(b'{"token": {}}', status=201),
+        Fault.body(b"{}", status=201, headers=[("X-Subject-Token", "")]),
+        Fault.body(b"{}", status=201, headers=[("X-Subject-Token", "two words")]),
+        Fault.html(),
+        Fault.redirect("https://example.com/"),
+    ],
+    ids=["no-header", "empty", "blank", "status-200", "redirect"],
+)
+async def test_login_without_a_token_is_an_error(fake, clock, fault):
+    """An answer of IAM that gives no token is an AuthenticationError, and is not repeated."""
+    fake.intercept(lambda request: fault if request.path == LOGIN else None)
+    async with session(fake, password(fake), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert 1 == len(fake.requests)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"token": 7}', b'{"token": {"expires_at": 7}}'])
+async def test_token_of_unknown_life_is_used(fake, clock, body):
+    """A login whose body tells nothing gives a token all the same, until it is refused."""
+    header = ("X-Subject-Token", fake.token)
+    fake.intercept(
+        lambda request: (
+            Fault.body(body, status=201, headers=[header]) if request.path == LOGIN else None
+        )
+    )
+    async with session(fake, password(fake), **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+
+async def test_who_is_cancelled_while_it_renews_leaves_it_to_the_next(fake):
+    """A worker that is cancelled in mid-login does not harm the others: the next one logs in."""
+    async with session(fake, password(fake)) as ief:
+        fake.script(Fault.hang())
+        first = asyncio.create_task(ief.list_pods(node_id=fake.node_ids[0]))
+        await asyncio.sleep(0.05)
+        assert 1 == seen(fake, LOGIN)
+        others = asyncio.create_task(ask(ief, fake, 4))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        assert {"Page": 4} == kinds(await others)
+
+    assert 2 == seen(fake, LOGIN)
+
+
+async def test_another_project_has_a_token_of_its_own(fake, clock):
+    """with_options(project_id=) logs in for that project; a key that is for all is shared."""
+    other = "f" * 32
+    fake.projects = [*fake.projects, {"id": other, "name": "other"}]
+    async with session(fake, password(fake), **clock) as ief:
+        await ask(ief, fake)
+        (error,) = await ask(ief.with_options(project_id=other), fake)
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+    assert BadRequestError is type(error)
+    scopes = [
+        json.loads(request.body)["auth"]["scope"]["project"]["id"]
+        for request in fake.requests
+        if request.path == LOGIN
+    ]
+    assert [fake.project_id, other] == scopes
+
+
+# ---- sources of a user's own ---------------------------------------------------------------------
+
+
+async def no_token():
+    """Give nothing."""
+
+
+async def text():
+    """Give a text where a Token is wanted."""
+    return "secret-text"
+
+
+async def empty_token():
+    """Give an empty token."""
+    return Token("")
+
+
+async def newline():
+    """Give a token with a line end."""
+    return Token("secret-token\n")
+
+
+async def failing():
+    """Fail."""
+    vault = {}
+    return Token(vault["secret-name"])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (no_token, "gave NoneType"),
+        (text, "gave str"),
+        (empty_token, "empty"),
+        (newline, "line end"),
+        (failing, "raised KeyError in failing"),
+    ],
+)
+async def test_source_that_gives_no_key_is_an_authentication_error(fake, clock, source, words):
+    """E6: what a source raises or gives instead of a key is said, without any value."""
+    async with session(fake, source, **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert words in str(error)
+    assert "secret-" not in str(error)
+    assert (None, None) == (error.__cause__, error.__context__)
+    assert not fake.requests
+
+
+async def test_source_that_hangs_ends_with_the_deadline(fake):
+    """E7: a source that never gives anything does not outlive the scan's deadline."""
+
+    async def hanging():
+        await asyncio.Event().wait()
+
+    async with session(fake, hanging) as ief:
+        with pytest.raises(TransportError, match="deadline"):
+            await ief.iter_pods(fake.deployment_ids, deadline=0.05).collect()
+
+
+async def test_source_is_asked_again_when_its_token_is_refused(fake, clock):
+    """A function gives tokens as long as the last one is refused only once."""
+    tokens = iter(["gone-token", fake.token])
+
+    async def source():
+        return Token(next(tokens))
+
+    async with session(fake, source, **clock) as ief:
+        outcomes = await ask(ief, fake, 8)
+
+    assert {"Page": 8} == kinds(outcomes)
+    assert [2] * 8 == [page.attempts for page in outcomes]
+
+
+@attrs.frozen
+class ByTicket:
+    """A source of a user's own, without any I/O: one request, and what its answer means."""
+
+    url: str
+
+    def obtain(self, scope):
+        """Ask for the text that is the token."""
+        assert scope.iam_endpoint
+        reply = yield Request(url=self.url, headers={"X-Ticket": "secret-ticket"})
+        return Grant(key=Token(reply.body.decode()), lifetime=60.0)
+
+    def scrub(self, text):
+        """Leave out the ticket."""
+        return text.replace("secret-ticket", "***")
+
+
+async def test_source_may_be_an_object_of_ones_own(fake, clock):
+    """Whatever has obtain and scrub is a source: its request is sent, its secret never shown."""
+    ticket = ByTicket(f"{fake.endpoint}/ticket")
+    fake.script(Fault.status(403, error_msg="no such secret-ticket"))
+    async with session(fake, ticket, **clock) as ief:
+        (error,) = await ask(ief, fake)
+    fake.script(Fault.body(fake.token.encode()))
+    async with session(fake, ticket, **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+    assert AuthenticationError is type(error)
+    assert "no such ***" in str(error)
+    assert "secret-ticket" == fake.requests[0].headers["x-ticket"]
+
+
+@pytest.mark.parametrize("wrong", ["text", 7, None, Token, object()])
+def test_credentials_of_another_kind_are_refused(wrong):
+    """What is neither a key nor a source is refused at once."""
+    with pytest.raises(ConfigurationError, match="credentials takes Token, AccessKey"):
+        IefSession("p", credentials=wrong, endpoint="http://127.0.0.1:9")
+
+
+# ---- access keys ---------------------------------------------------------------------------------
+
+
+async def test_what_matters_is_signed(fake, clock):
+    """Every header that the server reads is signed; those that proxies rewrite are not."""
+    keys = AccessKey(fake.access_key, fake.secret_key)
+    async with session(fake, keys, instance_id="an-instance", **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+    (request,) = fake.requests
+    names = request.headers["authorization"].split("SignedHeaders=")[1].split(",")[0]
+    assert "content-type;host;ief-instance-id;x-project-id;x-sdk-date" == names
+    assert request.headers["user-agent"]
+    assert "x-auth-token" not in request.headers
+
+
+@pytest.mark.parametrize("name", ["边缘 节点", "a+b~c*d/e", "x%2Fy", "=&?#", "a,b:c@d"])
+async def test_sent_url_is_the_signed_url(fake, clock, name):
+    """Whatever a parameter holds, the server computes the signature of what it received."""
+    async with session(fake, access_key(fake), **clock) as ief:
+        page = await ief.list_pods(node_id=fake.node_ids[0], plugin_instance_name=name)
+        nodes = await ief.iter_nodes(name=name, sort="created_at:desc").collect()
+
+    assert page.items
+    assert [] == nodes
+    assert name == fake.requests[0].query["plugin_instance_name"]
+    assert name == fake.requests[1].query["name"]
+
+
+async def test_every_attempt_is_signed_anew(fake, clock):
+    """Each repeat has a date and a signature of its own, however late it is."""
+    fake.script(Fault.status(503), Fault.throttle("1000"), Fault.drop())
+    patient = RetryPolicy(base=1, retry_after_cap=2_000)
+    async with session(fake, access_key(fake), retry=patient, **clock) as ief:
+        (page,) = await ask(ief, fake)
+
+    dates = [request.headers["x-sdk-date"] for request in fake.requests]
+    assert 4 == page.attempts == len(set(dates))
+    assert 4 == len({request.headers["authorization"] for request in fake.requests})
+
+
+async def test_wrong_secret_key_is_sent_once(fake, clock, fake_clock):
+    """16 workers with a wrong secret key send one signed request, and the key is not locked."""
+    async with session(fake, AccessKey(fake.access_key, "wrong-secret-key"), **clock) as ief:
+        outcomes = await ask(ief, fake, 16)
+        again = await ask(ief, fake, 16)
+        sent = len(fake.requests)
+        fake_clock.time += 301
+        later = await ask(ief, fake, 16)
+
+    assert {"AuthenticationError": 16} == kinds(outcomes) == kinds(again) == kinds(later)
+    assert (1, 2) == (sent, len(fake.requests))
+    assert not fake.locked_keys
+    assert "Check the access key" in str(outcomes[0])
+
+
+async def test_scans_of_a_wrong_key_send_one_request(fake, clock):
+    """Scans that run side by side on one session send one wrong signature together."""
+    async with session(fake, AccessKey(fake.access_key, "wrong-secret-key"), **clock) as ief:
+        scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
+        outcomes = await asyncio.gather(*scans, return_exceptions=True)
+
+    assert {"AuthenticationError": 8} == kinds(outcomes)
+    assert 1 == len(fake.requests)
+
+
+async def test_first_signed_request_goes_alone(fake, clock):
+    """Nothing else is sent before the server took one signature; then all slots are used."""
+    peaks = []
+
+    def watch(_):
+        peaks.append(fake.statistics().in_flight)
+        return Fault.slow(0.02)
+
+    fake.intercept(watch)
+    async with session(fake, access_key(fake), **clock) as ief:
+        outcomes = await ask(ief, fake, 16)
+
+    assert {"Page": 16} == kinds(outcomes)
+    assert [0, 0] == peaks[:2]
+    assert max(peaks) > 8
+
+
+async def test_failures_that_say_nothing_of_the_key_keep_it_alone(fake, clock):
+    """A 503 and a cut connection prove no key: requests go one by one until one is answered."""
+    alone = []
+
+    def watch(_):
+        alone.append(fake.statistics().in_flight)
+        return [Fault.status(503), Fault.drop()][len(alone) % 2] if len(alone) < 6 else None
+
+    fake.intercept(watch)
+    async with session(fake, access_key(fake), **clock) as ief:
+        assert {"Page": 16} == kinds(await ask(ief, fake, 16))
+
+    assert [0] * 6 == alone[:6]
+
+
+async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock):
+    """E1: when a key that was good is refused, what was not sent yet is not sent any more."""
+    async with session(fake, access_key(fake), **clock) as ief:
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=3, page_size=5)
+        with pytest.raises(AuthenticationError):
+            async for _ in stream.pages():
+                fake.secret_key = "another-secret-key"
+        await stream.aclose()
+        other = await ask(ief, fake, 8)
+
+    assert 1 <= fake._iam.wrong_signatures[fake.access_key] <= 3
+    assert {"AuthenticationError": 8} == kinds(other)
+
+
+@pytest.mark.parametrize(("off", "words"), [(3_600, "behind"), (-3_600, "ahead of")])
+async def test_clock_that_is_off_is_named(off, words):
+    """E11: an hour between the clocks is said, and whose clock is to be set."""
+    async with (
+        FakeIef(20, clock=lambda: time.time() + off) as fake,
+        session(fake, access_key(fake)) as ief,
+    ):
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert f"{words} the server's, which allows 900 s: set the clock" in str(error)
+    assert 1 == error.attempts
+
+
+async def test_clock_that_is_off_a_little_is_not_named(fake, clock, fake_clock):
+    """E11: ten minutes are no reason for a refusal, and are not blamed for one."""
+    fake.clock = lambda: fake_clock.clock.wall() + 600
+    async with session(fake, access_key(fake), **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+        fake.secret_key = "another-secret-key"
+        (error,) = await ask(ief, fake)
+
+    assert "set the clock" not in str(error)
+
+
+# ---- temporary keys ------------------------------------------------------------------------------
+
+
+async def test_temporary_keys_are_got_and_signed_with(fake, clock):
+    """The keys of a server's metadata are used with their security token, which is signed, too."""
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
+
+    assert 1 == seen(fake, "/securitykey") == seen(fake, "/api/token")
+    request = fake.requests[-1]
+    assert "x-security-token" in request.headers["authorization"].split("Signature=")[0]
+    assert request.headers["x-security-token"]
+
+
+async def test_metadata_without_tokens_gives_keys(fake, clock):
+    """A metadata service that knows of no tokens is asked without one."""
+    fake.metadata = "plain"
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+
+async def test_temporary_keys_are_renewed_relative_to_their_life(fake, clock, fake_clock):
+    """Keys of a quarter hour last three minutes before their end are renewed, not at 40 minutes."""
+    fake.keys_lifetime = 900.0
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        for _ in range(45):
+            assert {"Page": 1} == kinds(await ask(ief, fake))
+            fake_clock.time += 60
+        figures = ief.statistics()
+
+    assert 0 == figures.retries
+    assert 4 == seen(fake, "/securitykey") == figures.token_refreshes
+
+
+async def test_revoked_keys_are_renewed_once(fake, clock):
+    """Temporary keys that are refused are got anew by one worker, and each request is repeated."""
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        await ask(ief, fake)
+        fake.revoke_keys()
+        outcomes = await ask(ief, fake, 8)
+
+    assert {"Page": 8} == kinds(outcomes)
+    assert 2 == seen(fake, "/securitykey")
+
+
+async def test_metadata_that_is_not_there_is_soon_known():
+    """Where nothing answers, that is an AuthenticationError after the time-out, in one attempt."""
+    async with FakeIef(5, metadata="none") as fake:
+        async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint)) as ief:
+            (nobody,) = await ask(ief, fake)
+        fake.script(Fault.hang())
+        slow = EcsMetadata(endpoint=fake.metadata_endpoint, timeout=0.05)
+        async with session(fake, slow) as ief:
+            (silent,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(nobody) is type(silent)
+    assert "securitykey was answered 404" in str(nobody)
+    assert "no whole answer in time" in str(silent)
+    assert 1 == seen(fake, "/securitykey")
+    assert 2 == seen(fake, "/api/token")
+
+
+# ---- other refusals ------------------------------------------------------------------------------
+
+
+async def test_forbidden_batch_is_not_repeated(fake, clock):
+    """E10: a 403 for one deployment is that batch's error, and nothing is sent again or renewed."""
+    forbidden = Fault.status(403, shape="apigw")
+    bad = fake.deployment_ids[3]
+    fake.intercept(lambda request: forbidden if bad in request.raw_query else None)
+    async with session(fake, password(fake), **clock) as ief:
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, on_error="collect")
+        await stream.collect()
+
+    (failure,) = stream.report.failures
+    assert (bad,) == failure.ids
+    assert PermissionDeniedError is type(failure.error)
+    assert (1, 0) == (seen(fake, LOGIN), ief.statistics().retries)
+
+
+@pytest.mark.parametrize("kind", ["token", "password", "access_key"])
+async def test_redirect_gets_no_credentials(fake, clock, kind):
+    """E12: another server that an answer points at never sees a token, a key or a password."""
+    credentials = {
+        "token": Token(fake.token),
+        "password": password(fake),
+        "access_key": access_key(fake),
+    }[kind]
+    async with FakeIef(5) as attacker:
+        away = Fault.redirect(f"{attacker.endpoint}/v3/auth/tokens", status=307)
+        fake.intercept(lambda _: away)
+        async with session(fake, credentials, **clock) as ief:
+            (error,) = await ask(ief, fake)
+
+        assert "Redirects are not followed" in str(error)
+        assert not attacker.requests
+
+
+@pytest.mark.parametrize("name", ["endpoint", "iam_endpoint"])
+def test_plain_http_is_for_loopback(name):
+    """E13: neither tokens nor passwords are sent to plain http anywhere but on this machine."""
+    options = {"endpoint": "https://ief.example.com", name: "http://ief.example.com"}
+    with pytest.raises(ConfigurationError, match=f"^{name} takes https://"):
+        IefSession("p", credentials=Token("t"), **options)
+
+
+async def test_metadata_over_http_is_for_its_own_address():
+    """E13: the metadata service's own address, and loopback, are all that may be plain http."""
+    with pytest.raises(ConfigurationError, match="EcsMetadata"):
+        EcsMetadata(endpoint="http://example.com")
+    assert "http://169.254.169.254" == EcsMetadata().endpoint
+
+
+async def test_waiting_for_a_key_holds_no_slot(fake):
+    """While one logs in, the others hold no slot that the login itself needs."""
+    narrow = {"limits": Limits(concurrency=1), "timeout": Timeouts(total=5)}
+    async with session(fake, password(fake), **narrow) as ief:
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
