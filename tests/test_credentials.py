@@ -5,12 +5,22 @@ import json
 import logging
 import pickle
 import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
 
 import attrs
 import pytest
 
-from ief_async import ConfigurationError, IefSession, Token
-from ief_async._credentials import Request, Secret
+from ief_async import (
+    AccessKey,
+    ConfigurationError,
+    IefSession,
+    PasswordCredentials,
+    PayloadError,
+    Token,
+)
+from ief_async._credentials import Reply, Request, Secret, clock_skew, project_of
 
 VALUE = "canary-MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgEwggE0+/=="
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -105,6 +115,15 @@ def test_value_that_a_header_can_carry_is_taken(value):
     assert {"X-Auth-Token": value} == Token(Secret(value)).headers(request, now=0)
 
 
+SECRETIVE = {
+    "access_key": lambda value: AccessKey(value, "s"),
+    "secret_key": lambda value: AccessKey("a", value),
+    "security_token": lambda value: AccessKey("a", "s", value),
+    "password": lambda value: PasswordCredentials(domain="d", user="u", password=value),
+    "passcode": lambda value: PasswordCredentials(
+        domain="d", user="u", password="p", user_id="i", passcode=value
+    ),
+}
 SHOWN = {
     "repr": repr,
     "str": str,
@@ -120,7 +139,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
-@pytest.mark.parametrize("kind", [Token, Secret])
+@pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()], ids=["t", "s", *SECRETIVE])
 def test_no_way_to_print_shows_the_value(kind, show):
     """E16: repr, str, every format, vars and a log line show stars."""
     assert "canary" not in show(kind(VALUE))
@@ -148,7 +167,7 @@ def test_log_line_does_not_show_the_value(caplog):
     assert "canary" not in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Token, Secret])
+@pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_value_is_not_pickled(kind, protocol):
     """E16: pickling credentials is refused by every protocol, with what to do instead."""
@@ -156,7 +175,7 @@ def test_value_is_not_pickled(kind, protocol):
         pickle.dumps(kind(VALUE), protocol)
 
 
-@pytest.mark.parametrize("kind", [Token, Secret])
+@pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()])
 def test_value_is_not_copied_deeply(kind):
     """E16: a deep copy, as tools make of what they store, is refused."""
     with pytest.raises(TypeError, match="not pickled or copied"):
@@ -211,3 +230,134 @@ def test_secret_has_no_other_attributes():
 def test_scrub_takes_the_value_out_of_a_text(text, scrubbed):
     """E15: every occurrence of the value becomes stars, and nothing else changes."""
     assert scrubbed == Token(VALUE).scrub(text) == Secret(VALUE).scrub(text)
+
+
+# ---- access keys and passwords -------------------------------------------------------------------
+
+SAMPLES = Path(__file__).parent / "samples"
+SIGNING = json.loads((SAMPLES / "signing_vectors.json").read_text())
+PARTS = ("access_key", "secret_key", "security_token")
+
+
+def signed(vector):
+    """Return what the client's signer makes of a vector of the vendor's."""
+    given = dict(vector["input"]["headers"])
+    date = given.pop("X-Sdk-Date")
+    token = given.pop("X-Security-Token", None)
+    query = "&".join(
+        f"{quote(name, safe='~')}={quote(str(value), safe='~')}"
+        for name, value in vector["input"]["query"]
+    )
+    request = Request(
+        method=vector["input"]["method"],
+        url=f"https://{vector['input']['host']}{vector['input']['path']}?{query}",
+        headers=given,
+        body=vector["input"]["body"].encode(),
+    )
+    moment = datetime.strptime(f"{date}+0000", "%Y%m%dT%H%M%SZ%z")
+    return AccessKey(vector["ak"], vector["sk"], token).headers(request, now=moment.timestamp())
+
+
+@pytest.mark.parametrize("vector", SIGNING["vectors"], ids=lambda vector: vector["name"])
+def test_signer_makes_the_vendors_signatures(vector):
+    """Each vector of the vendor's signer: the same Authorization, to the letter."""
+    headers = signed(vector)
+
+    assert vector["authorization"] == headers["Authorization"]
+    assert vector["input"]["headers"]["X-Sdk-Date"] == headers["X-Sdk-Date"]
+    assert vector["input"]["host"] == headers["Host"]
+    assert vector["input"]["headers"].get("X-Security-Token") == headers.get("X-Security-Token")
+
+
+def test_there_are_thirteen_vectors():
+    """None of the vectors got lost."""
+    assert 13 == len(SIGNING["vectors"])
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in {"none", "token"}])
+def test_part_of_a_key_that_no_header_can_carry_is_refused_unshown(part, name):
+    """E9: a part that is no line of printable ASCII is refused by name, and shown nowhere."""
+    with pytest.raises(ConfigurationError, match=rf"^AccessKey\({part}=\) takes ") as caught:
+        AccessKey(**{"access_key": "a", "secret_key": "s", part: REFUSED[name]})
+
+    assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
+    assert "canary" not in repr(vars(caught.value))
+
+
+def test_wrapped_part_is_checked_as_well():
+    """E9: a Secret with a line end is refused like the text in it."""
+    with pytest.raises(ConfigurationError, match="line ends"):
+        AccessKey("a", Secret(f"{VALUE}\n"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"domain": ""}, r"domain=\) takes a text, but was given an empty one"),
+        ({"user": None}, r"user=\) takes a text, but was given NoneType"),
+        ({"password": b"x"}, r"password=\) takes a text, but was given bytes"),
+        ({"password": ""}, r"password=\) takes a text, but was given an empty one"),
+        ({"project": 7}, r"project=\) takes a text, but was given int"),
+        ({"passcode": "123456"}, "passcode= and user_id= together"),
+        ({"user_id": "i"}, "passcode= and user_id= together"),
+    ],
+)
+def test_wrong_password_credentials_are_refused_unshown(wrong, words):
+    """E9: what can't log in is refused by name; the password is in no frame of the refusal."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        PasswordCredentials(**{"domain": "d", "user": "u", "password": VALUE, **wrong})
+
+    assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
+
+
+def test_scrub_of_a_key_takes_all_of_it():
+    """E15: no part of a key and no signature stays in what a server sends back."""
+    key = AccessKey("canary-access-key", "canary-secret-key", "canary-security-token")
+    echo = (
+        "canary-access-key canary-secret-key|x-security-token:canary-security-token|"
+        "SDK-HMAC-SHA256 Access=canary-access-key, SignedHeaders=host, Signature=0123abcdEF"
+    )
+
+    assert (
+        "*** ***|x-security-token:***|SDK-HMAC-SHA256 Access=***, SignedHeaders=host, Signature=***"
+    ) == key.scrub(echo)
+
+
+def test_scrub_of_a_password_takes_the_code_too():
+    """E15: neither password nor passcode stays in what IAM sends back."""
+    credentials = PasswordCredentials(
+        domain="d", user="u", password="canary-password", user_id="i", passcode="canary-code"
+    )
+
+    assert "*** ***" == credentials.scrub("canary-password canary-code")
+
+
+def test_requests_and_replies_do_not_show_their_contents():
+    """E14: headers and bodies, where tokens and passwords are, are in no repr."""
+    assert VALUE not in repr(Request(url="https://x/", headers={"a": VALUE}, body=VALUE.encode()))
+    assert VALUE not in repr(Reply(status=201, headers={"a": VALUE}, body=VALUE.encode()))
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 29 Feb 2024 23:59:59 GMT", 60.0),
+        (None, 0.0),
+        ("", 0.0),
+        ("yesterday", 0.0),
+        ("Thu, 99 Feb 2024 23:59:59 GMT", 0.0),
+    ],
+)
+def test_skew_is_told_by_the_servers_date(date, seconds):
+    """E11: a clock is ahead by what it differs from the server's Date; 0 if that says nothing."""
+    now = datetime(2024, 3, 1, 0, 0, 59, tzinfo=UTC).timestamp()
+
+    assert seconds == clock_skew(date, now=now)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"projects": 7}', b"<html>"])
+def test_lookup_that_is_no_list_is_an_error(body):
+    """An answer that holds no list of projects is a PayloadError, not "no project"."""
+    with pytest.raises(PayloadError, match="no list of projects"):
+        project_of(Reply(status=200, headers={}, body=body), "cn-north-4")

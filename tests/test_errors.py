@@ -24,6 +24,7 @@ from conftest import session_with
 
 import ief_async
 from ief_async import (
+    AccessKey,
     ApiError,
     AuthenticationError,
     BatchFailure,
@@ -32,6 +33,7 @@ from ief_async import (
     IefSession,
     Limits,
     PartialScanError,
+    PasswordCredentials,
     PayloadError,
     RetryPolicy,
     ScanCheckpoint,
@@ -770,3 +772,75 @@ async def test_good_answers_do_not_log_the_token(watched):
 
     assert [] == watched(IefError("none"))
     assert not PIECE.search(repr((page, ief, ief.statistics())))
+
+
+# ---- the canary: every other secret --------------------------------------------------------------
+
+
+def credentials_with(secret, fake):
+    """Return credentials of which one part is the canary."""
+    user = {"domain": "d", "user": "u", "password": CANARY, "project": "cn-north-4"}
+    return {
+        "password": PasswordCredentials(**user),
+        "passcode": PasswordCredentials(**{**user, "password": "p"}, user_id="i", passcode=CANARY),
+        "secret_key": AccessKey(fake.access_key, CANARY),
+        "access_key": AccessKey(CANARY, fake.secret_key),
+        "security_token": AccessKey(fake.access_key, "wrong-secret-key", CANARY),
+        "issued_token": PasswordCredentials(
+            domain=fake.domain, user=fake.user, password=fake.password
+        ),
+    }[secret]
+
+
+SECRETS = ("password", "passcode", "secret_key", "access_key", "security_token", "issued_token")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("name", [*FAULTS, None])
+async def test_no_fault_brings_any_secret_to_light(name, secret, watched):
+    """E14, E15: whatever the secret, IAM's and IEF's every fault and echo leaves it hidden."""
+    async with FakeIef(20, deployments=2) as fake:
+        credentials = credentials_with(secret, fake)
+        issued = Fault.body(b"{}", status=201, headers=[("X-Subject-Token", CANARY)])
+
+        def answer(request):
+            if secret == "issued_token" and request.path.endswith("/tokens"):
+                return issued
+            return FAULTS[name] if name else None
+
+        fake.intercept(answer)
+        options = {
+            "retry": RetryPolicy(attempts=2, base=0, throttled_base=0),
+            "limits": Limits(max_body_bytes=1 << 20),
+            "timeout": Timeouts(connect=0.5, read=0.1, total=0.1),
+            "iam_endpoint": fake.endpoint,
+        }
+        async with session_with(fake, credentials=credentials, **options) as ief:
+            error = await error_of(ief, "iter_pods")
+
+    assert [] == watched(error)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+async def test_looked_up_project_keeps_secrets_hidden(secret, watched):
+    """E14: a project lookup that is refused, or finds several, shows nothing."""
+    async with FakeIef(5, projects=[{"id": "a" * 32, "name": "cn-north-4"}] * 2) as fake:
+        options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint}
+        options["credentials"] = credentials_with(secret, fake)
+        async with IefSession(region="cn-north-4", **options) as ief:
+            error = await error_of(ief, "list_pods")
+
+    assert [] == watched(error)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+async def test_session_of_any_secret_shows_none(secret):
+    """E16: neither a session nor what it holds prints a secret, nor can it be pickled."""
+    async with FakeIef(5) as fake:
+        credentials = credentials_with(secret, fake)
+        async with session_with(fake, credentials=credentials) as ief:
+            shown = repr([ief, vars(ief), ief._transport, vars(ief._transport.keyring)])
+            with pytest.raises(TypeError):
+                pickle.dumps(ief)
+
+    assert not PIECE.search(shown)
