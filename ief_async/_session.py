@@ -102,11 +102,15 @@ class GroupOptions(ListOptions, total=False):
 
 
 def _read_instances(body: bytes) -> Rows:
-    """Read a list whose envelope no document shows: by either name, or without one."""
+    """Read a list whose envelope no document shows: by either name, or without one.
+
+    Nor does any name parameters for its pages: without a count an answer is the whole list.
+    """
     if body.lstrip().startswith(b"["):
         body = b'{"ief_instances":%b}' % body
     named = b'"ief_instances"' in body or b'"instances"' not in body
-    return split(body, key="ief_instances" if named else "instances")
+    rows = split(body, key="ief_instances" if named else "instances")
+    return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
 
 
 @attrs.frozen
