@@ -137,6 +137,7 @@ class _Fleet(Generic[T]):
             yield
         except BaseException:
             self._cancel()
+            self._connections.abandon()
             raise
         finally:
             self._busy = False
@@ -197,11 +198,10 @@ class _Fleet(Generic[T]):
 
     def abandon(self) -> None:
         """End all scans from wherever the garbage collector happens to run."""
-        if not self._over:
-            self._over = True
-            for member in self._members:
-                member.scan.abandon()
-            self._connections.abandon()
+        self._over = True
+        for member in self._members:
+            member.scan.abandon()
+        self._connections.abandon()
 
     async def aclose(self) -> None:
         """End all scans, and wait until no task of them runs and every connection is closed."""

@@ -165,7 +165,7 @@ class Connections:
 
     def abandon(self) -> None:
         """Close what is owned from wherever the garbage collector happens to run."""
-        if self._loop is None or self._loop.is_closed():
+        if self.closed or self._loop is None or self._loop.is_closed():
             self.discard()
         else:
             self._loop.call_soon_threadsafe(self.discard)
@@ -174,7 +174,7 @@ class Connections:
         """Close what is owned without waiting for anything."""
         self.closed = True
         connector = self._owned.connector if self._owned is not None else None
-        if self._owned is not None:
+        if self._owned is not None and not self._owned.closed:
             self._owned.detach()  # else aiohttp would warn, too, and write a log line at exit
         if connector is not None:
             with warnings.catch_warnings():

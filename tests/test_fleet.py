@@ -1,0 +1,411 @@
+"""Many targets as one stream: each on its own, none in the way of another."""
+
+import asyncio
+import gc
+import time
+import warnings
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import aiohttp
+import attrs
+import pytest
+
+from ief_async import (
+    AccessKey,
+    AuthenticationError,
+    CheckpointError,
+    ConfigurationError,
+    IefSession,
+    PartialScanError,
+    RetryPolicy,
+    ScanCheckpoint,
+    ServerError,
+    Target,
+    TargetFailure,
+    Token,
+    scan_fleet,
+)
+from ief_async.testing import FakeIef, Fault
+
+AT_ONCE = RetryPolicy(attempts=2, base=0, throttled_base=0)
+
+
+@pytest.fixture
+async def fakes():
+    """Run three fakes, of 120, 240 and 360 pods in as many projects."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                FakeIef(120 * at, deployments=10 * at, seed=at, project_id=f"{at}" * 32)
+            )
+            for at in (1, 2, 3)
+        ]
+
+
+def target_of(fake, **options):
+    """Return the target that is a fake."""
+    given = {"project_id": fake.project_id, "credentials": Token(fake.token)}
+    return Target(**{**given, "endpoint": fake.endpoint, **options})
+
+
+def targets_of(fakes):
+    """Return a target for each fake."""
+    return [target_of(fake) for fake in fakes]
+
+
+def every(fakes):
+    """Return each pod with its project, as often as it is there."""
+    return Counter((fake.project_id, identity) for fake in fakes for identity in fake.pod_ids())
+
+
+def found(items):
+    """Return each pod that came with the project of its target."""
+    return Counter((target.project_id, pod.id) for target, pod in items)
+
+
+# ---- all of them ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["deployments", "nodes", "groups"])
+async def test_every_pod_of_every_target_comes_once(fakes, by):
+    """One stream brings each target's pods, found by its deployments, nodes or groups."""
+    items = await scan_fleet(targets_of(fakes), by=by).collect()
+
+    wanted = every(fakes)
+    if by != "deployments":  # a pod that is pending is on no node
+        placed = {
+            pod["id"] for fake in fakes for pod in fake.pods if pod["node_id"] or by[0] == "g"
+        }
+        wanted = Counter({key: 1 for key in wanted if key[1] in placed})
+    assert wanted == found(items)
+
+
+async def test_targets_take_turns(fakes):
+    """Items come from whichever target has some: no target waits for the end of another."""
+    targets = targets_of(fakes)
+    order = [target async for target, _ in scan_fleet(targets, page_size=10)]
+    last = {target: len(order) - order[::-1].index(target) for target in targets}
+    first = {target: order.index(target) for target in targets}
+
+    assert max(first.values()) < min(last.values())
+
+
+async def test_pages_of_a_fleet(fakes):
+    """Pages are of one target each, with what else a page tells."""
+    items = []
+    async with scan_fleet(targets_of(fakes)) as fleet:
+        async for page in fleet.pages():
+            assert 1 == len({target for target, _ in page.items})
+            assert page.request_id
+            assert page.raw
+            items += page.items
+
+    assert every(fakes) == found(items)
+
+
+async def test_model_and_report_of_a_fleet(fakes):
+    """A model is decoded for every target; report and progress are of all, and of each."""
+
+    @attrs.frozen
+    class Row:
+        id: str
+        state: str | None = None
+
+    targets = targets_of(fakes)
+    async with scan_fleet(targets, model=Row) as fleet:
+        rows = [row async for _, row in fleet]
+        report, progress = fleet.report, fleet.progress
+
+    assert {Row} == {type(row) for row in rows}
+    assert (720, True, 1.0) == (report.items, report.complete, progress.fraction)
+    assert [120, 240, 360] == [report.targets[target].items for target in targets]
+    assert {"exact"} == {batch.drift for batch in report.batches}
+    assert report.unknown_fields
+    assert () == report.failures
+
+
+async def test_no_target_is_no_pod():
+    """A fleet of nothing ends at once, whole."""
+    fleet = scan_fleet([])
+
+    assert [] == await fleet.collect()
+    assert fleet.report.complete
+    assert 0 == fleet.progress.expected_items
+
+
+# ---- one that fails ------------------------------------------------------------------------------
+
+
+async def test_failing_target_holds_no_other_up(fakes):
+    """With "defer", a target whose token is refused stands in the error; all others came whole."""
+    bad = target_of(fakes[1], credentials=Token("wrong-token"))
+    targets = [target_of(fakes[0]), bad, target_of(fakes[2])]
+    items = []
+    fleet = scan_fleet(targets)
+    with pytest.raises(PartialScanError, match="1 of 3 targets failed") as caught:
+        async for item in fleet:
+            items.append(item)
+
+    (failure,) = caught.value.failures
+    assert TargetFailure is type(failure)
+    assert bad.name == failure.target
+    assert AuthenticationError is type(failure.error)
+    assert f"In target {bad.name}." in failure.error.__notes__
+    assert every([fakes[0], fakes[2]]) == found(items)
+    assert not fleet.report.complete
+    assert (failure,) == fleet.report.failures
+
+
+async def test_failures_are_collected(fakes):
+    """With "collect" nothing is raised: they stand in the report."""
+    targets = [target_of(fakes[0]), target_of(fakes[1], credentials=Token("wrong-token"))]
+    fleet = scan_fleet(targets, on_error="collect")
+
+    assert every(fakes[:1]) == found(await fleet.collect())
+    assert [targets[1].name] == [failure.target for failure in fleet.report.failures]
+
+
+async def test_first_failure_ends_it_if_wanted(fakes):
+    """With "raise" the error of a target is raised as itself, with the fleet's checkpoint."""
+    targets = [target_of(fakes[0]), target_of(fakes[1], credentials=Token("wrong-token"))]
+    with pytest.raises(AuthenticationError) as caught:
+        await scan_fleet(targets, on_error="raise").collect()
+
+    assert 2 == len(caught.value.checkpoint.targets)
+
+
+async def test_failed_batch_is_a_failure_of_its_target(fakes):
+    """A batch that fails is in its target's PartialScanError; the target's others came."""
+    bad = fakes[1].deployment_ids[3]
+    fakes[1].intercept(lambda seen: Fault.status(500) if bad in seen.raw_query else None)
+    items = []
+    with pytest.raises(PartialScanError) as caught:
+        async for item in scan_fleet(targets_of(fakes), batch_size=1, retry=AT_ONCE):
+            items.append(item)
+
+    (failure,) = caught.value.failures
+    assert PartialScanError is type(failure.error)
+    assert [(bad,)] == [batch.ids for batch in failure.error.failures]
+    assert ServerError is type(failure.error.failures[0].error)
+    assert len(every(fakes)) - 12 == len(items)
+
+
+async def test_throttled_target_slows_itself_alone(fakes):
+    """Each target has its own limits and pauses: one that is throttled does not stop the others."""
+    turns = iter(range(9))
+    fakes[0].intercept(lambda _: Fault.throttle("1") if next(turns, 9) < 1 else None)
+    began, ends = time.monotonic(), {}
+    async for target, _ in scan_fleet(targets_of(fakes)):
+        ends[target.project_id] = time.monotonic() - began
+
+    assert ends[fakes[0].project_id] >= 1
+    assert max(ends[fake.project_id] for fake in fakes[1:]) < ends[fakes[0].project_id]
+
+
+async def test_hanging_target_holds_no_other_up(fakes):
+    """All pods of the others come while one target gives no answer at all."""
+    fakes[0].intercept(lambda _: Fault.hang())
+    wanted, items = every(fakes[1:]), []
+    async with scan_fleet(targets_of(fakes)) as fleet:
+        async for item in fleet:
+            items.append(item)
+            if len(items) == len(wanted):
+                break
+
+    assert wanted == found(items)
+
+
+async def test_deadline_of_a_fleet(fakes):
+    """A deadline fails the targets that are not read by then, and no other."""
+    fakes[0].intercept(lambda _: Fault.hang())
+    items = []
+    with pytest.raises(PartialScanError) as caught:
+        async for item in scan_fleet(targets_of(fakes), deadline=2):
+            items.append(item)
+
+    assert every(fakes[1:]) == found(items)
+    assert "deadline" in str(caught.value.failures[0].error)
+
+
+async def test_wrong_key_of_many_targets_is_sent_once():
+    """One wrong secret key for 12 instances is one wrong signature: the key is not locked."""
+    async with FakeIef(20) as fake:
+        key = AccessKey(fake.access_key, "wrong-secret-key")
+        targets = [target_of(fake, credentials=key, instance_id=f"i{at}") for at in range(12)]
+        with pytest.raises(PartialScanError, match="12 of 12") as caught:
+            await scan_fleet(targets).collect()
+
+    assert 1 == len(fake.requests)
+    assert not fake.locked_keys
+    assert {AuthenticationError} == {type(one.error) for one in caught.value.failures}
+
+
+# ---- stop and go on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7, 99, 100, 101, 333, 719])
+async def test_fleet_goes_on_from_its_checkpoint(fakes, stop):
+    """Left after any item, it goes on with the rest: of targets that stand still nothing twice."""
+    first = []
+    async with scan_fleet(targets_of(fakes), page_size=20, batch_size=5) as fleet:
+        if stop:
+            async for item in fleet:
+                first.append(item)
+                if len(first) == stop:
+                    break
+        saved = fleet.checkpoint().to_json()
+    options = {"page_size": 20, "batch_size": 5, "resume_from": saved}
+    rest = await scan_fleet(targets_of(fakes), **options).collect()
+
+    assert found(first[:-1]) + found(rest) == every(fakes)
+
+
+async def test_fleet_goes_on_from_the_checkpoint_of_a_page(fakes):
+    """The checkpoint of each page holds all that came up to its end, of every target."""
+    saved, before = [], Counter()
+    async for page in scan_fleet(targets_of(fakes), page_size=50).pages():
+        before += found(page.items)
+        saved.append((page.checkpoint.to_json(), Counter(before)))
+    for checkpoint, came in saved[:: max(1, len(saved) // 4)]:
+        rest = scan_fleet(targets_of(fakes), page_size=50, resume_from=checkpoint)
+        assert every(fakes) == came + found(await rest.collect())
+
+
+async def test_failed_target_is_read_on_resuming(fakes):
+    """After a failure the checkpoint of the error leads to what is missing, and to that alone."""
+    fakes[1].intercept(lambda _: Fault.status(500))
+    items = []
+    with pytest.raises(PartialScanError) as caught:
+        async for item in scan_fleet(targets_of(fakes), retry=AT_ONCE):
+            items.append(item)
+    fakes[1].intercept(None)
+    rest = await scan_fleet(targets_of(fakes), resume_from=caught.value.checkpoint).collect()
+
+    assert every(fakes[1:2]) == found(rest)
+    assert every(fakes) == found(items) + found(rest)
+
+
+async def test_checkpoint_of_something_else_is_refused(fakes):
+    """Checkpoints of one scan, of other targets and of other sizes are refused unsent."""
+    targets = targets_of(fakes)
+    fleet = scan_fleet(targets)
+    async with fleet:
+        async for _ in fleet:
+            break
+    saved = fleet.checkpoint()
+    sent = sum(len(fake.requests) for fake in fakes)
+    with pytest.raises(CheckpointError, match="not given"):
+        scan_fleet(targets[:2], resume_from=saved)
+    with pytest.raises(CheckpointError, match="not given"):
+        scan_fleet(targets, page_size=50, resume_from=saved)
+    with pytest.raises(CheckpointError, match="not one of scan_fleet"):
+        scan_fleet(targets, resume_from=saved.targets[0])
+    with pytest.raises(CheckpointError, match="whole already"):
+        ScanCheckpoint.merge(saved, saved)
+    async with IefSession("p", credentials=Token("t"), endpoint="http://127.0.0.1:9") as ief:
+        with pytest.raises(CheckpointError, match="another scan"):
+            ief.iter_pods(["d"], resume_from=saved)
+
+    assert sent == sum(len(fake.requests) for fake in fakes)
+    assert saved == ScanCheckpoint.from_json(saved.to_json())
+
+
+# ---- ends ----------------------------------------------------------------------------------------
+
+
+def scans():
+    """Return the tasks that scans run."""
+    return [task for task in asyncio.all_tasks() if "Scan." in repr(task)]
+
+
+async def test_bare_break_leaves_nothing(fakes):
+    """After a bare break no task runs, nothing is sent, and nothing is warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async for _ in scan_fleet(targets_of(fakes), page_size=5):
+            break
+        gc.collect()
+        await asyncio.sleep(0.05)
+        sent = sum(len(fake.requests) for fake in fakes)
+        await asyncio.sleep(0.05)
+
+    assert [] == scans()
+    assert sent == sum(len(fake.requests) for fake in fakes)
+    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
+
+
+async def test_end_closes_every_connection(fakes):
+    """A fleet that was read to its end needs no aclose: its connections are closed."""
+    await scan_fleet(targets_of(fakes)).collect()
+    await asyncio.sleep(0.05)
+
+    assert [] == scans()
+    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
+
+
+async def test_cancelled_consumer_ends_it(fakes):
+    """A consumer that is cancelled while it waits leaves no task of any target."""
+    for fake in fakes:
+        fake.intercept(lambda _: Fault.hang())
+    task = asyncio.create_task(scan_fleet(targets_of(fakes)).collect())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.05)
+
+    assert [] == scans()
+    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
+
+
+async def test_borrowed_session_is_shared_and_stays_open(fakes):
+    """http= is used by every target, and never closed."""
+    async with aiohttp.ClientSession() as http:
+        items = await scan_fleet(targets_of(fakes), http=http).collect()
+
+        assert every(fakes) == found(items)
+        assert not http.closed
+
+
+async def test_two_consumers_are_refused(fakes):
+    """Two tasks that iterate one fleet are told so."""
+    fakes[0].intercept(lambda _: Fault.hang())
+    iterator = aiter(scan_fleet(targets_of(fakes[:1])))
+    first = asyncio.create_task(anext(iterator))
+    await asyncio.sleep(0.05)
+    with pytest.raises(ConfigurationError, match="two tasks"):
+        await anext(iterator)
+    await iterator.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await first
+
+
+# ---- wrong use -----------------------------------------------------------------------------------
+
+
+def test_wrong_arguments_are_refused():
+    """What can't work is refused before anything is sent, by name."""
+    target = Target(project_id="p", credentials=Token("t"), endpoint="http://127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match="by takes one of deployments, nodes, groups"):
+        scan_fleet([target], by="pods")
+    with pytest.raises(ConfigurationError, match="the same fleet"):
+        scan_fleet([target, target])
+    with pytest.raises(ConfigurationError, match="page_size"):
+        scan_fleet([target], page_size=0)
+    with pytest.raises(ConfigurationError, match="on_error"):
+        scan_fleet([target], on_error="ignore")
+    with pytest.raises(ConfigurationError, match="region takes one of"):
+        scan_fleet([Target(project_id="p", credentials=Token("t"), region="x")])
+
+
+def test_target_has_a_name_and_no_secret():
+    """A target is known by its region, project and instance; its credentials are in no repr."""
+    target = Target(
+        project_id="p", region="cn-north-4", instance_id="i", credentials=Token("secret-token")
+    )
+
+    assert "cn-north-4/p/i" == target.name
+    assert "secret" not in repr(target)
+    assert target == attrs.evolve(target)
+    assert 1 == len({target, attrs.evolve(target)})
