@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ief_async import _models
+from ief_async import PayloadError, _models
 from ief_async._models import (
     Container,
     Deployment,
@@ -28,8 +28,10 @@ from ief_async._models import (
     Pod,
     PodList,
     ResourceAmounts,
+    UpgradeRecord,
     parse_timestamp,
 )
+from ief_async._structure import SchemaWatch, structure_of
 
 SAMPLES = Path(__file__).parent / "samples"
 EXAMPLE = (SAMPLES / "list_pods.200.json").read_bytes()
@@ -103,7 +105,10 @@ TABLES = {
     " cbc_state cbc_node_state",
 }
 OF_PODS = [*TABLES][: [*TABLES].index("Deployment")]
+OF_SIBLINGS = [*TABLES][len(OF_PODS) :]
+AMOUNTS = {*TABLES["ResourceAmounts"].split()} - {"|"}
 NODE_SECRETS = ("private_key", "certificate", "ca", "package", "identifier")
+NODE_STATES = ("RUNNING", "FAIL", "UPGRADING", "STOPPED", "UNCONNECTED", "FREEZE")
 OTHER_TEXTS = """
 now -1 2019-10-10 1570674242325 2019-02-30T00:00:00Z 2019-10-10T24:00:00Z 2019-10-10T23:59:60Z
 2019-10-10T02:24:02+24:00 2019-10-10T02:24:02+08:60 2019-10-10T02:24:02+99:99
@@ -111,6 +116,8 @@ now -1 2019-10-10 1570674242325 2019-02-30T00:00:00Z 2019-10-10T24:00:00Z 2019-1
 \u0661\u0665\u0667\u0660 \u0662\u0660\u0661\u0669-10-10T02:24:02Z \N{SUPERSCRIPT TWO}
 """
 MODELS = {name: value for name, value in vars(_models).items() if attrs.has(value)}
+SIBLINGS = json.loads((SAMPLES / "siblings.full.json").read_bytes())
+ROWS = {"deployments": Deployment, "nodes": Node, "edge_groups": Group, "instances": Instance}
 
 
 def both(body, cls=PodList):
@@ -120,10 +127,19 @@ def both(body, cls=PodList):
     return by_cattrs
 
 
+def row_of(cls, document, key="nodes"):
+    """Structure a row of a list by the fast path and by cattrs alone; return what they agree on."""
+    structure, row = structure_of(cls), json.dumps(document).encode()
+    (item,) = structure.items([row], [0], key=key)
+    assert item == structure.item_tolerantly(row, f"{key}[0]")
+    return item
+
+
 def said(data):
     """Return a JSON object without what is empty or left out; amounts of resources as numbers."""
     full = {key: value for key, value in data.items() if value not in (None, [], {})}
-    return {key: float(value) for key, value in full.items()} if "memory" in full else full
+    amounts = full.keys() <= AMOUNTS
+    return {key: float(value) for key, value in full.items()} if amounts else full
 
 
 def test_every_table_has_its_class():
@@ -146,7 +162,7 @@ def test_a_class_has_the_keys_of_its_table(name):
 def test_only_the_id_must_be_there(name):
     """A class is frozen, slotted and keyword-only; all but a row's id defaults to "not said"."""
     cls = MODELS[name]
-    listed = cls in {Pod, Deployment, Node, Group, Instance}
+    listed = cls in {Pod, *ROWS.values()}
     value = cls(id="p") if listed else cls()
     rest = attrs.asdict(value, recurse=False, filter=lambda field, _: field.name != "id")
     assert all(item in (None, (), {}) for item in rest.values())
@@ -271,14 +287,139 @@ def test_secrets_of_a_node_are_in_no_repr():
 
     assert "secret" not in repr(node)
     assert "secret" not in repr(Group(id="g", nodes=(node,)))
+    assert "secret-" not in repr(row_of(Group, SIBLINGS["edge_groups"][0]))
+    assert "correct-horse-battery" not in repr(row_of(Deployment, SIBLINGS["deployments"][0]))
     assert "secret-ca" == node.ca
     assert "secret" not in repr(EnvTemplate(name="n", value="secret"))
 
 
-@pytest.mark.parametrize("cls", [Pod, Deployment, Node, Group, Instance])
+@pytest.mark.parametrize("cls", [Pod, *ROWS.values()])
 def test_times_have_a_parsed_twin(cls):
     """What was made and changed at a time says so as an aware time, too; None if it is no time."""
     row = cls(id="x", created_at="2019-10-10T02:24:02Z", updated_at="never")
 
     assert datetime(2019, 10, 10, 2, 24, 2, tzinfo=UTC) == row.created
     assert row.updated is None
+
+
+@pytest.mark.parametrize(("key", "cls"), ROWS.items())
+def test_a_full_row_comes_back_as_it_was_sent(key, cls):
+    """A row with every field says the same by either path, and attrs gives all of it back."""
+    (document,) = SIBLINGS[key]
+    row = row_of(cls, document, key)
+    answer = json.dumps(attrs.asdict(row))
+
+    assert structure_of(cls)._row.decode(json.dumps(document).encode()) == row  # no detour
+    assert json.loads(answer, object_hook=said) == json.loads(
+        json.dumps(document), object_hook=said
+    )
+
+
+def test_the_full_rows_fill_every_field():
+    """No field of a deployment, node, group or instance, nor of their parts, goes untried."""
+    filled = set()
+
+    def note(owner, field, value):
+        if owner is not None and value not in (None, (), {}):
+            filled.add(f"{type(owner).__name__}.{field.name}")
+        return value
+
+    for key, cls in ROWS.items():
+        attrs.asdict(row_of(cls, SIBLINGS[key][0], key), value_serializer=note)
+    keys = {f"{name}.{key}" for name in OF_SIBLINGS for key in TABLES[name].split() if key != "|"}
+    assert keys - filled == set()
+
+
+@pytest.mark.parametrize("cls", [Pod, *ROWS.values()])
+def test_an_id_makes_a_row(cls):
+    """A row of which the server says the id alone is a row, and one without an id is refused."""
+    assert row_of(cls, {"id": "x"}) == cls(id="x")
+    assert row_of(cls, {"id": "x", "aura": {"hue": [1]}}) == cls(id="x")
+    with pytest.raises(PayloadError, match=r"nodes\[0\]\.id is missing"):
+        structure_of(cls).items([b'{"name": "n"}'], [0], key="nodes")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_null_is_what_was_left_out(name):
+    """Any value but an id may be null, and any list: it is as if the server had not said it."""
+    cls = MODELS[name]
+    nulls = {field.name: None for field in attrs.fields(cls)}
+    known = {"id": "x"} if cls in {Pod, *ROWS.values()} else {}
+    assert row_of(cls, nulls | known) == cls(**known)
+
+
+def test_a_node_of_the_documented_example_is_read():
+    """Nulls and a first upgrade from no version, as the document has them, lose nothing else."""
+    nulls = dict.fromkeys(["comment", "ca", "node_type", "device_infos"])
+    first = {"id": 1, "to_version": "2.51.0", "upgrade_time": 1570674242}
+    node = row_of(Node, {"id": "n", "cpu": 4, "upgrade_history": [first], "npu_type": ""} | nulls)
+
+    assert (node.comment, node.ca, node.node_type, node.device_infos) == (None, None, None, ())
+    assert node.upgrade_history == (
+        UpgradeRecord(id=1, to_version="2.51.0", upgrade_time=1570674242),
+    )
+    assert (node.cpu, node.npu_type) == (4, "")
+    assert row_of(Node, {"id": "n", "device_infos": []}) == row_of(Node, {"id": "n"})
+
+
+def test_numbers_and_truths_of_a_row_may_be_texts():
+    """Digits are numbers, "" is none, "false" is False; a number where a text belongs is a text."""
+    said_as_text = {"id": "n", "cpu": "4", "memory": "", "enable_gpu": "false", "tags": None}
+    assert row_of(Node, said_as_text) == Node(id="n", cpu=4, enable_gpu=False)
+    assert row_of(Deployment, {"id": "d", "replicas": "2"}) == Deployment(id="d", replicas=2)
+    assert row_of(Instance, {"id": "i", "quota": 50}) == Instance(id="i", quota="50")
+
+
+@pytest.mark.parametrize("tasks", ["", "[]", [{"name": "upgrade", "progress": 7}], None])
+def test_tasks_of_an_instance_pass_as_they_are(tasks):
+    """An instance's tasks and tags are a text or a list, as documents differ: neither changes."""
+    instance = row_of(Instance, {"id": "i", "tasks": tasks, "tags": tasks}, "instances")
+
+    assert (instance.tasks, instance.tags) == (tasks, tasks)
+    assert hash(instance) == hash(Instance(id="i"))
+
+
+@pytest.mark.parametrize(("key", "cls"), ROWS.items())
+def test_rows_are_values(key, cls):
+    """A row can be compared, hashed, copied and evolved, and never be changed."""
+    row = row_of(cls, SIBLINGS[key][0], key)
+    twin = copy.deepcopy(row)
+
+    assert twin == row
+    assert len({row, twin, attrs.evolve(row, name="other")}) == 2
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        row.name = "other"
+
+
+@pytest.mark.parametrize(("key", "cls"), ROWS.items())
+def test_the_words_of_the_documents_are_known(key, cls):
+    """A schema watch has nothing to say of a documented row, and names a state that is new."""
+    watch, (document,) = SchemaWatch(cls), SIBLINGS[key]
+    watch.look([json.dumps(document).encode()])
+    assert not watch.unknown_fields + watch.unknown_values
+
+    watch.look([json.dumps(document | {"state": "MELTED", "aura": 1}).encode()])
+    assert watch.unknown_fields["aura"] == 1
+    stateless = cls in {Group, Instance}  # no set of words is documented, or no state at all
+    assert watch.unknown_values == ({} if stateless else {"state=MELTED": 1})
+
+
+@pytest.mark.parametrize("state", NODE_STATES)
+def test_every_known_state_of_a_node_is_known(state):
+    """The states that a filter takes and FREEZE, which none takes, are no news to a watch."""
+    watch = SchemaWatch(Node)
+    watch.look([json.dumps({"id": "n", "state": state}).encode()])
+    assert not watch.unknown_values
+
+
+def test_a_refusal_shows_no_secret():
+    """An error on a node or its group names the field, and nothing of what the node holds."""
+    secrets = {name: f"hunter2-{name}" for name in NODE_SECRETS}
+    nodes = [{"id": "n", **secrets, "cpu": ["hunter2-cpu"]}]
+    for cls, row, path in (
+        (Node, nodes[0], r"nodes\[0\]\.cpu"),
+        (Group, {"id": "g", "nodes": nodes}, r"nodes\[0\]\.nodes\[0\]\.cpu"),
+    ):
+        with pytest.raises(PayloadError, match=path) as caught:
+            row_of(cls, row)
+        assert "hunter2" not in str(caught.value) + repr(caught.value)
