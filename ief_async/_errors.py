@@ -7,7 +7,7 @@
     ├ TransportError          no whole answer: DNS, TCP, TLS, time-out, cut body
     ├ ApiError                the server said no
     │ ├ BadRequestError       400, 413, 414, 494
-    │ ├ AuthenticationError   401, and a 400 that speaks of the token
+    │ ├ AuthenticationError   401, and a 400 that speaks of the token; or no key to be had
     │ ├ PermissionDeniedError 403
     │ ├ NotFoundError         404
     │ ├ ThrottledError        429
@@ -15,7 +15,7 @@
     ├ PayloadError            a 200 that is not the documented data; never an empty list
     ├ DriftError              the list could not be read consistently
     ├ CheckpointError         a checkpoint of another scan, a damaged one, or a newer one
-    └ PartialScanError        some batches failed, all others came (also ExceptionGroup)
+    └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
 Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
 """
@@ -105,7 +105,10 @@ class BadRequestError(ApiError):
 
 
 class AuthenticationError(ApiError):
-    """401, or a 400 that speaks of the token. It ends a scan under every failure policy."""
+    """401, a 400 that speaks of the token, or no key to be had (its ``status`` may be 0 then).
+
+    It ends a scan under every failure policy; of `scan_fleet`, that of its target.
+    """
 
     advice = "Get a new token for this project and region, and make a new session with it."
 

@@ -252,6 +252,10 @@ class Transport:
             reached = await self._exchange(request, None)
             if not isinstance(reached, Exchange):
                 raise reached.error
+            if reached.status == OK and OK not in request.expected:
+                problem = "200 was not expected; it may be a web page"
+                said = PayloadError(problem, snippet=problem, transient=True)
+                raise self._payload_error(request, reached, said)
             if reached.status not in request.expected:
                 raise self._refusal(request, reached, None)
             names = {name.lower(): value for name, value in reached.headers.items()}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ief_async._credentials import Token
+from ief_async._credentials import PasswordCredentials
 from ief_async._errors import IefError
 from ief_async._session import IefSession
 from ief_async._stream import ScanProgress
@@ -43,8 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="scan a fake fleet over real HTTP",
-        description="Start a fake IEF on this machine, scan its fleet with iter_pods, and check "
-        "that every pod came exactly once. Nothing leaves the machine.",
+        description="Start a fake IEF on this machine, log in to it, list its deployments, scan "
+        "them with iter_pods, and check that every pod came exactly once. Nothing leaves the "
+        "machine.",
     )
     whole, share, seconds = _bounded(int), _bounded(float, most=1.0), _bounded(float, most=60.0)
     demo.add_argument("--pods", type=whole, default=20_000, help="pods of the fleet (%(default)s)")
@@ -94,9 +95,14 @@ async def _demo(arguments: argparse.Namespace) -> int:
     async with (
         fake,
         IefSession(
-            fake.project_id, credentials=Token(str(fake.token)), endpoint=fake.endpoint
+            region=fake.region,
+            endpoint=fake.endpoint,
+            iam_endpoint=fake.iam_endpoint,
+            credentials=PasswordCredentials(
+                domain=fake.domain, user=fake.user, password=fake.password
+            ),
         ) as ief,
-        ief.iter_pods(fake.deployment_ids, concurrency=16) as scan,
+        ief.iter_pods(ief.iter_deployments(), concurrency=16) as scan,
     ):
         async for page in scan.pages():
             _show(scan.progress)

@@ -23,23 +23,26 @@ def lines_expected(use, pods):
     return {
         "application": [line for line in unwell if " RUNNING " not in line],
         "data pipeline": [pod["id"] for pod in pods],
-        "fleet job": [f"{pod['id']} {pod['state']}" for pod in pods],
+        "fleet job": [f"an-instance {pod['id']} {pod['state']}" for pod in pods],
     }[use]
 
 
 @pytest.mark.parametrize(("use", "code"), EXAMPLES, ids=[use for use, _ in EXAMPLES])
-async def test_example_runs_as_it_stands(use, code):
+async def test_example_runs_as_it_stands(use, code, tmp_path):
     """Each example, saved as a script and run against a fleet, prints that fleet."""
     async with FakeIef(400, deployments=4) as fake:
         environment = {
-            **os.environ,
-            "IEF_PROJECT": fake.project_id,
-            "IEF_ENDPOINT": fake.endpoint,
-            "IEF_TOKEN": fake.token,
+            **{key: text for key, text in os.environ.items() if "HUAWEICLOUD" not in key},
+            "HOME": str(tmp_path),
+            "HUAWEICLOUD_SDK_AK": fake.access_key,
+            "HUAWEICLOUD_SDK_SK": fake.secret_key,
+            "HUAWEICLOUD_SDK_IAM_ENDPOINT": fake.iam_endpoint,
+            "HUAWEICLOUD_SDK_REGION_IEF_CN_NORTH_4": fake.endpoint,
         }
+        given = {"data pipeline": fake.deployment_ids, "fleet job": ["an-instance"]}
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-W", "error", "-c", code, *fake.deployment_ids],
+            [sys.executable, "-W", "error", "-c", code, *given.get(use, ())],
             env=environment,
             capture_output=True,
             text=True,

@@ -7,19 +7,29 @@ import aiohttp
 import attrs
 
 from ief_async import (
+    AccessKey,
     BatchReport,
+    Deployment,
+    EcsMetadata,
+    Group,
     IefSession,
+    Instance,
     Limits,
+    Node,
     Page,
+    PasswordCredentials,
     Pod,
     PodCount,
     RetryPolicy,
+    ScanCheckpoint,
     ScanProgress,
     ScanReport,
     SessionStatistics,
     Stream,
+    Target,
     Timeouts,
     Token,
+    scan_fleet,
 )
 
 
@@ -55,6 +65,39 @@ async def session(http: aiohttp.ClientSession) -> None:
         assert_type(await ief.count_pods(["d"]), PodCount)
         assert_type(ief.statistics(), SessionStatistics)
         assert_type(ief.with_options(retry=RetryPolicy()), IefSession)
+        assert_type(ief.iter_deployments(name="a"), Stream[Deployment])
+        assert_type(ief.iter_nodes(state="RUNNING", page_size=500), Stream[Node])
+        assert_type(ief.iter_nodes(model=Row, tags="a.b"), Stream[Row])
+        assert_type(ief.iter_groups(), Stream[Group])
+        assert_type(ief.iter_instances(max_items=1), Stream[Instance])
+        assert_type(ief.iter_pods(ief.iter_deployments()), Stream[Pod])
+        assert_type(ief.iter_pods(node_ids=ief.iter_nodes(), skip_empty_nodes=False), Stream[Pod])
+        assert_type(ief.iter_pods([Row("d")], resume_from="{}", max_items=3), Stream[Pod])
+
+
+async def token() -> Token:
+    """A source of a user's own."""
+    return Token("t")
+
+
+def credentials() -> None:
+    """Every kind of credentials is taken."""
+    IefSession("p", credentials=AccessKey("a", "s", "t"), region="cn-north-4")
+    IefSession(credentials=EcsMetadata(timeout=2), region="cn-north-4")
+    IefSession(credentials=PasswordCredentials(domain="d", user="u", password="p", project="x"))
+    IefSession("p", credentials=token, region="cn-north-4", iam_endpoint="https://iam.example.com")
+    assert_type(IefSession.from_env("profile", region="cn-north-4"), IefSession)
+
+
+async def fleet() -> None:
+    """Many targets, and what they give."""
+    target = Target(credentials=token, region="cn-north-4")
+    assert_type(scan_fleet([target]), Stream[tuple[Target, Pod]])
+    stream = scan_fleet([target], by="nodes", model=Row)
+    assert_type(stream, Stream[tuple[Target, Row]])
+    async for at, row in stream:
+        assert_type((at, row), tuple[Target, Row])
+    assert_type(stream.checkpoint(), ScanCheckpoint)
 
 
 async def stream(scan: Stream[Row]) -> None:
