@@ -12,7 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -38,6 +38,7 @@ REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few
 REFUSALS = 2  # in a row, of a key and of its successor
 REMEMBERED_KEYS = 4  # whose text may come back in late answers
 
+E = TypeVar("E", bound=IefError)
 Send = Callable[[Request], Awaitable[Reply]]
 
 log = logging.getLogger("ief_async")
@@ -62,13 +63,21 @@ class Flight:
         seen = self._failures
         async with self._lock:
             if self._failure is not None and self._failures > seen:
-                raise copy.copy(self._failure)
+                raise _copied(self._failure)
             try:
                 yield
             except IefError as error:
                 self._failures += 1
-                self._failure = copy.copy(error)
+                self._failure = _copied(error)
                 raise
+
+
+def _copied(error: E) -> E:
+    """Return an error of its own for each who gets it: where it was met is added to its notes."""
+    again = copy.copy(error)
+    if hasattr(error, "__notes__"):
+        again.__notes__ = [*error.__notes__]
+    return again
 
 
 class Keyring:
@@ -100,7 +109,7 @@ class Keyring:
         Raises the refusal that ended the last try, if that is not long ago.
         """
         if self._refusal is not None and self._clock.now() < self._opens_at:
-            refusal = copy.copy(self._refusal)
+            refusal = _copied(self._refusal)
             refusal.add_note(
                 f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
                 "service locks out who tries again and again."
@@ -182,7 +191,8 @@ class Keyring:
         self.project_id = grant.project_id or self.project_id
         self._due_at = asked_at + RENEW_AT * lifetime
         self._ends_at = asked_at + lifetime
-        log.info("got a new %s, which lasts %.0f s", type(grant.key).__name__, lifetime)
+        known = "" if lifetime == math.inf else f" for {lifetime:.0f} s"
+        log.info("got a new %s%s", type(grant.key).__name__, known)
 
     def _replace(self, key: Key | None) -> None:
         if self._key is not None:
@@ -202,6 +212,7 @@ class Keyring:
         if key is not self._key:  # it was renewed since this request was sent
             return self._source is not None
         self._refusals += 1
+        self._accepted = False
         again = self._source is not None and self._refusals < REFUSALS
         if not again and not (self._source is None and isinstance(key, Token)):
             self._shut(error)
@@ -211,7 +222,7 @@ class Keyring:
 
     def _shut(self, error: AuthenticationError) -> None:
         """Let nothing be sent for a while: who goes on being refused is locked out."""
-        self._refusal = copy.copy(error)
+        self._refusal = _copied(error)
         self._opens_at = self._clock.now() + REFUSED_SECONDS
         self._refusals = 0
 

@@ -603,7 +603,7 @@ async def test_failures_that_say_nothing_of_the_key_keep_it_alone(fake, clock):
     assert [0] * 6 == alone[:6]
 
 
-async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock):
+async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock):
     """E1: when a key that was good is refused, what was not sent yet is not sent any more."""
     async with session(fake, access_key(fake), **clock) as ief:
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=3, page_size=5)
@@ -612,9 +612,26 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock):
                 fake.secret_key = "another-secret-key"
         await stream.aclose()
         other = await ask(ief, fake, 8)
+        wrong = fake._iam.wrong_signatures[fake.access_key]
+        fake_clock.time += 301
+        later = await ask(ief, fake, 8)
 
-    assert 1 <= fake._iam.wrong_signatures[fake.access_key] <= 3
-    assert {"AuthenticationError": 8} == kinds(other)
+    assert 1 <= wrong <= 3
+    assert wrong + 1 == fake._iam.wrong_signatures[fake.access_key]
+    assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
+
+
+async def test_shared_refusal_has_notes_of_its_own(fake, clock):
+    """What several scans are refused with says of each only where that one was."""
+    async with session(fake, password(fake, password="wrong-password"), **clock) as ief:
+        scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
+        first = await asyncio.gather(*scans, return_exceptions=True)
+        scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
+        again = await asyncio.gather(*scans, return_exceptions=True)
+
+    for error, identity in zip([*first, *again], fake.deployment_ids * 2, strict=True):
+        (place,) = [note for note in error.__notes__ if note.startswith("In batch")]
+        assert identity in place
 
 
 @pytest.mark.parametrize(("off", "words"), [(3_600, "behind"), (-3_600, "ahead of")])
