@@ -249,6 +249,7 @@ async def test_renewal_ahead_may_fail(fake, clock, fake_clock, caplog):
         fake_clock.time += 0.9 * fake.token_lifetime
         fake.intercept(lambda request: Fault.status(500) if request.path == LOGIN else None)
         assert {"Page": 8} == kinds(await ask(ief, fake, 8))
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
         failed = seen(fake, LOGIN)
         fake.intercept(None)
         fake_clock.time += 0.05 * fake.token_lifetime
@@ -264,9 +265,11 @@ async def test_iam_that_is_down_is_an_authentication_error(fake, clock):
     fake.intercept(lambda request: Fault.status(503) if request.path == LOGIN else None)
     async with session(fake, password(fake), **clock) as ief:
         outcomes = await ask(ief, fake, 8)
+        assert (6, 0) == (seen(fake, LOGIN), seen(fake, "/pods"))
+        fake.intercept(None)
+        assert {"Page": 8} == kinds(await ask(ief, fake, 8))
 
     assert {"AuthenticationError": 8} == kinds(outcomes)
-    assert (6, 0) == (seen(fake, LOGIN), seen(fake, "/pods"))
     assert "no credentials were got: POST /v3/auth/tokens was answered 503" in str(outcomes[0])
     assert len({id(error) for error in outcomes}) == 8
 
@@ -288,6 +291,34 @@ async def test_scan_ends_with_the_refusal_of_its_token(fake, clock):
             await stream.collect()
 
     assert len(fake.requests) <= 4
+
+
+async def test_static_token_is_not_locked_out(fake, clock):
+    """E1: a token that was refused once is sent with the next call: no key is locked by tokens."""
+    fake.script(REFUSED)
+    async with session(fake, Token(fake.token), **clock) as ief:
+        assert {"AuthenticationError": 1} == kinds(await ask(ief, fake))
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+
+async def test_late_echo_of_an_old_token_is_scrubbed(fake):
+    """E15: a late answer that repeats a token which was renewed meanwhile does not show it."""
+    async with session(fake, password(fake)) as ief:
+        await ask(ief, fake)
+        old = fake.requests[-1].headers["x-auth-token"]
+        fake.intercept(
+            lambda request: (
+                attrs.evolve(Fault.status(403, error_msg=f"no {old}"), delay=0.1)
+                if "late" in request.raw_query
+                else None
+            )
+        )
+        late = asyncio.create_task(ief.list_pods(node_id="late"))
+        await asyncio.sleep(0.02)
+        fake.forget_tokens()
+        await ask(ief, fake)
+        with pytest.raises(PermissionDeniedError, match=r"no \*\*\*"):
+            await late
 
 
 async def test_wrong_password_is_sent_once(fake, clock, fake_clock):
@@ -589,12 +620,13 @@ async def test_first_signed_request_goes_alone(fake, clock):
 
 
 async def test_failures_that_say_nothing_of_the_key_keep_it_alone(fake, clock):
-    """A 503 and a cut connection prove no key: requests go one by one until one is answered."""
+    """503, 429 and a cut connection prove no key: requests go one by one until one is answered."""
     alone = []
 
     def watch(_):
         alone.append(fake.statistics().in_flight)
-        return [Fault.status(503), Fault.drop()][len(alone) % 2] if len(alone) < 6 else None
+        fault = [Fault.status(503), Fault.drop(), Fault.throttle("0")][len(alone) % 3]
+        return attrs.evolve(fault, delay=0.01) if len(alone) < 6 else Fault.slow(0.01)
 
     fake.intercept(watch)
     async with session(fake, access_key(fake), **clock) as ief:
@@ -621,17 +653,37 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
-async def test_shared_refusal_has_notes_of_its_own(fake, clock):
-    """What several scans are refused with says of each only where that one was."""
-    async with session(fake, password(fake, password="wrong-password"), **clock) as ief:
+async def test_shared_failure_has_notes_of_its_own(fake, clock):
+    """What several scans fail with together says of each only where that one was."""
+    fake.intercept(
+        lambda request: Fault.status(503) if request.path.endswith("/projects") else None
+    )
+    options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
+    async with IefSession(credentials=access_key(fake), **options, **clock) as ief:
         scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
-        first = await asyncio.gather(*scans, return_exceptions=True)
-        scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
-        again = await asyncio.gather(*scans, return_exceptions=True)
+        errors = await asyncio.gather(*scans, return_exceptions=True)
 
-    for error, identity in zip([*first, *again], fake.deployment_ids * 2, strict=True):
+    assert 6 == seen(fake, "/projects")
+    for error, identity in zip(errors, fake.deployment_ids, strict=True):
         (place,) = [note for note in error.__notes__ if note.startswith("In batch")]
         assert identity in place
+
+
+async def test_request_that_is_always_refused_is_repeated_once(fake):
+    """A request that is refused while others are accepted with the same tokens makes no loop."""
+
+    def answer(request):
+        return attrs.evolve(REFUSED, delay=0.02) if "bad" in request.raw_query else None
+
+    fake.intercept(answer)
+    async with session(fake, password(fake)) as ief:
+        bad = asyncio.create_task(ief.list_pods(node_id="bad"))
+        while not bad.done():
+            assert {"Page": 1} == kinds(await ask(ief, fake))
+        with pytest.raises(AuthenticationError) as caught:
+            await bad
+
+    assert 2 == caught.value.attempts
 
 
 @pytest.mark.parametrize(("off", "words"), [(3_600, "behind"), (-3_600, "ahead of")])
