@@ -1,8 +1,8 @@
-"""`IefSession`: the face of the library, and the table of the lists that it reads."""
+"""`IefSession`: the face of the library."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Callable, Collection, Iterable
+from collections.abc import AsyncIterable, Collection, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
@@ -23,6 +23,19 @@ from ief_async._environment import (
 from ief_async._errors import CheckpointError, ConfigurationError, PayloadError
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring, Project
+from ief_async._lists import (
+    DEPLOYMENTS,
+    GROUPS,
+    INSTANCES,
+    MOST_ROWS,
+    NODES,
+    PODS,
+    DeploymentOptions,
+    GroupOptions,
+    Listing,
+    ListOptions,
+    NodeOptions,
+)
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._pacing import (
     Budget,
@@ -36,7 +49,7 @@ from ief_async._pacing import (
 )
 from ief_async._paging import OnDrift, PageRequest, requests_for
 from ief_async._stream import OnError, Page, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, SchemaWatch, Structure, split, structure_of
+from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
@@ -55,108 +68,9 @@ Ids = Iterable[str | Identified] | AsyncIterable[str | Identified]
 
 PROJECT_ID = "{project_id}"  # in a path, until the project is known
 PROJECT_CHARACTERS = 32  # as every id of a project has
-MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page
 MOST_IN_FLIGHT = 1_000
 ID_CHARACTERS = 64
 MOST_OFFSET = 10**10 - 1
-
-
-class ListOptions(TypedDict, total=False):
-    """How a list is read: as in `IefSession.iter_pods`, which says what each means."""
-
-    page_size: int
-    concurrency: int
-    on_drift: OnDrift
-    max_items: int | None
-    deadline: float | None
-    resume_from: ScanCheckpoint | str | bytes | None
-
-
-class DeploymentOptions(ListOptions, total=False):
-    """Filters of `IefSession.iter_deployments`."""
-
-    name: str | None
-    node_id: str | None
-    group_id: str | None
-    sort: str | None
-
-
-class NodeOptions(ListOptions, total=False):
-    """Filters of `IefSession.iter_nodes`."""
-
-    name: str | None
-    state: str | None
-    tags: str | None
-    group_id: str | None
-    device_id: str | None
-    device_name: str | None
-    app_name: str | None
-    sort: str | None
-
-
-class GroupOptions(ListOptions, total=False):
-    """Filters of `IefSession.iter_groups`."""
-
-    name: str | None
-    sort: str | None
-
-
-def _read_instances(body: bytes) -> Rows:
-    """Read a list whose envelope no document shows: by either name, or without one.
-
-    Nor does any name parameters for its pages: without a count an answer is the whole list.
-    """
-    if body.lstrip().startswith(b"["):
-        body = b'{"ief_instances":%b}' % body
-    named = b'"ief_instances"' in body or b'"instances"' not in body
-    rows = split(body, key="ief_instances" if named else "instances")
-    return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
-
-
-@attrs.frozen
-class _List:
-    """A list of the API.
-
-    Attributes:
-        path: where it is.
-        key: the key of its rows.
-        model: what is documented of a row.
-        most_rows: that a page may have.
-        options: its filters, and how it is read.
-        read: what takes an answer apart.
-    """
-
-    path: str
-    key: str
-    model: type
-    most_rows: int = MOST_ROWS
-    options: Any = ListOptions
-    read: Callable[[bytes], Rows] = attrs.field()
-
-    @read.default
-    def _split(self) -> Callable[[bytes], Rows]:
-        return partial(split, key=self.key)
-
-    @property
-    def filters(self) -> frozenset[str]:
-        """The names of its filters."""
-        return frozenset(self.options.__annotations__) - frozenset(ListOptions.__annotations__)
-
-
-# A `limit` is an Integer of pods and deployments, and a String of nodes: in a URL the same.
-PODS = _List("/v3/{project_id}/edgemgr/pods", "pods", Pod)
-DEPLOYMENTS = _List(
-    "/v3/{project_id}/edgemgr/deployments", "deployments", Deployment, 100, DeploymentOptions
-)
-NODES = _List("/v2/{project_id}/edgemgr/nodes", "nodes", Node, 1_000, NodeOptions)
-GROUPS = _List("/v2/{project_id}/edgemgr/groups", "edge_groups", Group, 1_000, GroupOptions)
-INSTANCES = _List(
-    "/v2/{project_id}/edgemgr/ief-instances",
-    "ief_instances",
-    Instance,
-    1_000,
-    read=_read_instances,
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -689,7 +603,7 @@ class IefSession:
             skip_empty_nodes=skip_empty and selector == "node_id",
         )
 
-    def _iter(self, listing: _List, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
+    def _iter(self, listing: Listing, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
         """Stream a list that takes filters instead of ids."""
         unknown = options.keys() - listing.options.__annotations__.keys()
         if unknown:
@@ -709,7 +623,7 @@ class IefSession:
 
     def _stream(
         self,
-        listing: _List,
+        listing: Listing,
         model: type[Any],
         ids: Iterable[object] | AsyncIterable[object],
         batcher: Batcher,
@@ -761,7 +675,7 @@ class IefSession:
 
     def _scan(
         self,
-        listing: _List,
+        listing: Listing,
         ids: Iterable[object] | AsyncIterable[object],
         batcher: Batcher,
         plan: ScanPlan,
@@ -786,7 +700,7 @@ class IefSession:
         )
 
     async def _fetch(
-        self, listing: _List, request: PageRequest, deadline: float, lane: object
+        self, listing: Listing, request: PageRequest, deadline: float, lane: object
     ) -> Answer[Rows]:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"

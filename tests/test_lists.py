@@ -18,7 +18,7 @@ from ief_async import (
     Pod,
     ScanCheckpoint,
 )
-from ief_async import _session as session_room
+from ief_async import _lists as lists_room
 from ief_async.testing import FakeIef, Fault
 
 LISTS = {
@@ -218,11 +218,11 @@ async def test_instance_lists_are_of_one_instance(fake, ief):
 
 def test_table_has_a_row_for_each_list():
     """One row a list: where it is, the key of its rows, the model, the page, the filters."""
-    rows = [session_room.DEPLOYMENTS, session_room.NODES, session_room.GROUPS]
+    rows = [lists_room.DEPLOYMENTS, lists_room.NODES, lists_room.GROUPS]
     for row, (name, filters) in zip(rows, FILTERS.items(), strict=True):
         assert LISTS[name][1:] == (row.model, row.most_rows)
         assert {*filters} <= row.filters
-    assert frozenset() == session_room.INSTANCES.filters == session_room.PODS.filters
+    assert frozenset() == lists_room.INSTANCES.filters == lists_room.PODS.filters
 
 
 # ---- from nothing to a fleet ---------------------------------------------------------------------
