@@ -167,7 +167,6 @@ class _Fleet(Generic[T]):
 
     async def _bear(self, member: _Member[T], error: IefError) -> None:
         """Note that a target failed, or end all of them if that is the policy."""
-        member.over = True
         error.add_note(f"In target {member.target.name}.")
         if self._on_error == "raise":
             await self.aclose()
