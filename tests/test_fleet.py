@@ -350,9 +350,10 @@ async def test_end_closes_every_connection(fakes):
 
 async def test_cancelled_consumer_ends_it(fakes):
     """A consumer that is cancelled leaves no task and no connection, iterator held or not."""
-    for fake in fakes:
-        fake.intercept(lambda _: Fault.hang())
+    fakes[0].intercept(lambda _: Fault.hang())
     iterator = aiter(scan_fleet(targets_of(fakes)))
+    for _ in every(fakes[1:]):
+        await anext(iterator)
     task = asyncio.create_task(anext(iterator))
     await asyncio.sleep(0.05)
     task.cancel()
