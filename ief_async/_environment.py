@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -60,9 +61,9 @@ log = logging.getLogger("ief_async")
 class _RegionEntry(msgspec.Struct):
     """A region in ``regions.yaml``, as the official SDK reads it."""
 
-    id: str
+    id: str | None = None
     endpoint: str | None = None
-    endpoints: list[str] = []
+    endpoints: list[str] | None = None
 
 
 def endpoints_of(region: str | None) -> tuple[str, ...]:
@@ -74,10 +75,10 @@ def endpoints_of(region: str | None) -> tuple[str, ...]:
     overrides = _overrides()
     if region is None and len(overrides) == 1:
         (region,) = overrides
-    if region in overrides:
+    if isinstance(region, str) and region in overrides:
         name, texts = overrides[region]
-        return tuple(check_endpoint(name, text) for text in texts)
-    if region is not None and region in REGIONS:
+        return tuple(dict.fromkeys(check_endpoint(name, text) for text in texts))
+    if isinstance(region, str) and region in REGIONS:
         return tuple(f"https://{host}.{region}.myhuaweicloud.com" for host in REGIONS[region])
     known = ", ".join(REGIONS)
     variable = _variable(region) if isinstance(region, str) else f"{REGION}CN_NORTH_4"
@@ -110,20 +111,21 @@ def _overrides() -> dict[str, tuple[str, list[str]]]:
 
 def _regions_file() -> list[tuple[str, str, list[str]]]:
     path = _path("REGIONS_FILE", "regions.yaml")
-    if not path.is_file():
-        return []
     try:
-        said = msgspec.yaml.decode(path.read_bytes(), type=dict[str, list[_RegionEntry]] | None)
+        if not path.is_file():
+            return []
+        said = msgspec.yaml.decode(path.read_bytes(), type=dict[str, Any] | None) or {}
+        own = [said[service] for service in said if service.upper() == "IEF"]
+        entries = [entry for some in own for entry in msgspec.convert(some, list[_RegionEntry])]
     except ImportError:
         problem = "needs PyYAML: pip install 'ief-async[yaml]', or give endpoint="
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError) as error:  # a date that is none, too
         problem = f"can't be read as regions: {error}"
     else:
         return [
-            (entry.id, str(path), [*entry.endpoints, *([entry.endpoint] if entry.endpoint else ())])
-            for service, entries in (said or {}).items()
+            (entry.id, str(path), [*(entry.endpoints or ()), *filter(None, [entry.endpoint])])
             for entry in entries
-            if service.upper() == "IEF" and (entry.endpoint or entry.endpoints)
+            if entry.id and (entry.endpoint or entry.endpoints)
         ]
     message = f"{path} {problem}"
     raise ConfigurationError(message)
@@ -234,7 +236,7 @@ def _in_file(profile: str) -> tuple[str, Found | str]:
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         return where, f"not readable ({type(error).__name__})"  # its text may quote a line
     if not parser.has_section(profile):
-        return where, f"it has only {', '.join(parser.sections()) or 'no section at all'}"
+        return where, f"no such section (there are: {', '.join(parser.sections()) or 'none'})"
     return where, _found({name: Secret(value) for name, value in parser.items(profile)})
 
 
@@ -254,4 +256,11 @@ def _found(said: Mapping[str, Secret]) -> Found | str:
 
 
 def _path(variable: str, name: str) -> Path:
-    return Path(os.environ.get(PREFIX + variable) or Path.home() / ".huaweicloud" / name)
+    given = os.environ.get(PREFIX + variable)
+    if given:
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:  # as in a container whose user has no name
+        home = Path("/nonexistent")
+    return home / ".huaweicloud" / name
