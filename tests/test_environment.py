@@ -419,6 +419,15 @@ def test_endpoint_wins_over_all_and_the_file_is_not_read(home, variables):
     assert {"https://e.example.com"} == {ief._transport.endpoint for ief in (made, found)}
 
 
+def test_given_endpoint_alone_keeps_from_env_off_the_file(home, variables):
+    """Who gives from_env an endpoint and no region has none: no file is searched for one."""
+    (home / "regions.yaml").write_text("{damaged")
+    variables(PROJECT_ID=PROJECT, **PAIR)
+    transport = IefSession.from_env(endpoint="https://e.example.com")._transport
+
+    assert ("https://e.example.com", None) == (transport.endpoint, transport.project.name)
+
+
 DAMAGED = {
     "open-bracket": b"IEF: [{id: cn-north-4",
     "tab": b"IEF:\n\t- id: x\n",
@@ -528,6 +537,13 @@ def test_only_region_of_the_file_is_the_one(home, variables):
     assert ("https://a.example.com", "cn-north-4") == (transport.endpoint, transport.project.name)
 
 
+def test_entry_without_an_id_or_an_endpoint_is_no_region(home):
+    """What says nothing of a region does not count beside the only one."""
+    regions_file(home / "regions.yaml", **FILES["without-id-or-endpoint"])
+
+    assert "cn-north-4" == known_region()
+
+
 def test_session_needs_no_region_where_one_is_defined(variables):
     """The constructor without region and endpoint uses the only region that is defined."""
     variables(REGION_IEF_CN_NORTH_4="https://v.example.com")
@@ -559,7 +575,7 @@ def test_without_a_project_and_a_region_from_env_says_what_to_give(variables):
 
 
 async def test_host_without_an_address_is_left_for_the_next(fake, variables, caplog):
-    """H4: eight requests that start together go on with the second host; one warning is logged."""
+    """Eight requests that start together go on with the second host; one warning is logged."""
     variables(REGION_IEF_CN_NORTH_4=f"{NOWHERE},{fake.endpoint}")
     async with IefSession(PROJECT, credentials=Token(fake.token), region="cn-north-4") as ief:
         assert NOWHERE == ief._transport.endpoint
@@ -605,7 +621,7 @@ async def test_signature_is_made_for_the_host_that_is_asked(around, variables):
 
 
 async def test_only_host_without_an_address_is_an_error(fake, variables, caplog):
-    """A1: without another host to go on with, it is a TransportError that names the host."""
+    """A2: without another host to go on with, it is a TransportError that names the host."""
     variables(REGION_IEF_CN_NORTH_4=NOWHERE)
     once = {"region": "cn-north-4", "retry": RetryPolicy(attempts=1)}
     async with IefSession(PROJECT, credentials=Token(fake.token), **once) as ief:
@@ -617,7 +633,7 @@ async def test_only_host_without_an_address_is_an_error(fake, variables, caplog)
 
 
 async def test_last_host_without_an_address_is_an_error(fake, variables):
-    """A1: when no host has an address the last one's error is raised."""
+    """A2: when no host has an address the last one's error is raised."""
     variables(REGION_IEF_CN_NORTH_4=f"{NOWHERE},{NOWHERE}:8443")
     once = {"region": "cn-north-4", "retry": RetryPolicy(attempts=1)}
     async with IefSession(PROJECT, credentials=Token(fake.token), **once) as ief:
@@ -637,6 +653,17 @@ async def test_host_that_answers_is_not_left(fake, variables):
             (page,) = await ask(ief, fake)
 
     assert (10, 3, 0) == (page.count, len(fake.requests), len(second.requests))
+
+
+async def test_host_that_refuses_connections_is_not_left(fake, variables, silence):
+    """A host that has an address is down, not gone: it is asked again, and no other."""
+    variables(REGION_IEF_CN_NORTH_4=f"{silence},{fake.endpoint}")
+    once = {"region": "cn-north-4", "retry": RetryPolicy(attempts=1)}
+    async with IefSession(PROJECT, credentials=Token(fake.token), **once) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert TransportError is type(error)
+    assert not fake.requests
 
 
 # ---- IAM -----------------------------------------------------------------------------------------
