@@ -1,6 +1,7 @@
 """What the official SDK's variables and files say: who asks, and where the service answers.
 
-Names and order are the official SDK's own: a variable wins over a file, a file over the table here.
+Names and order are the official SDK's own. Of regions a variable wins over a file, and that over
+the table here; credentials come from one place, with the project and IAM's endpoint beside them.
 """
 
 import configparser
@@ -229,12 +230,17 @@ def _in_file(profile: str) -> tuple[str, Found | str]:
     where = f"{path} (section [{profile}])"
     parser = configparser.RawConfigParser()  # a % in a secret stands for itself
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             parser.read_file(file)
     except FileNotFoundError:
         return where, "no such file"
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        return where, f"not readable ({type(error).__name__})"  # its text may quote a line
+        problem = type(error).__name__  # its text may quote a line
+    else:
+        problem = ""
+    if problem:
+        message = f"{path} can't be read as a profile file ({problem}): mend or move it"
+        raise ConfigurationError(message)
     if not parser.has_section(profile):
         return where, f"no such section (there are: {', '.join(parser.sections()) or 'none'})"
     return where, _found({name: Secret(value) for name, value in parser.items(profile)})

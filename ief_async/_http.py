@@ -275,7 +275,6 @@ async def _body(
     """Read a body up to its cap, decompressed; say what kept it from being read."""
     said = response.headers.get("Content-Encoding", "")
     encoding = said.lower()
-    problem = f"the body is encoded as {scrub(said)[:64]}, though gzip was asked for"
     pieces: list[bytes] = []
     fits = encoding in {"", "identity", "gzip"}
     if fits:
@@ -286,6 +285,8 @@ async def _body(
         fits = (response.content_length or 0) <= cap
         if fits or not wanted:
             pieces, fits = await _read_up_to(cap, response, zipped=encoding == "gzip")
+    else:
+        problem = f"the body is encoded as {scrub(said)[:64]}, though gzip was asked for"
     if not fits:
         response.close()
         if wanted:

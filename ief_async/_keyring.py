@@ -117,6 +117,12 @@ class Keyring:
             raise refusal
         return self._key
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request may be sent with the key as it is."""
+        due = self._due() and not self._flight.running
+        return self._usable() and not due and not self._goes_alone()
+
     @asynccontextmanager
     async def turn(self, send: Send, scope: Scope) -> AsyncIterator[None]:
         """Have a key for one request; what is signed goes alone until the server took one."""

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterable, Collection, Iterable
 from functools import partial
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
 from urllib.parse import quote
 
@@ -183,6 +183,7 @@ class IefSession:
             )
             raise ConfigurationError(message)
         _check_policies(retry, limits, timeout)
+        _check_kind("region", region, str | None)
         if project_id is not None:
             _checked("project_id", project_id)
         elif region is None and not getattr(credentials, "project", None):
@@ -710,9 +711,10 @@ class IefSession:
 # ---- what may be given -------------------------------------------------------------------------
 
 
-def _check_kind(name: str, value: object, kind: type) -> None:
+def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
     if not isinstance(value, kind):
-        message = f"{name} takes {kind.__name__}, but was given {type(value).__name__}"
+        takes = kind.__name__ if isinstance(kind, type) else kind
+        message = f"{name} takes {takes}, but was given {type(value).__name__}"
         raise ConfigurationError(message)
 
 

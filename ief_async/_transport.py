@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -94,12 +94,15 @@ class Endpoints:
         self._known = known
         self.current = known[0]
 
-    def leave(self, endpoint: str) -> bool:
-        """Go on to the next address, if there is one; tell whether another is in use now."""
-        if endpoint == self.current and endpoint != self._known[-1]:
-            self.current = self._known[self._known.index(endpoint) + 1]
-            log.warning("%s can't be reached; going on with %s", endpoint, self.current)
-        return endpoint != self.current
+    def elsewhere(self, url: str) -> str | None:
+        """Return a URL that could not be reached at the next address, or None if there is none."""
+        old = next((known for known in self._known if url.startswith(f"{known}/")), None)
+        if old is None or (old == self.current and old == self._known[-1]):
+            return None
+        if old == self.current:
+            self.current = self._known[self._known.index(old) + 1]
+            log.warning("%s can't be reached; going on with %s", old, self.current)
+        return self.current + url.removeprefix(old)
 
 
 @attrs.define
@@ -155,16 +158,15 @@ class Transport:
         scope = asyncio.timeout(remaining)
         try:
             async with scope:
-                project_id = await self.project.find(
+                project_id = self.project.id or await self.project.find(
                     self.keyring, self._send, self._ask, self._scope
                 )
                 target = target.replace("{project_id}", project_id)
                 headers = {"Content-Type": "application/json", "X-Project-Id": project_id}
                 if self.instance_id:
                     headers["ief-instance-id"] = self.instance_id
-                return await self._deliver(
-                    Request(url=target, headers=headers), read, sending, deadline, lane
-                )
+                request = Request(url=self.endpoint + target, headers=headers)
+                return await self._deliver(request, read, sending, deadline, lane)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -188,10 +190,11 @@ class Transport:
             outcome = await self._signed(request, read, sending)
             if isinstance(outcome, IefError):
                 raise outcome
-            elapsed = self.clock.now() - sending.started
-            return attrs.evolve(outcome, elapsed=elapsed, attempts=sending.sent)
+            return outcome
 
         def turn() -> AbstractAsyncContextManager[None]:
+            if self.keyring.ready:
+                return nullcontext()
             return self.keyring.turn(self._send, self._scope)
 
         again = False
@@ -217,23 +220,20 @@ class Transport:
         if key is None:
             return AuthenticationError("the key was refused while the request waited for its turn")
         sending.sent += 1
-        while True:
-            endpoint = self.endpoint if request.url.startswith("/") else ""
-            whole = attrs.evolve(request, url=endpoint + request.url)
-            reached = await self._exchange(whole, key)
-            if not (
-                isinstance(reached, Unreached)
-                and reached.elsewhere
-                and self.endpoints.leave(endpoint)
-            ):
+        reached = await self._exchange(request, key)
+        while isinstance(reached, Unreached) and reached.elsewhere:
+            url = self.endpoints.elsewhere(request.url)
+            if url is None:
                 break
+            request = attrs.evolve(request, url=url)
+            reached = await self._exchange(request, key)
         outcome: Answer[T] | IefError
         if not isinstance(reached, Exchange):
             outcome = reached.error
         elif reached.status in request.expected:
-            outcome = self._read(whole, reached, key, read)
+            outcome = self._read(request, reached, key, read, sending)
         else:
-            outcome = self._refusal(whole, reached, key)
+            outcome = self._refusal(request, reached, key)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
@@ -282,7 +282,12 @@ class Transport:
     # -- what an answer means ------------------------------------------------------------------
 
     def _read(
-        self, request: Request, reached: Exchange, key: Key, read: Callable[[bytes], T]
+        self,
+        request: Request,
+        reached: Exchange,
+        key: Key,
+        read: Callable[[bytes], T],
+        sending: _Sending,
     ) -> Answer[T] | IefError:
         """Read the body of a 200; one that carries an error is that error."""
         if reached.problem:
@@ -292,8 +297,13 @@ class Transport:
         except PayloadError as error:
             problem = error
         else:
-            request_id = self._request_id(reached.headers)
-            return Answer(value=value, raw=reached.body, request_id=request_id)
+            return Answer(
+                value=value,
+                raw=reached.body,
+                request_id=self._request_id(reached.headers),
+                elapsed=self.clock.now() - sending.started,
+                attempts=sending.sent,
+            )
         refusal = None if problem.transient else read_refusal(reached.body)
         if refusal is not None and refusal[0].error_code:
             return self._refusal(request, reached, key)

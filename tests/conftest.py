@@ -1,6 +1,7 @@
 """What several test files share: a clock that a test moves, and a session with a fake server."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -47,6 +48,17 @@ def session_with(fake, **options):
     """Return a session with this fake server, with other options than its own if they are given."""
     options = {"credentials": Token(fake.token), "endpoint": fake.endpoint, **options}
     return IefSession(fake.project_id, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_home(tmp_path_factory):
+    """Hide this machine's own settings of the official SDK: they would change where tests go."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HUAWEICLOUD_")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("USERPROFILE", os.environ["HOME"])
+        yield
 
 
 @pytest.fixture

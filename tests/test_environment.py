@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import pickle
 import socket
 import sys
@@ -61,9 +60,7 @@ IAM = [
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
-    """Hide this machine's own settings; give the folder that the files are in by default."""
-    for name in [name for name in os.environ if name.startswith("HUAWEICLOUD_")]:
-        monkeypatch.delenv(name)
+    """Give each test a home of its own: the folder that the files are in by default."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     folder = tmp_path / ".huaweicloud"
@@ -866,16 +863,24 @@ SPOILT = {
 }
 
 
+@pytest.mark.parametrize("profile", ["basic", None])
 @pytest.mark.parametrize("name", SPOILT)
-def test_damaged_file_of_credentials_is_an_error_that_shows_no_line(home, name, caplog):
+def test_damaged_file_of_credentials_is_an_error_that_shows_no_line(home, name, profile, caplog):
     """E14: the parser's own error quotes the line; neither text nor frame nor log of ours does."""
     caplog.set_level(logging.DEBUG)
     (home / "credentials").write_bytes(SPOILT[name])
-    error = refused(IefSession.from_env, "basic", region="cn-north-4")
+    error = refused(IefSession.from_env, profile, region="cn-north-4")
 
-    assert f"no credentials were found in {home / 'credentials'}" in str(error)
+    assert f"{home / 'credentials'} can't be read as a profile file (" in str(error)
     assert "canary" not in shown_by(error).lower()
     assert "canary" not in caplog.text.lower()
+
+
+def test_file_of_credentials_may_begin_with_a_byte_order_mark(home):
+    """What some editors write ahead of a text is no part of it."""
+    (home / "credentials").write_bytes(f"[basic]\nak = {AK}\nsk = {SK}\n".encode("utf-8-sig"))
+
+    assert AccessKey(AK, SK) == find_credentials(None).credentials
 
 
 @pytest.mark.parametrize("name", ["folder", "too-long"])
@@ -883,7 +888,7 @@ def test_file_of_credentials_that_can_not_be_opened_is_named(tmp_path, variables
     """What the system says of the file is an error of this library."""
     variables(CREDENTIALS_FILE=tmp_path if name == "folder" else tmp_path / ("x" * 5_000))
 
-    assert "not readable (" in str(refused(find_credentials, "basic"))
+    assert "can't be read as a profile file (" in str(refused(find_credentials, "basic"))
 
 
 def test_empty_file_of_credentials_has_no_sections(home):
@@ -1019,15 +1024,15 @@ async def test_nothing_found_lists_every_place(around, home, silence, caplog):
 
 
 async def test_nothing_found_says_what_is_wrong_with_each_place(around, home, variables):
-    """E14: half a pair, an identity provider and a damaged file are named, and nothing is shown."""
-    (home / "credentials").write_bytes(SPOILT["no-section"])
+    """E14: half a pair, an identity provider and a missing section are named, nothing is shown."""
+    (home / "credentials").write_text("[other]\n")
     variables(AK=AK, IDP_ID="canary-idp", PROJECT_ID=PROJECT)
     async with IefSession.from_env() as ief:
         (error,) = await ask(ief, around)
 
     assert AuthenticationError is type(error)
     assert "no sk (an identity provider is set, which is not supported); " in str(error)
-    assert "(section [basic]): not readable (MissingSectionHeaderError); " in str(error)
+    assert "(section [basic]): no such section (there are: other); " in str(error)
     assert "canary" not in shown_by(error).lower()
 
 
