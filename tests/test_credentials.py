@@ -311,6 +311,16 @@ def test_wrong_password_credentials_are_refused_unshown(wrong, words):
     assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
 
 
+@pytest.mark.parametrize("part", SECRETIVE)
+def test_attrs_functions_show_no_secret_of_any_kind(part):
+    """E16: asdict and astuple of keys and passwords hold Secrets, and their texts print stars."""
+    credentials = SECRETIVE[part](VALUE)
+
+    assert "canary" not in repr((attrs.asdict(credentials), attrs.astuple(credentials)))
+    assert "canary" not in json.dumps(attrs.asdict(credentials), default=repr)
+    assert Secret(VALUE) in attrs.astuple(credentials)
+
+
 def test_scrub_of_a_key_takes_all_of_it():
     """E15: no part of a key and no signature stays in what a server sends back."""
     key = AccessKey("canary-access-key", "canary-secret-key", "canary-security-token")
