@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import socket
+import ssl
 import sys
 import traceback
 from collections import Counter
@@ -590,6 +591,21 @@ async def test_host_without_an_address_is_left_for_the_next(fake, variables, cap
     assert [f"{NOWHERE} can't be reached; going on with {fake.endpoint}"] == [
         line.getMessage() for line in warnings
     ]
+
+
+async def test_host_whose_certificate_fails_is_left(fake, variables):
+    """A name that answers with a certificate nobody trusts is left for the next one, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parent / "samples/other_invalid.pem")
+    impostor = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    endpoint = "https://127.0.0.1:{1}".format(*impostor.sockets[0].getsockname())
+    variables(REGION_IEF_CN_NORTH_4=f"{endpoint},{fake.endpoint}")
+    token = {"credentials": Token(fake.token), "region": "cn-north-4"}
+    async with impostor, IefSession(PROJECT, **token) as ief:
+        (page,) = await ask(ief, fake)
+
+    assert (10, 1) == (page.count, page.attempts)
+    assert fake.endpoint == ief._transport.endpoint
 
 
 async def test_derived_session_stays_with_the_second_host(fake, variables, caplog):
