@@ -289,12 +289,11 @@ class Project:
 
     id: str | None
     name: str | None
+    given: str = ""  # what it was asked for by, which a lookup does not change
     _flight: Flight = attrs.field(factory=Flight)
 
-    @property
-    def label(self) -> str:
-        """What it is known by, before it is looked up."""
-        return self.id or self.name or ""
+    def __attrs_post_init__(self) -> None:
+        self.given = self.id or self.name or ""
 
     async def find(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
         """Return its id; whoever is first looks it up for all. What it asks is signed, by `ask`."""

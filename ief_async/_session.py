@@ -587,7 +587,11 @@ class IefSession:
 
     def __repr__(self) -> str:
         transport = getattr(self, "_transport", None)  # a traceback may show one that is half made
-        where = f"project {transport.project.label} at {transport.endpoint}" if transport else "?"
+        where = (
+            f"project {transport.project.id or transport.project.name} at {transport.endpoint}"
+            if transport
+            else "?"
+        )
         return f"<IefSession: {where}>"
 
     def _batcher(
@@ -650,7 +654,7 @@ class IefSession:
         transport = self._transport
         kind = batcher.selector if batcher.selector != "filter" else listing.key
         asked = fingerprint(
-            transport.project.label, transport.instance_id, kind, page_size, batcher.size
+            transport.project.given, transport.instance_id, kind, page_size, batcher.size
         )
         if resume_from is not None:
             batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))

@@ -137,7 +137,7 @@ class Transport:
 
     @property
     def _scope(self) -> Scope:
-        return Scope(iam_endpoint=self.iam_endpoint, project=self.project.label or None)
+        return Scope(iam_endpoint=self.iam_endpoint, project=self.project.given or None)
 
     async def get(
         self,

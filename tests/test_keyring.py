@@ -130,6 +130,25 @@ async def test_token_tells_the_project(fake, clock, project, region, scope):
     assert fake.project_id == fake.requests[-1].headers["x-project-id"]
 
 
+@pytest.mark.parametrize("kind", [password, access_key])
+async def test_looked_up_project_fits_the_same_checkpoint(fake, clock, kind):
+    """A scan that began before its project was known goes on after it is, and the other way."""
+    options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
+    async with IefSession(credentials=kind(fake), **options, **clock) as ief:
+        first = ief.iter_pods(fake.deployment_ids, batch_size=2)
+        begun = [await anext(aiter(first))]
+        rest = ief.iter_pods(fake.deployment_ids, batch_size=2, resume_from=first.checkpoint())
+        async for pod in rest:
+            begun.append(pod)
+            if len(begun) == 150:
+                break
+    async with IefSession(credentials=kind(fake), **options, **clock) as again:
+        saved = rest.checkpoint()
+        left = await again.iter_pods(fake.deployment_ids, batch_size=2, resume_from=saved).collect()
+
+    assert {*fake.pod_ids()} == {pod.id for pod in (*begun, *left)}
+
+
 async def test_second_factor_is_asked_for_each_login(fake, clock):
     """With a passcode both methods are sent, and a function gives a new code each time."""
     codes = iter(["111111", "222222"])
