@@ -22,10 +22,10 @@ from ``@pytest.mark.fake_ief(pods=7, token=None)``.
 import sys
 from collections.abc import AsyncIterator
 
-from ief_async.testing._faults import DEFAULT_MIX, Fault
+from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
 from ief_async.testing._iam import sign
-from ief_async.testing._server import FakeIef, FakeRequest, FakeStatistics
+from ief_async.testing._server import FakeIef, FakeStatistics
 
 __all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion", "sign"]
 

@@ -1,4 +1,4 @@
-"""Answers, and everything that a server can do wrong with one: plain data, made by name."""
+"""Requests, answers, and all that a server can do wrong with them: plain data, made by name."""
 
 import functools
 import gzip
@@ -6,10 +6,11 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl
 
 import attrs
 
@@ -25,6 +26,34 @@ _LOGIN_PAGE = (
     b"<!DOCTYPE html><html><head><title>Log in</title></head>"
     b'<body><form action="/login">Please log in</form></body></html>'
 )
+
+
+@attrs.frozen
+class FakeRequest:
+    """One request as the server saw it.
+
+    Attributes:
+        method: as sent.
+        path: as sent, escapes and all.
+        raw_query: what followed the ``?``, as sent.
+        headers: names in lower case; a repeated header's values joined by commas.
+        at: the loop's time of its arrival.
+        connection: which connection brought it, counted from 1.
+        body: as sent.
+    """
+
+    method: str
+    path: str
+    raw_query: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    at: float
+    connection: int
+    body: bytes = attrs.field(default=b"", repr=False)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters, decoded; the last one wins."""
+        return dict(parse_qsl(self.raw_query, keep_blank_values=True))
 
 
 @attrs.frozen

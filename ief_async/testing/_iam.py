@@ -7,19 +7,16 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, Protocol, get_args
 from urllib.parse import quote, unquote_to_bytes
 
 import attrs
 
-from ief_async.testing._faults import JSON, Answer, RefusedError
+from ief_async.testing._faults import JSON, Answer, FakeRequest, RefusedError
 from ief_async.testing._fleet import to_json, uuid_of
-
-if TYPE_CHECKING:
-    from ief_async.testing._server import FakeIef, FakeRequest
 
 Expired = Literal["APIGW.0307", "APIGW.0301", "IEF.310002"]
 Metadata = Literal["token", "plain", "none"]
@@ -140,7 +137,7 @@ def _signature(secret_key: str, sdk_date: str, request: str) -> str:
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
-def _is_right(seen: "FakeRequest", secret_key: str, names: list[str], signature: str) -> bool:
+def _is_right(seen: FakeRequest, secret_key: str, names: list[str], signature: str) -> bool:
     """Check a signature, and that it covers what it has to, each once and in order."""
     needed = {"host", "x-sdk-date"}
     needed |= {"x-security-token"} & {*seen.headers}
@@ -150,7 +147,7 @@ def _is_right(seen: "FakeRequest", secret_key: str, names: list[str], signature:
     return equal and needed <= {*names} <= {*seen.headers} and names == sorted({*names})
 
 
-def _canonical_of(seen: "FakeRequest", names: Iterable[str]) -> str:
+def _canonical_of(seen: FakeRequest, names: Iterable[str]) -> str:
     return _canonical(
         seen.method,
         seen.path,
@@ -161,7 +158,7 @@ def _canonical_of(seen: "FakeRequest", names: Iterable[str]) -> str:
     )
 
 
-def _age(seen: "FakeRequest", now: float) -> float:
+def _age(seen: FakeRequest, now: float) -> float:
     try:
         sent = datetime.strptime(f"{seen.headers['x-sdk-date'].strip()}+0000", f"{_SDK_DATE}%z")
     except ValueError:
@@ -216,10 +213,35 @@ def _at(document: object, *path: str, kind: type = dict) -> Any:
     return document
 
 
-class Iam:
-    """Tokens, signatures and projects; the `FakeIef` is asked for its settings each time anew."""
+class Settings(Protocol):
+    """What the `FakeIef` is asked for, each time anew; it says what each means."""
 
-    def __init__(self, fake: "FakeIef", seed: int) -> None:
+    token: str | None
+    domain: str
+    user: str
+    user_id: str
+    password: str
+    passcode: str | None
+    access_key: str
+    secret_key: str
+    region: str
+    projects: Sequence[Mapping[str, Any]]
+    token_lifetime: float
+    token_characters: int | None
+    keys_lifetime: float
+    metadata: Metadata
+    clock: Callable[[], float]
+    expired: Expired
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server listens."""
+
+
+class Iam:
+    """Tokens, signatures and projects."""
+
+    def __init__(self, fake: Settings, seed: int) -> None:
         for value, known in (
             (fake.expired, get_args(Expired)),
             (fake.metadata, get_args(Metadata)),
@@ -247,7 +269,7 @@ class Iam:
 
     # --- who may come in ---
 
-    def admit(self, seen: "FakeRequest", project_id: str | None) -> None:
+    def admit(self, seen: FakeRequest, project_id: str | None) -> None:
         """Let a request to this project's resources in, or to none's."""
         if not seen.headers.get("authorization", "").startswith(f"{_ALGORITHM} "):
             self._check_token(seen.headers.get("x-auth-token"), project_id)
@@ -281,7 +303,7 @@ class Iam:
             case _:
                 raise RefusedError(400, "IEF.310002", "Token expired")
 
-    def _check_signature(self, seen: "FakeRequest") -> None:
+    def _check_signature(self, seen: FakeRequest) -> None:
         fake, now = self._fake, self._fake.clock()
         parts = _AUTHORIZATION.fullmatch(seen.headers["authorization"])
         if parts is None:
@@ -328,7 +350,7 @@ class Iam:
         self._forgotten.update(self._tokens, filter(None, [self._fake.token]))
         self._tokens.clear()
 
-    def issue_token(self, seen: "FakeRequest") -> Answer:
+    def issue_token(self, seen: FakeRequest) -> Answer:
         """Answer ``POST /v3/auth/tokens``."""
         methods, project = self._login(seen)
         fake, now = self._fake, self._fake.clock()
@@ -374,7 +396,7 @@ class Iam:
         identity = uuid_of(self._seed, "service").replace("-", "")
         return {**kind, "id": identity, "endpoints": [endpoint]}
 
-    def _login(self, seen: "FakeRequest") -> tuple[list[str], Mapping[str, Any]]:
+    def _login(self, seen: FakeRequest) -> tuple[list[str], Mapping[str, Any]]:
         """Give the methods by which somebody has logged in, and the project they chose."""
         fake = self._fake
         if not seen.headers.get("content-type", "").lower().startswith(JSON):
@@ -417,7 +439,7 @@ class Iam:
             _at(wanted, key, kind=str)
         return wanted
 
-    def list_projects(self, seen: "FakeRequest") -> Answer:
+    def list_projects(self, seen: FakeRequest) -> Answer:
         """Answer ``GET /v3/projects``."""
         self.admit(seen, None)
         at = f"{self._fake.endpoint}/v3/projects"
@@ -438,7 +460,7 @@ class Iam:
 
     # --- the metadata service ---
 
-    def metadata_token(self, seen: "FakeRequest") -> Answer:
+    def metadata_token(self, seen: FakeRequest) -> Answer:
         """Answer ``PUT /meta-data/latest/api/token``."""
         if self._fake.metadata != "token":
             raise RefusedError(404, shape="html")
@@ -449,7 +471,7 @@ class Iam:
         self._machines[text] = self._fake.clock() + int(lifetime)
         return Answer(text.encode(), content_type="text/plain; charset=utf-8")
 
-    def security_key(self, seen: "FakeRequest") -> Answer:
+    def security_key(self, seen: FakeRequest) -> Answer:
         """Answer ``GET /openstack/latest/securitykey``."""
         fake, now = self._fake, self._fake.clock()
         if fake.metadata == "none":

@@ -22,6 +22,7 @@ from ief_async.testing._faults import (
     HEADER_TOO_LARGE,
     NORMAL,
     Answer,
+    FakeRequest,
     Fault,
     RefusedError,
 )
@@ -70,34 +71,6 @@ _LONGEST_NUMBER = 18
 _DELIVERY = 0.02
 _TURNS_TO_ACCEPT = 3
 _TURNS_TO_CLOSE = 1000  # of the loop; it takes five
-
-
-@attrs.frozen
-class FakeRequest:
-    """One request as the server saw it.
-
-    Attributes:
-        method: as sent.
-        path: as sent, escapes and all.
-        raw_query: what followed the ``?``, as sent.
-        headers: names in lower case; a repeated header's values joined by commas.
-        at: the loop's time of its arrival.
-        connection: which connection brought it, counted from 1.
-        body: as sent.
-    """
-
-    method: str
-    path: str
-    raw_query: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    at: float
-    connection: int
-    body: bytes = attrs.field(default=b"", repr=False)
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query's parameters, decoded; the last one wins."""
-        return dict(parse_qsl(self.raw_query, keep_blank_values=True))
 
 
 @attrs.frozen
