@@ -237,7 +237,7 @@ def _secret(value: str | Secret) -> Secret:
 def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> str:
     """Write a request as both sides of a signature do."""
     parts = urlsplit(request.url)
-    path = "/".join(_encoded(unquote(segment)) for segment in parts.path.split("/"))
+    path = quote(unquote(parts.path), safe="/~")  # an escaped slash is a slash to both sides
     pairs = sorted(
         (unquote(name), unquote(value))
         for name, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ief_async import (
     AccessKey,
@@ -21,6 +23,7 @@ from ief_async import (
     Token,
 )
 from ief_async._credentials import Reply, Request, Secret, clock_skew, project_of
+from ief_async.testing import sign
 
 VALUE = "canary-MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgEwggE0+/=="
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -272,6 +275,46 @@ def test_signer_makes_the_vendors_signatures(vector):
 def test_there_are_thirteen_vectors():
     """None of the vectors got lost."""
     assert 13 == len(SIGNING["vectors"])
+
+
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), include_characters="%+&=/ ~*"),
+    max_size=12,
+)
+NAMES = st.text("abcdefgxyz-_", min_size=1, max_size=9).filter(lambda name: name.strip("-_"))
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    line=st.tuples(st.sampled_from(["GET", "POST", "PUT"]), st.lists(TEXTS, max_size=5)),
+    query=st.lists(st.tuples(TEXTS.filter(bool), TEXTS), max_size=6),
+    sent=st.tuples(st.dictionaries(NAMES, PRINTABLE, max_size=4), st.binary(max_size=20)),
+    token=st.none() | st.text("abc+/=", min_size=1, max_size=20),
+    now=st.integers(0, 4_000_000_000),
+)
+def test_both_signers_agree(line, query, sent, token, now):
+    """Whatever is signed, the client's signature is the one that the fake's own signer makes."""
+    (method, path), (headers, body) = line, sent
+    place = "/" + "/".join(quote(part, safe="~") for part in path)
+    text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in query)
+    url = f"https://ief.example.com:8443{place}" + (f"?{text}" if text else "")
+    request = Request(method=method, url=url, headers=headers, body=body)
+    ours = AccessKey("an-access-key", "a-secret-key", token).headers(request, now=now)
+    known = {**headers, **({"X-Security-Token": token} if token else {})}
+    theirs = sign(
+        "an-access-key",
+        "a-secret-key",
+        method=method,
+        host="ief.example.com:8443",
+        path=place,
+        query=query,
+        headers=known,
+        body=body,
+        now=now,
+    )
+
+    assert theirs == ours["Authorization"]
 
 
 @pytest.mark.parametrize("part", PARTS)
