@@ -247,7 +247,8 @@ class IefSession:
         """Return a session with other options that shares whatever is not overridden.
 
         Connections, credentials, statistics and the retry budget are always shared; other `limits`
-        count on their own. Only the session that it came from closes the connections.
+        count on their own, and with another project a password gets a token of its own. Only the
+        session that it came from closes the connections.
         """
         unknown = sorted(overrides.keys() - Options.__annotations__.keys())
         if unknown:
