@@ -191,7 +191,7 @@ class _LastResort:
         except IefError as error:
             problem = str(error)
         places = "; ".join((*self.looked_at, f"{metadata.endpoint}: {problem}"))
-        message = f"no credentials were found. Looked at {places}"
+        message = f"none were found. Looked at {places}"
         raise ConfigurationError(message)
 
     def scrub(self, text: str) -> str:
