@@ -90,6 +90,7 @@ class Keyring:
         self._clock = clock
         self._flight = Flight()
         self._alone = asyncio.Lock()
+        self._first: asyncio.Task[Any] | None = None  # whose request goes alone now
         self._key = credentials if isinstance(credentials, Key) else None
         self._past: deque[Key] = deque(maxlen=REMEMBERED_KEYS)
         self._accepted = False
@@ -104,17 +105,19 @@ class Keyring:
         return Keyring(self._source, self._clock) if asks else self
 
     def key(self) -> Key | None:
-        """Return the key; None if it was refused since it was this request's turn.
+        """Return the key; None if it changed since it was this request's turn, and is unproven.
 
         Raises the refusal that ended the last try, if that is not long ago.
         """
-        if self._refusal is not None and self._clock.now() < self._opens_at:
+        if self._refusal is not None and self._is_shut():
             refusal = _copied(self._refusal)
             refusal.add_note(
                 f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
                 "service locks out who tries again and again."
             )
             raise refusal
+        if self._goes_alone() and self._first is not asyncio.current_task():
+            return None
         return self._key
 
     @property
@@ -135,7 +138,11 @@ class Keyring:
                 break
             async with self._alone:
                 if self._goes_alone():
-                    yield
+                    self._first = asyncio.current_task()
+                    try:
+                        yield
+                    finally:
+                        self._first = None
                     return
         yield
 
@@ -147,6 +154,9 @@ class Keyring:
 
     def _due(self) -> bool:
         return self._clock.now() >= self._due_at
+
+    def _is_shut(self) -> bool:
+        return self._clock.now() < self._opens_at
 
     async def _renew(self, send: Send, scope: Scope) -> None:
         self.key()  # nobody is asked again who has just refused
@@ -207,8 +217,8 @@ class Keyring:
         self._accepted = False
 
     def accept(self, key: Key) -> None:
-        """Note that the server took a key."""
-        if key is self._key:
+        """Note that the server took a key; what it took before it refused one proves nothing."""
+        if key is self._key and not self._is_shut():
             self._accepted = True
             self._refusals = 0
             self._refusal = None

@@ -107,10 +107,15 @@ class Endpoints:
 
 @attrs.define
 class _Sending:
-    """What is known of a request on its way: how often it was sent, and whether its key is old."""
+    """What is known of a request on its way.
+
+    `sent` and `refused` count how often it was sent, and refused for a key that was then renewed;
+    `stale` says whether its key is old.
+    """
 
     started: float
     sent: int = 0
+    refused: int = 0
     stale: bool = False
 
 
@@ -197,8 +202,8 @@ class Transport:
                 return nullcontext()
             return self.keyring.turn(self._send, self._scope)
 
-        again = False
         while True:
+            sending.stale = False  # what is refused unsent is refused for good
             try:
                 return await self.pacer.run(
                     attempt, retry=self.retry, deadline=deadline, lane=lane, turn=turn
@@ -206,10 +211,9 @@ class Transport:
             except IefError as error:
                 error.attempts = sending.sent
                 error.elapsed = self.clock.now() - sending.started
-                if again or not (sending.stale and isinstance(error, AuthenticationError)):
+                stale = sending.stale and isinstance(error, AuthenticationError)
+                if not stale or sending.refused > 1:
                     raise
-            again = True
-            self.pacer.tally.retries += 1
 
     async def _signed(
         self, request: Request, read: Callable[[bytes], T], sending: _Sending
@@ -218,7 +222,7 @@ class Transport:
         key = self.keyring.key()
         sending.stale = key is None
         if key is None:
-            return AuthenticationError("the key was refused while the request waited for its turn")
+            return AuthenticationError("the key changed while the request waited for its turn")
         sending.sent += 1
         reached = await self._exchange(request, key)
         while isinstance(reached, Unreached) and reached.elsewhere:
@@ -236,6 +240,8 @@ class Transport:
             outcome = self._refusal(request, reached, key)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
+            sending.refused += sending.stale
+            self.pacer.tally.retries += sending.stale and sending.refused == 1
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
             self.keyring.accept(key)
         return outcome

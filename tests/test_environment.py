@@ -965,7 +965,7 @@ def test_what_was_found_shows_no_secret(variables):
 # ---- overrides of from_env -----------------------------------------------------------------------
 
 
-def test_arguments_win_over_what_was_found(home, variables):
+async def test_arguments_win_over_what_was_found(home, variables):
     """Project, region, IAM and endpoint that are given are used; the key is the one found."""
     profile(
         home / "credentials", ak=AK, sk=SK, project_id="p", iam_endpoint="https://p.example.com"
@@ -978,7 +978,8 @@ def test_arguments_win_over_what_was_found(home, variables):
 
     assert (PROJECT, "https://e.example.com") == (transport.project.id, transport.endpoint)
     assert "https://i.example.com" == transport.iam_endpoint
-    assert AccessKey(AK, SK) == transport.keyring.key()
+    async with transport.keyring.turn(None, None):
+        assert AccessKey(AK, SK) == transport.keyring.key()
     east = IefSession.from_env(region="cn-east-3")._transport
     assert ("p", "https://ief.cn-east-3.myhuaweicloud.com") == (east.project.id, east.endpoint)
 

@@ -672,6 +672,51 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
+async def test_late_answer_does_not_open_a_refused_key(fake, clock):
+    """What the server took before it refused the key proves nothing: the key stays shut."""
+    early = attrs.evolve(Fault.body(b'{"pods": [], "count": 0}'), delay=0.2)
+    async with session(fake, access_key(fake), **clock) as ief:
+        await ask(ief, fake)
+        fake.intercept(lambda request: early if "late" in request.raw_query else None)
+        late = asyncio.create_task(ief.list_pods(node_id="late"))
+        await asyncio.sleep(0.05)
+        fake.secret_key = "another-secret-key"
+        assert {"AuthenticationError": 1} == kinds(await ask(ief, fake))
+        assert () == (await late).items
+        assert {"AuthenticationError": 16} == kinds(await ask(ief, fake, 16))
+
+    assert 1 == fake.wrong_signatures[fake.access_key]
+    assert not fake.locked_keys
+
+
+async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, clock, fake_clock):
+    """Requests that got their turn under the old key do not go together under a new, wrong one."""
+    fake.keys_lifetime = 900.0
+    wrong = Fault.edit(lambda body: body.replace(b'"secret":"', b'"secret":"x'))
+
+    def slow(request):
+        if request.path.endswith("/securitykey"):
+            return wrong
+        return None if "meta-data" in request.path else Fault.slow(0.05)
+
+    keys = EcsMetadata(endpoint=fake.metadata_endpoint)
+    async with session(fake, keys, limits=Limits(concurrency=8), **clock) as ief:
+        await ask(ief, fake)
+        fake.intercept(slow)
+        scan = ief.iter_pods(fake.deployment_ids, page_size=2, concurrency=100)
+        many = asyncio.create_task(scan.collect())
+        await asyncio.sleep(0.1)
+        assert 8 == fake.statistics().in_flight  # and many wait for a slot
+        fake_clock.time += 0.9 * fake.keys_lifetime
+        (single,) = await ask(ief, fake)
+        with pytest.raises(AuthenticationError):
+            await many
+
+    assert AuthenticationError is type(single)
+    assert not fake.locked_keys
+    assert 2 == sum(fake.wrong_signatures.values())
+
+
 async def test_shared_failure_has_notes_of_its_own(fake, clock):
     """What several scans fail with together says of each only where that one was."""
     fake.intercept(
