@@ -2,7 +2,7 @@
 
 `Stream` is what the user holds. The work is done by a `Scan`, which holds neither the stream nor
 its iterator: so when a loop is left by a bare ``break`` the iterator dies, and with it the tasks.
-What to fetch next is decided in `_paging`; here it is only done.
+What to fetch next is decided in `_window` and `_paging`; here it is only done.
 """
 
 import asyncio
@@ -291,8 +291,9 @@ class Scan(Generic[T]):
 
     async def _feed(self, ids: AsyncIterable[object]) -> None:
         """Draw ids from an async source, a batch whenever the window has room for one."""
-        iterator = aiter(ids)
+        iterator: AsyncIterator[object] | None = None
         try:
+            iterator = aiter(ids)
             async for identity in iterator:
                 if self._add_id(identity):
                     self._wanted.clear()

@@ -192,6 +192,17 @@ async def test_ids_that_fail_fail_the_scan_as_themselves():
         assert not ours()
 
 
+async def test_ids_that_cannot_be_begun_fail_the_scan():
+    """A source that fails before its first id, such as a stream used twice, ends the scan."""
+    async with fleet(10) as (_, ief):
+        found = ief.iter_deployments()
+        await found.collect()
+
+        with pytest.raises(ConfigurationError, match="this stream was iterated before"):
+            await asyncio.wait_for(ief.iter_pods(found).collect(), 5)
+        assert not ours()
+
+
 async def test_no_ids_no_request():
     """A scan of nothing ends at once, sends nothing and is complete."""
     async with fleet(10) as (fake, ief):
