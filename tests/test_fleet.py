@@ -198,12 +198,12 @@ async def test_failed_batch_is_a_failure_of_its_target(fakes):
 async def test_throttled_target_slows_itself_alone(fakes):
     """Each target has its own limits and pauses: one that is throttled does not stop the others."""
     turns = iter(range(9))
-    fakes[0].intercept(lambda _: Fault.throttle("1") if next(turns, 9) < 1 else None)
+    fakes[0].intercept(lambda _: Fault.throttle("2") if next(turns, 9) < 1 else None)
     began, ends = time.monotonic(), {}
     async for target, _ in scan_fleet(targets_of(fakes)):
         ends[target.project_id] = time.monotonic() - began
 
-    assert ends[fakes[0].project_id] >= 1
+    assert ends[fakes[0].project_id] >= 2
     assert max(ends[fake.project_id] for fake in fakes[1:]) < ends[fakes[0].project_id]
 
 
@@ -225,7 +225,7 @@ async def test_deadline_of_a_fleet(fakes):
     fakes[0].intercept(lambda _: Fault.hang())
     items = []
     with pytest.raises(PartialScanError) as caught:
-        async for item in scan_fleet(targets_of(fakes), deadline=2):
+        async for item in scan_fleet(targets_of(fakes), deadline=3):
             items.append(item)
 
     assert every(fakes[1:]) == found(items)

@@ -411,10 +411,16 @@ async def test_token_of_unknown_life_is_used(fake, clock, body):
 async def test_who_is_cancelled_while_it_renews_leaves_it_to_the_next(fake):
     """A worker that is cancelled in mid-login does not harm the others: the next one logs in."""
     async with session(fake, password(fake)) as ief:
-        fake.script(Fault.hang())
+        begun = asyncio.Event()
+
+        def hang_once(_):
+            fault = None if begun.is_set() else Fault.hang()
+            begun.set()
+            return fault
+
+        fake.intercept(hang_once)
         first = asyncio.create_task(ief.list_pods(node_id=fake.node_ids[0]))
-        await asyncio.sleep(0.05)
-        assert 1 == seen(fake, LOGIN)
+        await begun.wait()
         others = asyncio.create_task(ask(ief, fake, 4))
         await asyncio.sleep(0.01)
         first.cancel()
@@ -693,8 +699,11 @@ async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, c
     """Requests that got their turn under the old key do not go together under a new, wrong one."""
     fake.keys_lifetime = 900.0
     wrong = Fault.edit(lambda body: body.replace(b'"secret":"', b'"secret":"x'))
+    full = asyncio.Event()
 
     def slow(request):
+        if fake.statistics().in_flight == 7:  # this one makes eight, and many wait for a slot
+            full.set()
         if request.path.endswith("/securitykey"):
             return wrong
         return None if "meta-data" in request.path else Fault.slow(0.05)
@@ -705,8 +714,7 @@ async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, c
         fake.intercept(slow)
         scan = ief.iter_pods(fake.deployment_ids, page_size=2, concurrency=100)
         many = asyncio.create_task(scan.collect())
-        await asyncio.sleep(0.1)
-        assert 8 == fake.statistics().in_flight  # and many wait for a slot
+        await full.wait()
         fake_clock.time += 0.9 * fake.keys_lifetime
         (single,) = await ask(ief, fake)
         with pytest.raises(AuthenticationError):
