@@ -14,7 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import ClassVar, NoReturn, Protocol, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -297,6 +297,11 @@ KeyFunction = Callable[[], Awaitable[Key]]
 Credentials = Key | Source | KeyFunction
 
 
+def for_one_project(credentials: object) -> bool:
+    """Tell whether what these credentials get is for one project; a source that can't say is."""
+    return isinstance(credentials, Source) and not getattr(credentials, "for_any_project", False)
+
+
 @attrs.frozen(init=False)
 class PasswordCredentials:
     """An IAM user's password: tokens are got with it, and renewed before they end.
@@ -432,6 +437,8 @@ class EcsMetadata:
         timeout: seconds for each of its two requests, which are not repeated.
         endpoint: where the metadata service answers.
     """
+
+    for_any_project: ClassVar[bool] = True  # its keys are, so whoever has it shares them
 
     timeout: float = 1.0
     endpoint: str = attrs.field(factory=lambda: METADATA)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -180,6 +180,8 @@ class Found:
 @attrs.frozen
 class _LastResort:
     """The keys of the server that this may run on, as nothing else was found."""
+
+    for_any_project: ClassVar[bool] = True
 
     looked_at: tuple[str, ...]
 

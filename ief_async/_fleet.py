@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Credentials, Source
+from ief_async._credentials import Credentials, for_one_project
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -410,8 +410,8 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
 
 def _shared(keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock) -> Keyring | None:
     """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
-    if isinstance(credentials, Source):
-        return None  # what it gets is for one project
+    if for_one_project(credentials):
+        return None
     return keyrings.setdefault(credentials, Keyring(credentials, clock))
 
 

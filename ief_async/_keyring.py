@@ -26,6 +26,7 @@ from ief_async._credentials import (
     Scope,
     Source,
     Token,
+    for_one_project,
     project_of,
     project_request,
 )
@@ -101,8 +102,8 @@ class Keyring:
 
     def for_another_project(self) -> "Keyring":
         """Return itself if its key is for any project, else one that gets a key of its own."""
-        asks = isinstance(self._source, Source)
-        return Keyring(self._source, self._clock) if asks else self
+        own = for_one_project(self._source)
+        return Keyring(self._source, self._clock) if own else self
 
     def key(self) -> Key | None:
         """Return the key; None if it changed since it was this request's turn, and is unproven.

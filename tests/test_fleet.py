@@ -16,6 +16,7 @@ from ief_async import (
     AuthenticationError,
     CheckpointError,
     ConfigurationError,
+    EcsMetadata,
     IefSession,
     PartialScanError,
     RetryPolicy,
@@ -243,6 +244,23 @@ async def test_wrong_key_of_many_targets_is_sent_once():
     assert 1 == len(fake.requests)
     assert not fake.locked_keys
     assert {AuthenticationError} == {type(one.error) for one in caught.value.failures}
+
+
+async def test_wrong_key_of_a_server_is_not_locked_by_its_targets():
+    """One server's keys are got once for 12 instances, and refused twice: they are not locked."""
+    async with FakeIef(20) as fake:
+        wrong = Fault.edit(lambda body: body.replace(b'"secret":"', b'"secret":"x'))
+        fake.intercept(lambda seen: wrong if seen.path.endswith("/securitykey") else None)
+        where = fake.metadata_endpoint
+        targets = [
+            target_of(fake, credentials=EcsMetadata(endpoint=where), instance_id=f"i{at}")
+            for at in range(12)
+        ]
+        with pytest.raises(PartialScanError, match="12 of 12"):
+            await scan_fleet(targets).collect()
+
+    assert not fake.locked_keys
+    assert 2 == sum(fake.wrong_signatures.values())
 
 
 # ---- stop and go on ------------------------------------------------------------------------------

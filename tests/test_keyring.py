@@ -797,6 +797,16 @@ async def test_temporary_keys_are_got_and_signed_with(fake, clock):
     assert request.headers["x-security-token"]
 
 
+async def test_temporary_keys_are_for_every_project(fake, clock):
+    """with_options(project_id=) goes on with a server's keys: they are got once for all."""
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        for number in range(8):
+            await ask(ief.with_options(project_id=f"{number}" * 32), fake)
+        figures = ief.statistics()
+
+    assert 1 == seen(fake, "/securitykey") == figures.token_refreshes
+
+
 async def test_metadata_without_tokens_gives_keys(fake, clock):
     """A metadata service that knows of no tokens is asked without one."""
     fake.metadata = "plain"
