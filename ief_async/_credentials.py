@@ -45,11 +45,15 @@ class Secret:
         return self._text
 
     def scrub(self, text: str) -> str:
-        """Return `text` without the secret: servers echo what they were sent.
+        """Return `text` without the secret: servers echo what they were sent, as JSON, too.
 
         A text of a few letters is no secret, and is left alone where it stands in other words.
         """
-        return text.replace(self._text, "***") if len(self._text) >= SECRET_CHARACTERS else text
+        if len(self._text) < SECRET_CHARACTERS:
+            return text
+        for shown in (self._text, json.dumps(self._text)[1:-1]):
+            text = text.replace(shown, "***")
+        return text
 
     def __repr__(self) -> str:
         return "Secret(***)"

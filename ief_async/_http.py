@@ -220,8 +220,11 @@ async def exchange(
     timeouts: Timeouts,
     max_body_bytes: int,
     scrub: Callable[[str], str],
+    quotable: bool = True,
 ) -> Exchange | Unreached:
     """Send a request once, with the headers that `sign` makes, and read its answer.
+
+    What can't be parsed is shown in the error, unless it is not `quotable`: it may hold a new key.
 
     An error is returned, not raised: the frames of this and all below it hold what the server sent,
     which may echo the token, and a traceback would carry them.
@@ -258,7 +261,8 @@ async def exchange(
     except FOREIGN_ERRORS as error:
         if isinstance(error, RuntimeError) and not connections.closed:
             raise  # a bug, not the weather
-        failure = _failure(error, connections, url, f"{request.method} {url.raw_path}", scrub)
+        what = f"{request.method} {url.raw_path}"
+        failure = _failure(error, connections, url, what, scrub, quotable=quotable)
         return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
     except asyncio.CancelledError as error:
         cancelled = error.args  # its traceback holds aiohttp's frames, and they the headers
@@ -300,18 +304,25 @@ def _failure(
     url: URL,
     what: str,
     scrub: Callable[[str], str],
+    *,
+    quotable: bool = True,
 ) -> IefError:
     """Map an error of aiohttp or of the system to ours."""
     if connections.closed:
         return ConfigurationError(f"{what}: the session was closed while the request ran")
     words = next(words for kinds, words in WORDS if isinstance(error, kinds))
-    detail = scrub(_detail(error))[:SNIPPET_CHARACTERS]
+    detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
     message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
     return TransportError(message, transient=not isinstance(error, FINAL_ERRORS))
 
 
-def _detail(error: BaseException) -> str:
+def _detail(error: BaseException, *, quotable: bool) -> str:
     """Return what an error adds to its class; never the whole URL, which time-outs print."""
+    parsing = isinstance(
+        error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | HttpProcessingError
+    )
+    if parsing and not quotable:
+        return ""
     if isinstance(error, aiohttp.ClientPayloadError):
         cause = error.__cause__  # what was cut; the error itself prints a status that nobody sent
         return " ".join(cause.message.split()) if isinstance(cause, HttpProcessingError) else ""

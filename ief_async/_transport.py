@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ief_async._credentials import CLOCK_SECONDS, Key, Reply, Request, Scope, clock_skew
+from ief_async._credentials import (
+    CLOCK_SECONDS,
+    Key,
+    Reply,
+    Request,
+    Scope,
+    Secret,
+    clock_skew,
+)
 from ief_async._errors import (
     ApiError,
     AuthenticationError,
@@ -283,6 +291,7 @@ class Transport:
             timeouts=self.timeouts,
             max_body_bytes=self.limits.max_body_bytes,
             scrub=self.keyring.scrub,
+            quotable=key is not None,
         )
 
     # -- what an answer means ------------------------------------------------------------------
@@ -335,14 +344,24 @@ class Transport:
         return None if request_id is None else self.keyring.scrub(request_id)[:CODE_CHARACTERS]
 
     def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
-        """Turn an answer that says no into the error that says what to do about it."""
+        """Turn an answer that says no into the error that says what to do about it.
+
+        Of one to a request for a key only a message is shown: the rest may be the key.
+        """
         status, headers = reached.status, reached.headers
         said, request_id = read_refusal(reached.body) or (None, None)
-        scrub = self.keyring.scrub
+
+        def scrub(text: str) -> str:
+            for sent in request.headers.values() if key is None else ():
+                text = Secret(sent).scrub(text)
+            return self.keyring.scrub(text)
+
         request_id = self._request_id(headers) or scrub(request_id or "")[:CODE_CHARACTERS] or None
         code = scrub((said.error_code if said else "") or "")[:CODE_CHARACTERS]
-        words = (said.error_msg or "") if said else self._snippet(reached.body)
-        words = scrub(" ".join(words.split()))[:MESSAGE_CHARACTERS]
+        words = (said.error_msg or "") if said else ""
+        if said is None and key is not None:
+            words = self._snippet(reached.body)
+        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         kind = _kind(status, code)
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]

@@ -447,6 +447,73 @@ async def test_another_project_has_a_token_of_its_own(fake, clock):
     assert [fake.project_id, other] == scopes
 
 
+NEW = "canary-of-a-new-key"
+KEYS = b'{"credential": {"secret": "canary-of-a-new-key"}}'
+UNREADABLE = [
+    b"HTTP/1.1 201 Created\r\nX-Subject-Token canary-of-a-new-key\r\n\r\n",
+    b"HTTP/1.1 201 Created\r\nX-Subject-Token: " + 6_000 * b"canary-of-a-new-key" + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", UNREADABLE, ids=["no-header", "too-long"])
+async def test_token_in_an_answer_that_is_not_http_is_not_shown(fake, clock, answer):
+    """What of IAM's answer can't be read may be the new token, so the error quotes none of it."""
+    fake.intercept(lambda _: Fault.raw(answer))
+    async with session(fake, password(fake), retry=RetryPolicy(attempts=1), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert "what came is not HTTP" in str(error)
+    assert "canary" not in str(error)
+
+
+@pytest.mark.parametrize("status", [201, 206, 302, 401, 500])
+async def test_key_under_another_status_is_not_shown(fake, clock, status):
+    """An answer whose status is not the expected one may hold the key: its body is not shown."""
+    answer = Fault.body(KEYS, status=status)
+    fake.intercept(lambda request: answer if request.path.endswith("/securitykey") else None)
+    keys = EcsMetadata(endpoint=fake.metadata_endpoint)
+    async with session(fake, keys, **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert (AuthenticationError, status) == (type(error), error.status)
+    assert NEW not in f"{error} {vars(error)}"
+
+
+async def test_echo_of_the_metadata_token_is_scrubbed(fake, clock):
+    """E15: the metadata service's own token, sent for the keys, is not in the error it echoes."""
+    sent = []
+
+    def echo(request):
+        sent.append(request.headers.get("x-metadata-token"))
+        return Fault.status(401, error_msg=f"no {sent[-1]}") if sent[-1] else None
+
+    fake.intercept(echo)
+    async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert "no ***" in str(error)
+    assert sent[-1] not in f"{error} {vars(error)}"
+
+
+@pytest.mark.parametrize("secret", ['a "quoted" word', "back\\slash", "ein Paßwort", "two  blanks"])
+@pytest.mark.parametrize("way", ["bare", "json"])
+async def test_echo_of_a_password_is_scrubbed_in_any_form(fake, clock, secret, way):
+    """E15: a password is found in the body that IAM repeats, escapes and wide blanks included."""
+
+    def echo(request):
+        words = secret if way == "bare" else request.body.decode()
+        return Fault.status(400, error_msg=f"bad: {words}", shape="iam")
+
+    fake.intercept(echo)
+    async with session(fake, password(fake, password=secret), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert "***" in str(error)
+    for form in (secret, json.dumps(secret)[1:-1], " ".join(secret.split())):
+        assert form not in str(error)
+
+
 # ---- sources of a user's own ---------------------------------------------------------------------
 
 
