@@ -3,7 +3,7 @@
 import asyncio
 import operator
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Credentials, for_one_project
+from ief_async._credentials import Credentials, Key, Source, for_one_project
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -47,7 +47,7 @@ class Target:
         instance_id: the platinum (enterprise) instance; without it the professional edition.
     """
 
-    credentials: Credentials = attrs.field(repr=False)
+    credentials: Credentials = attrs.field(repr=False, hash=False)
     project_id: str | None = None
     region: str | None = None
     endpoint: str | None = None
@@ -410,9 +410,11 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
 
 def _shared(keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock) -> Keyring | None:
     """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
-    if for_one_project(credentials):
-        return None
-    return keyrings.setdefault(credentials, Keyring(credentials, clock))
+    known = isinstance(credentials, Key | Source) or callable(credentials)
+    if for_one_project(credentials) or not known:
+        return None  # of what is no credentials nothing is kept: it may be the token itself
+    same = credentials if isinstance(credentials, Hashable) else id(credentials)
+    return keyrings.setdefault(same, Keyring(credentials, clock))
 
 
 def _parts(given: ScanCheckpoint | str | bytes | None) -> dict[int, ScanCheckpoint]:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import traceback
 import warnings
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -407,6 +408,25 @@ async def test_two_consumers_are_refused(fakes):
         await first
 
 
+async def test_function_that_is_no_value_is_a_source(fakes):
+    """An object that gives keys when it is called needs no hash, not even when its target fails."""
+
+    @attrs.define
+    class Vault:
+        token: str
+
+        async def __call__(self):
+            return Token(self.token)
+
+    targets = [target_of(fake, credentials=Vault(fake.token)) for fake in fakes[:2]]
+    targets += [target_of(fakes[2], credentials=Vault("wrong-token"))]
+    fleet = scan_fleet(targets, on_error="collect")
+
+    assert every(fakes[:2]) == found(await fleet.collect())
+    assert [targets[2].name] == [failure.target for failure in fleet.report.failures]
+    assert {*targets} == {*fleet.report.targets}
+
+
 # ---- wrong use -----------------------------------------------------------------------------------
 
 
@@ -423,6 +443,21 @@ def test_wrong_arguments_are_refused():
         scan_fleet([target], on_error="ignore")
     with pytest.raises(ConfigurationError, match="region takes one of"):
         scan_fleet([Target(project_id="p", credentials=Token("t"), region="x")])
+
+
+@pytest.mark.parametrize("kind", [str, lambda text: [text]], ids=["text", "list"])
+def test_bare_token_of_a_target_is_refused_unshown(kind):
+    """What is no credentials is refused, and stands in no frame of the library: it may be a key."""
+    target = Target(project_id="p", endpoint="http://127.0.0.1:9", credentials=kind("canary-token"))
+    with pytest.raises(ConfigurationError, match="credentials takes Token, AccessKey") as caught:
+        scan_fleet([target])
+
+    frames = [*traceback.walk_tb(caught.value.__traceback__)][1:]
+    assert frames
+    assert not [frame for frame, _ in frames if "canary" in repr(frame.f_locals.get("keyrings"))]
+    assert "canary" not in repr(
+        [vars(caught.value), *(f.f_locals.get("target") for f, _ in frames)]
+    )
 
 
 def test_target_has_a_name_and_no_secret():
