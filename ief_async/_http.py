@@ -10,6 +10,7 @@ URLs sent as they were built. Its errors hold the request's headers, so ours are
 import asyncio
 import os
 import ssl
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -231,7 +232,7 @@ async def exchange(
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
-    cancelled: tuple[object, ...]
+    ended: BaseException
     try:
         # the headers are made within the call, so that no frame of ours holds a token
         async with http.request(
@@ -260,17 +261,31 @@ async def exchange(
             body, problem = await _body(response, cap, wanted=wanted, scrub=scrub)
     except FOREIGN_ERRORS as error:
         if isinstance(error, RuntimeError) and not connections.closed:
-            raise  # a bug, not the weather
-        what = f"{request.method} {url.raw_path}"
-        failure = _failure(error, connections, url, what, scrub, quotable=quotable)
-        return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
+            ended = _frameless(error)  # a bug, not the weather
+        else:
+            what = f"{request.method} {url.raw_path}"
+            failure = _failure(error, connections, url, what, scrub, quotable=quotable)
+            return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
     except asyncio.CancelledError as error:
-        cancelled = error.args  # its traceback holds aiohttp's frames, and they the headers
+        ended = asyncio.CancelledError(*error.args)
+    except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
+        ended = _frameless(error)
     else:
         return Exchange(
             status=response.status, headers=response.headers, body=body, problem=problem
         )
-    raise asyncio.CancelledError(*cancelled)
+    try:
+        raise ended
+    finally:
+        del ended  # it holds this frame, which would hold it: a cycle
+
+
+def _frameless(error: Exception) -> Exception:
+    """Return an error without the frames it came through: aiohttp's hold the request's headers."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    error.add_note(f"It came through these frames, which hold secrets and are left out:\n{frames}")
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 async def _body(

@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import time
+import traceback
 import tracemalloc
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -22,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from conftest import session_with
 
 from ief_async import (
+    AccessKey,
     ApiError,
     AuthenticationError,
     BadRequestError,
@@ -1050,6 +1052,30 @@ async def test_middlewares_of_a_borrowed_session_still_run(fake, fake_clock):
 
     assert TransportError is type(error)
     assert 2 == error.attempts == fake.statistics().requests == len(seen)
+
+
+@pytest.mark.parametrize("kind", [KeyError, ValueError, RuntimeError])
+async def test_error_of_a_borrowed_middleware_shows_no_token(fake, kind):
+    """H13: what the owner's middleware raises comes as itself, without frames that hold the key."""
+    broken = kind("it broke")
+
+    async def middleware(request, _):
+        try:
+            request.headers["no-such-header"]
+        except KeyError as error:
+            raise broken from error
+
+    key = AccessKey(fake.access_key, fake.secret_key, "canary-security-token")
+    async with (
+        aiohttp.ClientSession(middlewares=(middleware,)) as http,
+        session_with(fake, http=http, credentials=key) as ief,
+    ):
+        with pytest.raises(kind, match="it broke") as caught:
+            await ief.list_pods(node_id="n")
+
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "canary" not in "".join(shown.format())
+    assert "in middleware" in "".join(caught.value.__notes__)
 
 
 async def test_auto_decompress_of_a_borrowed_session_changes_nothing(fake):
