@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import attrs
@@ -40,6 +41,7 @@ REFUSALS = 2  # in a row, of a key and of its successor
 REMEMBERED_KEYS = 4  # whose text may come back in late answers
 
 E = TypeVar("E", bound=IefError)
+RENEWAL: ContextVar[object] = ContextVar("RENEWAL", default=None)  # that this code runs for
 Send = Callable[[Request], Awaitable[Reply]]
 
 log = logging.getLogger("ief_async")
@@ -92,6 +94,7 @@ class Keyring:
         self._flight = Flight()
         self._alone = asyncio.Lock()
         self._first: asyncio.Task[Any] | None = None  # whose request goes alone now
+        self._renewal: object = None  # the one that runs
         self._key = credentials if isinstance(credentials, Key) else None
         self._past: deque[Key] = deque(maxlen=REMEMBERED_KEYS)
         self._accepted = False
@@ -132,6 +135,7 @@ class Keyring:
         """Have a key for one request; what is signed goes alone until the server took one."""
         while True:
             if not self._usable() or (self._due() and not self._flight.running):
+                self._refuse_circle()
                 async with self._flight.turn():
                     if not self._usable() or self._due():
                         await self._renew(send, scope)
@@ -146,6 +150,15 @@ class Keyring:
                         self._first = None
                     return
         yield
+
+    def _refuse_circle(self) -> None:
+        """Tell a source that asks the session for what the session asks it for."""
+        if self._renewal is not None and RENEWAL.get() is self._renewal:
+            message = (
+                "the source of the credentials uses the session that waits for its key: give it a "
+                "session of its own"
+            )
+            raise ConfigurationError(message)
 
     def _usable(self) -> bool:
         return self._key is not None and self._clock.now() < self._ends_at
@@ -191,7 +204,13 @@ class Keyring:
         if isinstance(self._source, Source):
             given = await _run(self._source.obtain(scope), send)
         else:
-            given = await self._source()
+            self._renewal = object()
+            outer = RENEWAL.set(self._renewal)
+            try:
+                given = await self._source()
+            finally:
+                RENEWAL.reset(outer)
+                self._renewal = None
         grant = Grant(key=given) if isinstance(given, Key) else given
         if not isinstance(grant, Grant):
             message = (

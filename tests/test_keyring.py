@@ -575,6 +575,38 @@ async def test_source_that_hangs_ends_with_the_deadline(fake):
             await ief.iter_pods(fake.deployment_ids, deadline=0.05).collect()
 
 
+@pytest.mark.parametrize("way", ["call", "scan"])
+async def test_source_that_waits_for_itself_is_told(fake, way):
+    """A source that asks the session which waits for its key ends with an error; it hung."""
+
+    async def circular():
+        if way == "call":
+            await ief.list_pods(node_id="n")
+        else:
+            await ief.iter_pods(fake.deployment_ids).collect()
+
+    async with session(fake, circular) as ief, asyncio.timeout(5):
+        outcomes = await ask(ief, fake, 4)
+
+    assert {"AuthenticationError": 4} == kinds(outcomes)
+    assert "uses the session that waits for its key" in str(outcomes[0])
+    assert not fake.requests
+
+
+async def test_source_may_use_another_session(fake):
+    """A source that asks a session of its own is no circle."""
+
+    async def another():
+        await other.list_pods(node_id="n")
+        return Token(fake.token)
+
+    async def first():
+        return Token(fake.token)
+
+    async with session(fake, first) as other, session(fake, another) as ief:
+        assert {"Page": 4} == kinds(await ask(ief, fake, 4))
+
+
 async def test_source_is_asked_again_when_its_token_is_refused(fake, clock):
     """A function gives tokens as long as the last one is refused only once."""
     tokens = iter(["gone-token", fake.token])
