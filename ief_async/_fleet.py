@@ -103,7 +103,7 @@ class _Fleet(Generic[T]):
                 else:
                     if operator.length_hint(items):
                         return zip(repeat(member.target), items, strict=False)
-                    member.over = True
+                    member.over = member.scan.over
                     continue
                 await self._bear(member, problem)
             return iter(())
@@ -122,7 +122,7 @@ class _Fleet(Generic[T]):
                         checkpoint = self._checkpoint(member, page.checkpoint)
                         whole: Any = page  # its items are of another type from here on
                         return attrs.evolve(whole, items=items, checkpoint=checkpoint)
-                    member.over = True
+                    member.over = member.scan.over
                     continue
                 await self._bear(member, problem)
             return None

@@ -377,6 +377,16 @@ class Scan(Generic[T]):
         ended = self._over or self._error is not None or self.plan.done
         return rest or ended or self.plan.has_page
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes; what gives nothing before has given way to other scans."""
+        return self._over
+
+    @property
+    def _gives_way(self) -> bool:
+        """Whether others are to have their turn, as what this scan was asked for has failed."""
+        return self.on_change is not None and not self.ready
+
     def settle(self) -> None:
         """Count all that was handed out as finished with: the consumer has asked for other things.
 
@@ -473,6 +483,8 @@ class Scan(Generic[T]):
                 if items is not None:
                     self._chunk, self._chunk_size = iter(items), len(items)
                     return self._chunk
+                if self._gives_way:
+                    return iter(())
 
     async def next_whole_page(self) -> Page[T] | None:
         """Return the next page with all its items, or None at the end."""
@@ -494,6 +506,8 @@ class Scan(Generic[T]):
                         limit=request.limit,
                         checkpoint=self._checkpoint(len(accepted.positions)),
                     )
+                if self._gives_way:
+                    return None
             return None
 
     def _structure_some(self, accepted: Accepted) -> list[T] | None:

@@ -222,6 +222,38 @@ async def test_hanging_target_holds_no_other_up(fakes):
     assert wanted == found(items)
 
 
+@pytest.mark.parametrize("way", ["items", "pages"])
+async def test_row_that_is_wrong_holds_no_other_target_up(fakes, way):
+    """After a row that no model fits, the others go on while its target waits for an answer."""
+    turns = iter(range(99))
+
+    def answer(seen):
+        if not seen.path.endswith("/pods"):
+            return None
+        if next(turns):
+            return Fault.hang()
+        return Fault.edit(lambda body: body.replace(b'"containers":[', b'"containers":7,"x":['))
+
+    fakes[0].intercept(answer)
+    wanted, items = every(fakes[1:]), []
+    options = {"batch_size": 1, "concurrency": 2, "on_error": "collect"}
+    async with asyncio.timeout(10), scan_fleet(targets_of(fakes), **options) as fleet:
+        if way == "items":
+            async for item in fleet:
+                items.append(item)
+                if len(items) == wanted.total():
+                    break
+        else:
+            async for page in fleet.pages():
+                items += page.items
+                if len(items) == wanted.total():
+                    break
+        (failure,) = fleet.report.targets[target_of(fakes[0])].failures
+
+    assert wanted == found(items)
+    assert "containers" in str(failure.error)
+
+
 async def test_deadline_of_a_fleet(fakes):
     """A deadline fails the targets that are not read by then, and no other."""
     fakes[0].intercept(lambda _: Fault.hang())
