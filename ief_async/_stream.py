@@ -511,7 +511,7 @@ class Scan(Generic[T]):
             return None
 
     def _structure_some(self, accepted: Accepted) -> list[T] | None:
-        """Structure a chunk of a page, and count it as handed over; None if its batch fails."""
+        """Structure a chunk of a page, and count its items; None if its batch fails."""
         try:
             rest = accepted.positions[self._taken :]
             items = structure_some(self._structure, accepted.page, rest, key=self._key)
@@ -599,11 +599,15 @@ class Scan(Generic[T]):
             return 0.0
         return (self._clock.now() if math.isnan(self._ended) else self._ended) - self._started
 
+    @property
+    def _delivered(self) -> int:
+        return self._items - (operator.length_hint(self._chunk) if self._chunk is not None else 0)
+
     def progress(self) -> ScanProgress:
         return ScanProgress(
             batches=self.plan.added,
             pages=self._pages,
-            items=self._items,
+            items=self._delivered,
             expected_items=self.plan.expected,
             retries=self._retries,
             elapsed=self.elapsed,
@@ -616,7 +620,7 @@ class Scan(Generic[T]):
             unknown_fields=dict(self._watch.unknown_fields),
             unknown_values=dict(self._watch.unknown_values),
             pages=self._pages,
-            items=self._items,
+            items=self._delivered,
             retries=self._retries,
             elapsed=self.elapsed,
             complete=self.plan.complete,

@@ -257,6 +257,20 @@ async def test_row_that_cannot_be_structured_ends_the_stream_behind_those_before
     assert "marker" not in "".join([str(caught.value), *caught.value.__notes__])
 
 
+async def test_items_are_counted_one_by_one():
+    """Progress and report say how many items were taken, not how many were made ready."""
+    async with fleet(300) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids)
+        counts = []
+        async for _ in stream:
+            counts.append((stream.progress.items, stream.report.items))
+            if len(counts) == 150:
+                break
+
+    assert [(taken, taken) for taken in range(1, 151)] == counts
+    assert (150, 150) == (stream.progress.items, stream.report.items)
+
+
 async def test_progress_counts_up_to_the_whole():
     """Progress knows the whole once every batch was counted, and ends at 1 with nothing left."""
     async with fleet(1000, deployments=10) as (fake, ief):
