@@ -9,7 +9,7 @@ import attrs
 
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError, ConfigurationError
-from ief_async._models import Deployment, Group, Node
+from ief_async._models import Deployment, Group, Instance, Node, Pod
 
 URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB; half of it leaves them room
 OFFSET_DIGITS = 10
@@ -17,6 +17,11 @@ OFFSET_DIGITS = 10
 # "filter" stands for a list without ids: its one "id" is its filters, as they stand in the URL
 Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
 KINDS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
+# what has an id by which no pods are asked for, and what to give instead
+STRANGERS: dict[type, str] = {
+    Pod: "a Pod: give its deployment_id or node_id",
+    Instance: "an Instance: its id goes to IefSession, or with_options, as instance_id=",
+}
 
 
 @attrs.frozen
@@ -154,6 +159,10 @@ def check_id(identity: object, selector: str) -> str:
     for model, selectors in KINDS.items():
         if isinstance(identity, model) and not selector.startswith(selectors):
             message = f"{selector} was given a {model.__name__}: write {selectors}s=…"
+            raise ConfigurationError(message)
+    for model, words in STRANGERS.items():
+        if isinstance(identity, model):
+            message = f"{selector} was given {words}"
             raise ConfigurationError(message)
     identity = getattr(identity, "id", identity)
     if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):

@@ -296,10 +296,12 @@ async def test_pods_of_discovered_nodes_are_counted(fake, ief):
         ("deployment_ids", Node(id="n"), "given a Node: write node_ids="),
         ("node_ids", Deployment(id="d"), "given a Deployment: write deployment_ids="),
         ("group_ids", Node(id="n"), "given a Node: write node_ids="),
+        ("deployment_ids", Pod(id="p"), "given a Pod: give its deployment_id or node_id"),
+        ("node_ids", Instance(id="i"), "given an Instance: its id goes to IefSession"),
     ],
 )
 async def test_objects_of_another_list_are_refused(ief, argument, row, words):
-    """Nodes given as deployments would be an empty fleet: they are an error, sync or async."""
+    """Nodes or pods given as deployments would be an empty fleet: an error, sync or async."""
 
     async def found():
         yield row
