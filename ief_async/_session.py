@@ -202,7 +202,7 @@ class IefSession:
             iam_endpoint=iam_endpoint_of(region, iam_endpoint),
             keyring=_keyring or Keyring(credentials, _clock),
             project=Project(project_id, region),
-            instance_id=_checked("instance_id", instance_id) if instance_id else None,
+            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             connections=connections,
             pacer=Pacer(
                 limits=_narrowed(limits, connections),
@@ -279,7 +279,7 @@ class IefSession:
             old,
             keyring=keyring,
             project=project,
-            instance_id=_checked("instance_id", instance_id) if instance_id else None,
+            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             pacer=pacer,
             retry=retry,
             limits=limits,

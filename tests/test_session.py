@@ -326,12 +326,20 @@ def test_region_gives_the_endpoint():
         ("timeout", 30),
         ("http", "session"),
         ("instance_id", "a\r\nb"),
+        ("instance_id", ""),
+        ("instance_id", {}),
     ],
 )
 def test_argument_of_another_kind_is_refused_by_name(name, value):
     """An argument of the constructor that is of another kind is named, with what it takes."""
     with pytest.raises(ConfigurationError, match=rf"^{name} takes"):
         offline(**{name: value})
+
+
+def test_empty_instance_is_not_the_professional_edition():
+    """An id from a variable that is not set is refused: without one, other pods would be read."""
+    with pytest.raises(ConfigurationError, match=r"^instance_id takes"):
+        offline().with_options(instance_id="")
 
 
 @pytest.mark.parametrize("model", [dict, "Pod", Pod(id="a"), None, list[Pod]])
