@@ -351,7 +351,7 @@ def scan_fleet(
     if by not in get_args(By):
         message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
         raise ConfigurationError(message)
-    given = tuple(targets)
+    given = _checked(targets)
     connections = Connections(http)
     keyrings: dict[Any, Keyring] = {}
     resumed = _parts(resume_from)
@@ -381,7 +381,10 @@ def scan_fleet(
             scan = _scan(session, by, {**options, "resume_from": part})
         members.append(_Member(target, scan))
     if len({member.scan.fingerprint for member in members}) < len(members):
-        message = "two targets are the same fleet: give each project or instance once"
+        message = (
+            "two targets are the same fleet: give each project or instance once; where two "
+            "accounts have a region in common, give project_id= of each"
+        )
         raise ConfigurationError(message)
     if resumed:
         message = (
@@ -390,6 +393,16 @@ def scan_fleet(
         )
         raise CheckpointError(message)
     return Stream(_Fleet(members, connections, on_error))
+
+
+def _checked(targets: object) -> tuple[Target, ...]:
+    """Return the targets, or refuse what are none."""
+    given = tuple(targets) if isinstance(targets, Iterable) else None
+    wrong = [targets] if given is None else [one for one in given if not isinstance(one, Target)]
+    if given is None or wrong:
+        message = f"targets takes an iterable of Target, but was given {type(wrong[0]).__name__}"
+        raise ConfigurationError(message)
+    return given
 
 
 def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
@@ -417,12 +430,18 @@ def _shared(keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock
     return keyrings.setdefault(same, Keyring(credentials, clock))
 
 
-def _parts(given: ScanCheckpoint | str | bytes | None) -> dict[int, ScanCheckpoint]:
+def _parts(given: object) -> dict[int, ScanCheckpoint]:
     """Return what a checkpoint holds of each target, by its fingerprint."""
     if isinstance(given, str | bytes):
         given = ScanCheckpoint.from_json(given)
     if given is None:
         return {}
+    if not isinstance(given, ScanCheckpoint):
+        message = (
+            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
+            f"{type(given).__name__}"
+        )
+        raise ConfigurationError(message)
     if given.scan != FLEET:
         message = "the checkpoint is not one of scan_fleet: give it to iter_pods"
         raise CheckpointError(message)

@@ -467,8 +467,13 @@ def test_wrong_arguments_are_refused():
     target = Target(project_id="p", credentials=Token("t"), endpoint="http://127.0.0.1:9")
     with pytest.raises(ConfigurationError, match="by takes one of deployments, nodes, groups"):
         scan_fleet([target], by="pods")
-    with pytest.raises(ConfigurationError, match="the same fleet"):
+    with pytest.raises(ConfigurationError, match=r"the same fleet.*give project_id= of each"):
         scan_fleet([target, target])
+    for wrong, kind in ((target, "Target"), ("p", "str"), ([None], "NoneType"), (None, "NoneType")):
+        with pytest.raises(ConfigurationError, match=f"takes an iterable of Target.*given {kind}$"):
+            scan_fleet(wrong)
+    with pytest.raises(ConfigurationError, match=r"resume_from takes a ScanCheckpoint.*given int"):
+        scan_fleet([target], resume_from=3)
     with pytest.raises(ConfigurationError, match="page_size"):
         scan_fleet([target], page_size=0)
     with pytest.raises(ConfigurationError, match="on_error"):
