@@ -334,6 +334,7 @@ class PasswordCredentials:
     project: str | None
     user_id: str | None
     passcode: Secret | Callable[[], str] | None
+    advice: ClassVar[str] = "Check domain, user, password, project or region, and iam_endpoint."
 
     def __init__(
         self,
@@ -446,6 +447,7 @@ class EcsMetadata:
 
     timeout: float = 1.0
     endpoint: str = attrs.field(factory=lambda: METADATA)
+    advice: ClassVar[str] = "Check that this is an elastic cloud server, and that it has an agency."
 
     @endpoint.validator
     def _check_endpoint(self, _: object, value: str) -> None:

@@ -184,6 +184,7 @@ class _LastResort:
     for_any_project: ClassVar[bool] = True
 
     looked_at: tuple[str, ...]
+    advice: ClassVar[str] = EcsMetadata.advice
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
         """Ask the metadata service; if it gives nothing, say where else was looked."""
@@ -193,7 +194,7 @@ class _LastResort:
         except IefError as error:
             problem = str(error)
         places = "; ".join((*self.looked_at, f"{metadata.endpoint}: {problem}"))
-        message = f"none were found. Looked at {places}"
+        message = f"none were found: set {PREFIX}AK and {PREFIX}SK. Looked at {places}"
         raise ConfigurationError(message)
 
     def scrub(self, text: str) -> str:

@@ -269,7 +269,9 @@ class Keyring:
         return text
 
     def advice(self, key: Key | None, skew: float, allowed: float) -> str:
-        """Say what to do about a refusal of this key."""
+        """Say what to do about a refusal of this key, or of whoever asks for one."""
+        if key is None:
+            return getattr(self._source, "advice", "Check the source of the credentials.")
         if isinstance(key, AccessKey) and abs(skew) > allowed:
             ahead = "ahead of" if skew > 0 else "behind"
             return (

@@ -363,12 +363,15 @@ class Transport:
             words = self._snippet(reached.body)
         words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         kind = _kind(status, code)
+        final = status not in TRANSIENT_STATUS
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
         named = f" (request id {request_id})" if request_id else ""
-        shown = f"{status} {code}".strip() + (f": {words}" if words else "")
+        coded = f" {code}" if code != str(status) else ""  # IAM's code is the status
+        shown = f"{status}{coded}".strip() + (f": {words}" if words else "")
         advice = REDIRECTED if status in REDIRECTS else kind.advice
-        if kind is AuthenticationError and status not in REDIRECTS:
+        # who refuses to give a key is not IEF: what the error's class advises would mislead
+        if status not in REDIRECTS and (kind is AuthenticationError or (key is None and final)):
             skew = clock_skew(headers.get("Date"), now=now)
             advice = self.keyring.advice(key, skew, CLOCK_SECONDS)
         error = kind(
@@ -377,7 +380,7 @@ class Transport:
             error_code=code,
             error_msg=words,
             retry_after=max((wait for wait in waits if wait is not None), default=None),
-            transient=status in TRANSIENT_STATUS,
+            transient=not final,
         )
         error.request_id = request_id
         return error

@@ -1036,6 +1036,7 @@ async def test_nothing_found_lists_every_place(around, home, silence, caplog):
         f"{home / 'credentials'} (section [basic]): no such file; ",
         f"{silence}: PUT /meta-data/latest/api/token: ",
     )
+    assert ": set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK. " in text
     assert sorted(map(text.index, places)) == [text.index(place) for place in places]
     assert not around.requests
 
@@ -1062,6 +1063,8 @@ async def test_server_without_an_agency_is_one_of_the_places(around, monkeypatch
 
     assert AuthenticationError is type(error)
     assert f"{around.endpoint}: GET /openstack/latest/securitykey was answered 404" in str(error)
+    assert ": set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK. Looked at " in str(error)
+    assert str(error).endswith("server, and that it has an agency.")
 
 
 async def test_keys_of_the_server_are_used_when_nothing_else_is_found(around, monkeypatch):

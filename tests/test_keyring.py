@@ -353,6 +353,21 @@ async def test_wrong_password_is_sent_once(fake, clock, fake_clock):
     assert 2 == seen(fake, LOGIN) == len(fake.requests)
     assert 401 == outcomes[0].status
     assert "wrong-password" not in str(outcomes[0])
+    assert " was answered 401: The username or password is wrong." in str(outcomes[0])
+    assert " Check domain, user, password, project or region, and iam_endpoint." in str(outcomes[0])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("metadata", [False, True], ids=["password", "metadata"])
+async def test_refusal_of_a_key_advises_on_its_source(fake, clock, status, metadata):
+    """Whoever refuses to give a key is not IEF: the advice is about what the key is got with."""
+    fake.intercept(lambda _: Fault.status(status))
+    source = EcsMetadata(endpoint=fake.metadata_endpoint) if metadata else password(fake)
+    async with session(fake, source, **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert str(error).endswith(f". {source.advice}")
 
 
 @pytest.mark.parametrize("characters", [4_096, 8_192, 16_384, 32_000])
