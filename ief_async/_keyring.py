@@ -6,6 +6,7 @@ So one renewal serves everybody, and no task runs in the background.
 
 import asyncio
 import copy
+import inspect
 import logging
 import math
 import traceback
@@ -207,7 +208,11 @@ class Keyring:
             self._renewal = object()
             outer = RENEWAL.set(self._renewal)
             try:
-                given = await self._source()
+                given = self._source()
+                if not inspect.isawaitable(given):
+                    message = "the source of the credentials is no async function: write `async def`"
+                    raise AuthenticationError(message)
+                given = await given
             finally:
                 RENEWAL.reset(outer)
                 self._renewal = None

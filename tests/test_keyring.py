@@ -557,9 +557,15 @@ async def failing():
     return Token(vault["secret-name"])
 
 
+def at_once():
+    """Give a token, but not to who awaits it."""
+    return Token("secret-token")
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
+        (at_once, "no async function: write `async def`"),
         (no_token, "gave NoneType"),
         (text, "gave str"),
         (empty_token, "empty"),
