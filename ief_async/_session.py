@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Collection, Iterable
+from collections.abc import AsyncIterable, Awaitable, Collection, Iterable
 from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
@@ -176,10 +176,16 @@ class IefSession:
         known = isinstance(credentials, Key | Source)
         if isinstance(credentials, type) or not (known or callable(credentials)):
             given = type(credentials).__name__
+            if isinstance(credentials, type):
+                given = f"a class: write {credentials.__name__}(...)"
+            elif isinstance(credentials, str | bytes):
+                given += ": write Token(...)"
+            elif isinstance(credentials, Awaitable):
+                given += ": give the function, not what it returns"
             del credentials  # it may be the token itself, which no traceback is to show
             message = (
                 "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
-                f"function, but was given {given}: write Token(...)"
+                f"function, but was given {given}"
             )
             raise ConfigurationError(message)
         _check_policies(retry, limits, timeout)

@@ -674,11 +674,28 @@ async def test_source_may_be_an_object_of_ones_own(fake, clock):
     assert "secret-ticket" == fake.requests[0].headers["x-ticket"]
 
 
-@pytest.mark.parametrize("wrong", ["text", 7, None, Token, object()])
-def test_credentials_of_another_kind_are_refused(wrong):
-    """What is neither a key nor a source is refused at once."""
-    with pytest.raises(ConfigurationError, match="credentials takes Token, AccessKey"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("text", "str: write Token"),
+        (7, "int$"),
+        (None, "NoneType$"),
+        (EcsMetadata, "a class: write EcsMetadata"),
+        (object(), "object$"),
+    ],
+)
+def test_credentials_of_another_kind_are_refused(wrong, words):
+    """What is neither a key nor a source is refused at once, with what to write instead."""
+    with pytest.raises(ConfigurationError, match=rf"credentials takes Token.*was given {words}"):
         IefSession("p", credentials=wrong, endpoint="http://127.0.0.1:9")
+
+
+def test_function_that_was_called_already_is_refused():
+    """A coroutine is no source, as it can be awaited once only."""
+    begun = no_token()
+    with pytest.raises(ConfigurationError, match="coroutine: give the function, not what it"):
+        IefSession("p", credentials=begun, endpoint="http://127.0.0.1:9")
+    begun.close()
 
 
 # ---- access keys ---------------------------------------------------------------------------------
