@@ -526,8 +526,9 @@ class IefSession:
         """Return a `Stream` of the project's deployments: give it to `iter_pods` to scan them all.
 
         ``GET /v3/{project_id}/edgemgr/deployments``. Filters: `name` (a part of it), `node_id` or
-        `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). The rest is as for
-        `iter_pods`; a page has 100 rows at most.
+        `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). `page_size` (100 at
+        most), `concurrency`, `on_drift`, `max_items`, `deadline` and `resume_from` are as for
+        `iter_pods`. One list is one batch: what fails is raised.
         """
         return self._iter(DEPLOYMENTS, model, options)
 
@@ -540,7 +541,8 @@ class IefSession:
 
         ``GET /v2/{project_id}/edgemgr/nodes``. Filters: `name` (a part of it), `state`, `tags`
         (``"key.value,key.value"``; wins over `app_name`), `group_id`, `device_id`, `device_name`,
-        `app_name`, and `sort`. The rest is as for `iter_pods`; a page has 1,000 rows at most.
+        `app_name`, and `sort`. The rest is as for `iter_deployments`; a page has 1,000 rows at
+        most.
         """
         return self._iter(NODES, model, options)
 
@@ -552,7 +554,7 @@ class IefSession:
         """Return a `Stream` of the node groups of a platinum instance, with their nodes.
 
         ``GET /v2/{project_id}/edgemgr/groups``. Filters: `name`, and `sort`. The rest is as for
-        `iter_pods`; a page has 1,000 rows at most, and may be large.
+        `iter_deployments`; a page has 1,000 rows at most, and may be large.
         """
         return self._iter(GROUPS, model, options)
 
@@ -564,7 +566,7 @@ class IefSession:
         """Return a `Stream` of the project's platinum (enterprise) instances.
 
         ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are what `instance_id` takes. It
-        has no filters.
+        has no filters; the rest is as for `iter_groups`.
         """
         return self._iter(INSTANCES, model, options)
 
@@ -620,7 +622,8 @@ class IefSession:
         unknown = options.keys() - listing.options.__annotations__.keys()
         if unknown:
             takes = ", ".join(sorted(listing.options.__annotations__))
-            message = f"{listing.key} takes {takes}, but was given {', '.join(sorted(unknown))}"
+            name = f"iter_{listing.model.__name__.lower()}s"
+            message = f"{name} takes model, {takes}, but was given {', '.join(sorted(unknown))}"
             raise ConfigurationError(message)
         chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
         chosen = {name: value for name, value in chosen.items() if value is not None}

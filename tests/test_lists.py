@@ -160,7 +160,7 @@ async def test_filters_are_sent_as_documented(fake, ief, name):
 
     assert [] == await stream_of(ief, name, **FILTERS[name]).collect()
     assert {**FILTERS[name], "limit": "100", "offset": "0"} == fake.requests[0].query
-    with pytest.raises(ConfigurationError, match="colour"):
+    with pytest.raises(ConfigurationError, match=rf"^iter_{name} takes model, .*given colour$"):
         stream_of(ief, name, colour="red")
     with pytest.raises(ConfigurationError, match=r"^name takes str"):
         stream_of(ief, name, name=7)
