@@ -101,7 +101,7 @@ class ApiError(IefError):
 class BadRequestError(ApiError):
     """400, 413, 414 or 494: the server refuses the request as it stands."""
 
-    advice = "Check the ids, limit and offset; for 413, 414 and 494 lower batch_size."
+    advice = "Check project, ids, filters and limits; for 413, 414 and 494 lower batch_size."
 
 
 class AuthenticationError(ApiError):
