@@ -156,13 +156,13 @@ class Connections:
 
     def __del__(self) -> None:
         if self._owned is not None and not self._owned.closed:
+            self.discard()  # first, as a warning may be made an error
             warnings.warn(
                 "an IefSession was never closed: use `async with`, or await its aclose()",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,
             )
-            self.discard()
 
     def abandon(self) -> None:
         """Close what is owned from wherever the garbage collector happens to run."""

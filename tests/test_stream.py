@@ -760,6 +760,25 @@ async def test_session_that_nobody_closes_warns_once():
         assert 0 == fake.statistics().connections_open
 
 
+async def test_warning_made_an_error_leaves_no_socket_open(monkeypatch):
+    """G5: under ``-W error`` a session that nobody closes is closed all the same."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: ignored.append(str(one.exc_value)))
+    async with FakeIef(10) as fake:
+        ief = session_with(fake)
+        await ief.list_pods(node_id=fake.node_ids[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            del ief
+            gc.collect()
+            await asyncio.sleep(0.02)
+
+        assert [
+            "an IefSession was never closed: use `async with`, or await its aclose()"
+        ] == ignored
+        assert 0 == fake.statistics().connections_open
+
+
 async def test_many_ids_are_batched_as_they_are_read():
     """G6: a million ids are drawn as the window has room, not held as a million requests."""
     async with fleet(10) as (_, ief):
