@@ -63,7 +63,10 @@ FINAL_ERRORS = (*CERTIFICATE_ERRORS, _HostileGzipError, aiohttp.InvalidURL, Unic
 # aiohttp's errors and the system's, the most specific first, in words that a user can act on
 WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (CERTIFICATE_ERRORS, "the server's certificate is not trusted; for a private CA give http="),
-    (aiohttp.ClientConnectorDNSError, "the host name was not found; check region and endpoint"),
+    (
+        aiohttp.ClientConnectorDNSError,
+        "the host name was not found; check region, endpoint and iam_endpoint",
+    ),
     (aiohttp.ConnectionTimeoutError, "no connection in time, see Timeouts(connect=)"),
     (aiohttp.SocketTimeoutError, "the server went silent, see Timeouts(read=)"),
     (TimeoutError, "no whole answer in time, see Timeouts(total=)"),

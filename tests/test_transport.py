@@ -145,7 +145,7 @@ async def test_unknown_host_is_retried_and_named():
 
     assert TransportError is type(error)
     assert (2, True) == (error.attempts, error.transient)
-    assert "the host name was not found; check region and endpoint" in str(error)
+    assert "the host name was not found; check region, endpoint and iam_endpoint" in str(error)
     assert "nosuchhost.invalid:443" in str(error)
 
 
