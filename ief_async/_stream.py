@@ -771,7 +771,7 @@ class Stream(Generic[T]):
 
     def _iterate_once(self) -> None:
         if self._iterated:
-            message = "this stream was iterated before: a scan runs once, so call iter_pods() again"
+            message = "this stream was iterated before: a scan runs once, so make a new stream"
             raise ConfigurationError(message)
         self._iterated = True
 
