@@ -233,8 +233,8 @@ class FakeIef:
 
     Attributes:
         pods: the present fleet in the server's order; each pod is made when it is looked at.
-        page_cap: as the argument; may be changed at any time, like all that `_iam` asks for: token
-            and domain to expired.
+        page_cap: as the argument; may be changed at any time, like `instance_id`, and all from
+            `token` and `domain` to `expired`.
         requests: those seen; of very many, at least the last 50,000.
     """
 
