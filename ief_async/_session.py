@@ -229,7 +229,8 @@ class IefSession:
         Credentials are looked for in ``HUAWEICLOUD_SDK_AK``, ``_SK`` and ``_SECURITY_TOKEN``; then
         in ``~/.huaweicloud/credentials`` (or ``HUAWEICLOUD_SDK_CREDENTIALS_FILE``), section
         ``[basic]``; then, by the first request, in the metadata of the elastic cloud server that
-        this may run on. The project comes from beside them, else it is looked up; the region from
+        this may run on. The project comes from beside them, else it is looked up, at
+        ``HUAWEICLOUD_SDK_IAM_ENDPOINT`` if that is set; the region from
         ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one.
 
         Args:
