@@ -106,7 +106,7 @@ class Connections:
             raise ConfigurationError(message)
         if http is not None and http.trust_env:
             warnings.warn(
-                "http= has trust_env on: a proxy from the environment may see the token",
+                "http= has trust_env on: a proxy from the environment may see the credentials",
                 UserWarning,
                 stacklevel=3,
             )

@@ -52,7 +52,7 @@ REQUEST_ID = "X-Request-Id"
 MESSAGE_CHARACTERS = 512
 CODE_CHARACTERS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-REDIRECTED = "Redirects are not followed, as they would carry the token away: check the endpoint."
+REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 # IEF says with status 400, too, that the token is missing, expired, or of another project
 TOKEN_CODES = frozenset({"IEF.011005", "IEF.310001", "IEF.310002"})

@@ -523,7 +523,7 @@ async def test_redirect_to_another_server_is_not_followed(status, fake, ief):
 
     assert ApiError is type(error)
     assert (status, False, 1) == (error.status, error.transient, error.attempts)
-    assert "Redirects are not followed, as they would carry the token away" in str(error)
+    assert "Redirects are not followed, as they would carry credentials away" in str(error)
     assert (0, 0, 1) == (reached.connections, reached.requests, fake.statistics().requests)
     await assert_well(ief, fake)
 
