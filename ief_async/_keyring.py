@@ -210,7 +210,9 @@ class Keyring:
             try:
                 given = self._source()
                 if not inspect.isawaitable(given):
-                    message = "the source of the credentials is no async function: write `async def`"
+                    message = (
+                        "the source of the credentials is no async function: write `async def`"
+                    )
                     raise AuthenticationError(message)
                 given = await given
             finally:
