@@ -25,7 +25,8 @@ from ief_async._models import Pod
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._paging import OnDrift
 from ief_async._session import IefSession
-from ief_async._stream import OnError, Scan, ScanProgress, ScanReport, Stream
+from ief_async._stream import OnError, Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
+from ief_async._structure import structure_of
 
 T = TypeVar("T")
 
@@ -73,10 +74,17 @@ class _Member(Generic[T]):
 class _Fleet(Generic[T]):
     """The engine of a stream over many scans: whichever has something to give is next."""
 
+    of_targets = True
+
     def __init__(
-        self, members: Sequence[_Member[T]], connections: Connections, on_error: OnError
+        self,
+        members: Sequence[_Member[T]],
+        connections: Connections,
+        on_error: OnError,
+        reader: Reader[T],
     ) -> None:
         self._members = members
+        self._reader = reader
         self._turns = deque(members)
         self._connections = connections
         self._on_error = on_error
@@ -87,6 +95,17 @@ class _Fleet(Generic[T]):
         self._busy = False
         for member in members:
             member.scan.on_change = self._wake
+
+    @property
+    def reader(self) -> Reader[Any]:
+        """What the items of all targets are made by."""
+        return self._reader
+
+    @reader.setter
+    def reader(self, reader: Reader[Any]) -> None:
+        self._reader = reader
+        for member in self._members:
+            member.scan.reader = reader
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -392,7 +411,7 @@ def scan_fleet(
             "given; resume with the same targets, by, page_size and batch_size"
         )
         raise CheckpointError(message)
-    return Stream(_Fleet(members, connections, on_error))
+    return Stream(_Fleet(members, connections, on_error, structure_of(model)))
 
 
 def _checked(targets: object) -> tuple[Target, ...]:
@@ -417,7 +436,7 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
         # what comes while the scan runs, or before it is resumed, stands behind the others
         found = session.iter_deployments(sort="created_at:asc", deadline=deadline)
         stream = session.iter_pods(found, **options)
-    scan: Scan[Any] = stream._scan  # type: ignore[assignment]  # noqa: SLF001  its engine, without a stream around it
+    scan: Scan[Any] = engine_of(stream)  # type: ignore[assignment]  # a session's streams have no other
     return scan
 
 

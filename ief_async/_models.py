@@ -357,6 +357,9 @@ class Container:
     npu_type: str | None = _words("D310", "D310B", "D910")
 
 
+TIMESTAMPS = ("created_at", "updated_at")
+
+
 class _Dated:
     """What was made and last changed at a time that the server wrote in one of its forms."""
 

@@ -706,7 +706,7 @@ class IefSession:
             batcher=batcher,
             plan=plan,
             fetch=partial(self._fetch, listing),
-            structure=structure,
+            reader=structure,
             watch=SchemaWatch(listing.model),
             key=listing.key,
             clock=self._transport.clock,

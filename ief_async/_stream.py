@@ -41,7 +41,7 @@ from ief_async._errors import (
 )
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import Rows, SchemaWatch, Structure
+from ief_async._structure import Row, Rows, SchemaWatch
 from ief_async._transport import Answer
 from ief_async._window import ScanPlan
 
@@ -156,8 +156,25 @@ class ScanReport:
     targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
 
 
+class Reader(Protocol[T]):
+    """What turns rows into items: a `Structure`, or whatever a sink puts in its stead."""
+
+    model: type
+
+    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
+        """Return the first of the rows at these positions, as many as can be read."""
+
+
 class Engine(Protocol[T]):
-    """What a `Stream` needs of whatever does its work."""
+    """What a `Stream` needs of whatever does its work.
+
+    Attributes:
+        reader: what its items are made by.
+        of_targets: whether an item comes with the target that it is of, as a pair.
+    """
+
+    reader: Reader[Any]
+    of_targets: bool
 
     async def next_items(self) -> Iterator[T]:
         """Return some items of the current page, or of the next; none at the end."""
@@ -184,6 +201,8 @@ class Engine(Protocol[T]):
 class Scan(Generic[T]):
     """The engine of a stream: a task per page in flight, and the pages that wait for their turn."""
 
+    of_targets = False
+
     def __init__(
         self,
         *,
@@ -191,7 +210,7 @@ class Scan(Generic[T]):
         batcher: Batcher,
         plan: ScanPlan,
         fetch: Fetch,
-        structure: Structure[T],
+        reader: Reader[T],
         watch: SchemaWatch,
         key: str,
         clock: Clock,
@@ -203,7 +222,7 @@ class Scan(Generic[T]):
         self._batcher = batcher
         self.plan = plan
         self._fetch = fetch
-        self._structure = structure
+        self.reader = reader
         self._watch = watch
         self._watched: set[int] = set()  # batches
         self._key = key
@@ -514,7 +533,7 @@ class Scan(Generic[T]):
         """Structure a chunk of a page, and count its items; None if its batch fails."""
         try:
             rest = accepted.positions[self._taken :]
-            items = structure_some(self._structure, accepted.page, rest, key=self._key)
+            items = structure_some(self.reader, accepted.page, rest, key=self._key)
         except IefError as error:
             problem = error
         else:
@@ -648,14 +667,14 @@ def _named(request: PageRequest) -> str:
 
 
 def structure_some(
-    structure: Structure[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
+    reader: Reader[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
 ) -> list[T]:
     """Structure the first of these rows: as many as do not make the event loop wait."""
     rows = answer.value.raw
     chunk = max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))
     problem: PayloadError
     try:
-        return structure.items(rows, positions[:chunk], key=key)
+        return reader.items(rows, positions[:chunk], key=key)
     except PayloadError as error:
         problem = error
     named = f" (request id {answer.request_id})" if answer.request_id else ""
@@ -817,3 +836,8 @@ class Stream(Generic[T]):
         now = self.progress
         expected = "?" if now.expected_items is None else now.expected_items
         return f"<Stream: {now.items} of {expected} items, {now.pages} pages, {now.elapsed:.3g} s>"
+
+
+def engine_of(stream: Stream[T]) -> Engine[T]:
+    """Return what does a stream's work: for what is built on streams."""
+    return stream._scan  # noqa: SLF001  users have no business with it

@@ -218,6 +218,11 @@ class Structure(Generic[T]):
             return
         raise ConfigurationError(problem)
 
+    @property
+    def fast(self) -> bool:
+        """Whether msgspec builds what cattrs would, so that cattrs has the odd rows alone."""
+        return self._page is not None
+
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Structure the rows at these positions, as far as they can be.
 

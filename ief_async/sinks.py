@@ -1,0 +1,764 @@
+"""Files and tables: a stream as NDJSON, as Arrow record batches, and as Parquet or Arrow files.
+
+::
+
+    scan = ief.iter_pods(ids, page_size=1000, resume_from=load_checkpoint("fleet.checkpoint"))
+    await write_parquet(scan, "fleet.parquet", checkpoint="fleet.checkpoint")
+
+NDJSON needs nothing besides; all else needs pyarrow: ``pip install 'ief-async[arrow]'``.
+
+Rows are those of the stream, in its order. Each has all fields of the stream's model, whatever the
+server left out, so files of different days have the same columns. A stream of `scan_fleet` has one
+more in front: ``target``, the target's name. A file holds what the pods hold: the values of their
+environment variables, too.
+"""
+
+import asyncio
+import contextlib
+import glob
+import gzip
+import json
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, get_args, get_origin
+
+import attrs
+import msgspec
+
+from ief_async._checkpoint import ScanCheckpoint
+from ief_async._errors import CheckpointError, ConfigurationError
+from ief_async._models import TIMESTAMPS, Pod, parse_timestamp
+from ief_async._pacing import check_number
+from ief_async._plain import Pairs, Plain, narrowed, twin_of
+from ief_async._stream import Stream, engine_of
+from ief_async._structure import structure_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "arrow_schema",
+    "load_checkpoint",
+    "narrowed",
+    "read_table",
+    "record_batches",
+    "save_checkpoint",
+    "write_arrow",
+    "write_ndjson",
+    "write_parquet",
+]
+
+R = TypeVar("R")
+
+ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
+PAGES = 200  # between two checkpoints
+EXPORT = "ief_async_export"
+VERSION = 1
+TARGET = "target"
+# as the service writes them today; Arrow reads these by itself
+USUAL_TIME = r"^[1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$"
+
+To = str | os.PathLike[str] | BinaryIO
+Keep = Callable[[Any], bool]
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def arrow_schema(model: type = Pod) -> "pa.Schema":
+    """Return the Arrow schema of a model's rows.
+
+    Objects are structs, arrays are lists and never null. A mapping is a list of structs of ``key``
+    and ``value``, as not every reader knows Arrow's maps. ``created_at`` and ``updated_at`` are
+    ``timestamp[us, UTC]``, and what can't be read as a time stands in ``created_at_text`` and
+    ``updated_at_text``, which are null else. A value of no type that Arrow has is its JSON text.
+
+    Raises:
+        ConfigurationError: `model` is no attrs class, or pyarrow is missing.
+    """
+    return _Columns(structure_of(model).model, of_targets=False).schema
+
+
+def record_batches(stream: Stream[Any], *, rows: int = ROWS) -> AsyncIterator["pa.RecordBatch"]:
+    """Return the rows of a stream as Arrow record batches, which are `arrow_schema`'s.
+
+    They are made of the pages' bytes, without objects in between, and outside of the event loop's
+    thread. Each holds whole pages, `rows` rows at least but for the last. A stream without rows
+    gives no batch. To leave the loop by ``break`` ends the scan, as with the stream itself.
+
+    Raises:
+        ConfigurationError: the stream was iterated before, or pyarrow is missing.
+        IefError: whatever ended the scan.
+    """
+    check_number("rows", rows, least=1, whole=True)
+    return _Batches(stream, rows)
+
+
+async def read_table(stream: Stream[Any]) -> "pa.Table":
+    """Return all rows of a stream as a `pyarrow.Table`; for scans that fit into memory.
+
+    It speaks the Arrow PyCapsule protocol (``__arrow_c_stream__``), so polars, duckdb, pandas and
+    others take it as it is, without a copy.
+    """
+    schema = _columns_of(stream).schema
+    batches = [batch async for batch in record_batches(stream)]
+    return _pyarrow().Table.from_batches(batches, schema=schema)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError:
+        problem = "Arrow and Parquet need pyarrow: pip install 'ief-async[arrow]'"
+    else:
+        return pa
+    raise ConfigurationError(problem)
+
+
+def _moment() -> Any:
+    return _pyarrow().timestamp("us", tz="UTC")
+
+
+class _Columns:
+    """How JSON lines become record batches of one schema."""
+
+    def __init__(self, model: type, *, of_targets: bool) -> None:
+        pa = _pyarrow()
+        twin = twin_of(model)
+        self._said = pa.schema(
+            [
+                *([pa.field(TARGET, pa.string())] if of_targets else []),
+                *(pa.field(name, _arrow_type(kind)) for name, kind in _fields(twin)),
+            ]
+        )
+        fields = []
+        for field in self._said:
+            timed = self._is_time(field)
+            fields.append(pa.field(field.name, _moment()) if timed else field)
+            if timed:
+                fields.append(pa.field(f"{field.name}_text", pa.string()))
+        self.schema = pa.schema(fields)
+
+    def _is_time(self, field: "pa.Field") -> bool:
+        return field.name in TIMESTAMPS and field.type == _pyarrow().string()
+
+    def batch(self, lines: bytes) -> "pa.RecordBatch":
+        """Return JSON lines, at least one, as one record batch."""
+        pa = _pyarrow()
+        from pyarrow import json as arrow_json
+
+        table = arrow_json.read_json(
+            pa.py_buffer(lines),
+            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            parse_options=arrow_json.ParseOptions(
+                explicit_schema=self._said, unexpected_field_behavior="error"
+            ),
+        )
+        columns = []
+        for field in self._said:
+            column = table.column(field.name).combine_chunks()
+            columns += self._times(column) if self._is_time(field) else [column]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _times(self, texts: "pa.Array") -> list["pa.Array"]:
+        """Return the times that texts stand for, and those texts that stand for none."""
+        pa = _pyarrow()
+        from pyarrow import compute
+
+        usual = compute.match_substring_regex(texts, USUAL_TIME)
+        if compute.all(usual, min_count=0).as_py():
+            with contextlib.suppress(pa.ArrowInvalid):  # such as the 30th of February
+                return [texts.cast(_moment()), pa.nulls(len(texts), pa.string())]
+        said = texts.to_pylist()
+        moments = [parse_timestamp(text) for text in said]
+        unread = [None if moment else text for moment, text in zip(moments, said, strict=True)]
+        return [pa.array(moments, _moment()), pa.array(unread, pa.string())]
+
+
+def _fields(twin: type) -> list[tuple[str, Any]]:
+    return [(field.name, field.type) for field in msgspec.structs.fields(twin)]
+
+
+def _arrow_type(kind: Any) -> "pa.DataType":
+    """Return the Arrow type of a twin's field."""
+    pa = _pyarrow()
+    if get_origin(kind) is list:
+        return pa.list_(_arrow_type(get_args(kind)[0]))
+    if type(None) in get_args(kind):
+        return _arrow_type(get_args(kind)[0])
+    kind = get_args(kind)[0] if get_args(kind) else kind  # an Annotated
+    if kind is Pairs:
+        return pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
+    if issubclass(kind, msgspec.Struct):
+        return pa.struct([(name, _arrow_type(inner)) for name, inner in _fields(kind)])
+    known = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), datetime: _moment()}
+    if issubclass(kind, Enum):
+        kind = type(next(iter(kind)).value)
+    return known.get(kind) or pa.string()
+
+
+# ---- a stream as lines of JSON -----------------------------------------------------------------
+
+
+@attrs.frozen
+class _Lines:
+    """What a page became: its rows as lines of JSON, and what is done with it."""
+
+    text: bytes
+    rows: int
+    checkpoint: ScanCheckpoint
+
+
+class _Pages:
+    """The pages of a stream as lines of JSON. When it dies, the scan ends."""
+
+    def __init__(self, stream: Stream[Any], *, for_arrow: bool, keep: Keep | None = None) -> None:
+        engine = _engine(stream)
+        self._pages = stream.pages()
+        self._plain = Plain(engine.reader, for_arrow=for_arrow)
+        self._keep = keep
+        self._of_targets = engine.of_targets
+        if keep is None:
+            engine.reader = self._plain
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Lines:
+        page = await anext(self._pages)
+        items: Sequence[Any] = page.items
+        if self._keep is not None:
+            items = [item for item in items if self._keep(item)]
+        begin = b""
+        if self._of_targets and items:
+            begin = b'{"target":%b,' % msgspec.json.encode(items[0][0].name)
+            items = [item for _, item in items]
+        if self._keep is not None:
+            items = [self._plain.of(item) for item in items]
+        text = self._plain.lines(items)
+        if begin:  # in front of each line's own fields
+            text = b"".join(begin + line[1:] for line in text.splitlines(keepends=True))
+        assert page.checkpoint is not None  # noqa: S101  every page of a scan has one
+        return _Lines(text, len(items), page.checkpoint)
+
+
+def _engine(stream: object) -> Any:
+    if not isinstance(stream, Stream):
+        message = f"a sink takes a stream, as of iter_pods(), but was given {type(stream).__name__}"
+        raise ConfigurationError(message)
+    return engine_of(stream)
+
+
+def _columns_of(stream: Stream[Any]) -> _Columns:
+    engine = _engine(stream)
+    return _Columns(engine.reader.model, of_targets=engine.of_targets)
+
+
+class _Batches:
+    """What iterates the record batches of a stream."""
+
+    def __init__(self, stream: Stream[Any], rows: int) -> None:
+        self._columns = _columns_of(stream)
+        self._pages = _Pages(stream, for_arrow=True)
+        self._rows = rows
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> "pa.RecordBatch":
+        texts, rows = [], 0
+        async for lines in self._pages:
+            texts.append(lines.text)
+            rows += lines.rows
+            if rows >= self._rows:
+                break
+        if not rows:
+            raise StopAsyncIteration
+        return await _in_thread(self._columns.batch, b"".join(texts))
+
+
+async def _in_thread(work: Callable[..., R], *given: Any) -> R:
+    """Run work in a thread; on return it is over, also when the caller was cancelled."""
+    done = asyncio.get_running_loop().run_in_executor(None, work, *given)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+async def write_ndjson(
+    stream: Stream[Any],
+    to: To,
+    *,
+    keep: Keep | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_pages: int = PAGES,
+) -> None:
+    """Write the rows of a stream as JSON, one on each line.
+
+    Each line has every field of the model, None as null. A path that ends in ``.gz`` is compressed
+    by gzip, one in ``.zst`` by zstd (which needs the extra ``arrow``).
+
+    Args:
+        stream: what `IefSession.iter_pods` and its kin give; it is closed in the end.
+        to: a path, or a binary file that is open for writing and stays open. A path is only there
+            when it is whole: until then the file has another name beside it.
+        keep: leaves out those items for which it is false.
+        checkpoint: the path where the state of the export is kept while it is not whole, so that
+            one that was interrupted or killed goes on: give ``resume_from=load_checkpoint(path)``
+            to the stream, and call this again with the same arguments. Needs `to` to be a path.
+        checkpoint_pages: pages between two saves. What a kill loses is read again.
+
+    Raises:
+        ConfigurationError: an argument can't work.
+        CheckpointError: `checkpoint` is of another export, or the stream does not resume from it.
+        OSError: a file can't be written.
+        IefError: whatever ended the scan; what is written so far is saved with `checkpoint`.
+    """
+    form = _form("ndjson", stream, 1)
+    await _export(form, stream, to, keep, (checkpoint, checkpoint_pages))
+
+
+async def write_parquet(
+    stream: Stream[Any],
+    to: To,
+    *,
+    rows: int = ROWS,
+    keep: Keep | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_pages: int = PAGES,
+) -> None:
+    """Write the rows of a stream as a Parquet file, compressed by zstd.
+
+    Arguments and errors are those of `write_ndjson`, and `rows` is how many a row group has at
+    least, but for the last. With `checkpoint` the export takes twice the room while it runs.
+    """
+    form = _form("parquet", stream, rows)
+    await _export(form, stream, to, keep, (checkpoint, checkpoint_pages))
+
+
+async def write_arrow(
+    stream: Stream[Any],
+    to: To,
+    *,
+    rows: int = ROWS,
+    keep: Keep | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_pages: int = PAGES,
+) -> None:
+    """Write the rows of a stream as an Arrow IPC file (Feather), compressed by zstd.
+
+    A path that ends in ``.arrows``, and a file object, get the streaming format. Arguments and
+    errors are those of `write_parquet`.
+    """
+    form = _form("arrow", stream, rows)
+    await _export(form, stream, to, keep, (checkpoint, checkpoint_pages))
+
+
+class _Writer(Protocol):
+    """A format in the act of being written to a file, which stays open."""
+
+    def write(self, lines: bytes) -> None:
+        """Write some rows, given as lines of JSON."""
+
+    def take(self, part: Path) -> None:
+        """Write the rows of a part."""
+
+    def close(self) -> None:
+        """Write what has to stand at the end."""
+
+
+class _Ndjson:
+    """Lines of JSON, compressed as the name says."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file: Any = file
+        self._owned = name.endswith((".gz", ".zst"))
+        if name.endswith(".gz"):
+            self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+        elif name.endswith(".zst"):
+            pa = _pyarrow()
+            self._file = pa.CompressedOutputStream(pa.PythonFile(_Kept(file), mode="w"), "zstd")
+
+    def write(self, lines: bytes) -> None:
+        self._file.write(lines)
+
+    def take(self, part: Path) -> None:
+        with part.open("rb") as lines:
+            shutil.copyfileobj(lines, self._file, 1 << 20)
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+
+
+class _Columnar:
+    """Record batches, by a writer of pyarrow's."""
+
+    def __init__(self, columns: _Columns, rows: int, writer: Any) -> None:
+        self._columns = columns
+        self._rows = rows
+        self._writer = writer
+        self._held: list[pa.RecordBatch] = []  # of parts, too few for a row group
+
+    def write(self, lines: bytes) -> None:
+        self._writer.write_batch(self._columns.batch(lines))
+
+    def take(self, part: Path) -> None:
+        pa = _pyarrow()
+        with pa.memory_map(str(part)) as source:
+            for batch in pa.ipc.open_stream(source):
+                self._held.append(batch)
+                if sum(map(len, self._held)) >= self._rows:
+                    self._release()
+
+    def _release(self) -> None:
+        if self._held:
+            table = _pyarrow().Table.from_batches(self._held).combine_chunks()
+            self._writer.write_table(table, self._rows + len(table))  # as one
+            self._held = []
+
+    def close(self) -> None:
+        self._release()
+        self._writer.close()
+
+
+class _Kept:
+    """A file that stays open when what writes to it is closed."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write, self.flush = file.write, file.flush
+
+    def close(self) -> None:
+        """Leave the file to its owner."""
+
+
+@attrs.frozen
+class _Form:
+    """What is written: in which format, which columns, how many rows at a time."""
+
+    name: str
+    fields: tuple[str, ...]
+    columns: _Columns | None
+    rows: int
+
+    def writer(self, file: BinaryIO, path: Path | None) -> _Writer:
+        """Begin a file; None stands for a file object."""
+        name = path.name if path is not None else ""
+        if self.columns is None:
+            return _Ndjson(file, name)
+        ipc = _pyarrow().ipc
+        if self.name == "parquet":
+            from pyarrow import parquet
+
+            writer = parquet.ParquetWriter(_Kept(file), self.columns.schema, compression="zstd")
+        else:
+            new = ipc.new_file if name and not name.endswith(".arrows") else ipc.new_stream
+            options = ipc.IpcWriteOptions(compression="zstd")
+            writer = new(_Kept(file), self.columns.schema, options=options)
+        return _Columnar(self.columns, self.rows, writer)
+
+    def part_writer(self, file: BinaryIO) -> _Writer:
+        """Begin a part: of lines or of batches, whatever becomes of them."""
+        return attrs.evolve(self, name="arrow").writer(file, None)
+
+
+class _File:
+    """A file that has another name until it is whole."""
+
+    def __init__(self, path: Path, begin: Callable[[BinaryIO], _Writer]) -> None:
+        self._path = path
+        self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._file = self._hidden.open("xb")
+        try:
+            self.writer = begin(self._file)
+        except BaseException:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        """Bring it to the disk, and give it its name."""
+        self.writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._hidden.replace(self._path)
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._hidden.unlink(missing_ok=True)
+
+
+class _Whole:
+    """An export in one go: to a path, or to a file object."""
+
+    def __init__(self, form: _Form, to: Path | BinaryIO) -> None:
+        self._own: _File | None = None
+        if isinstance(to, Path):
+            self._own = _File(to, lambda file: form.writer(file, to))
+            self._writer = self._own.writer
+        else:
+            self._writer = form.writer(to, None)
+
+    def write(self, lines: bytes) -> None:
+        self._writer.write(lines)
+
+    def save(self, checkpoint: ScanCheckpoint) -> None:
+        """Nothing of it can be used before it is whole."""
+
+    def take(self, part: Path) -> None:
+        self._writer.take(part)
+
+    def finish(self, _: ScanCheckpoint) -> None:
+        if self._own is not None:
+            self._own.finish()
+        else:
+            self._writer.close()
+
+    def stop(self, _: bytes, __: ScanCheckpoint | None) -> None:
+        if self._own is not None:
+            self._own.discard()
+
+
+@attrs.frozen(kw_only=True)
+class _State:
+    """What is known of an export that is not whole.
+
+    Attributes:
+        file: the name of the file that it is to be.
+        form: its format.
+        fields: the names of its columns.
+        parts: the names of the files that its rows are in, beside it.
+        checkpoint: what they hold.
+    """
+
+    file: str
+    form: str
+    fields: tuple[str, ...]
+    parts: tuple[str, ...]
+    checkpoint: ScanCheckpoint
+
+    def to_json(self) -> bytes:
+        said = {EXPORT: VERSION, **attrs.asdict(self, recurse=False)}
+        said["checkpoint"] = json.loads(self.checkpoint.to_json())
+        return json.dumps(said, indent=1).encode()
+
+    @classmethod
+    def read(cls, text: bytes) -> "_State | None":
+        """Read what `to_json` wrote; None if it is the checkpoint of no export."""
+        try:
+            said = json.loads(text)
+            version = said.pop(EXPORT, None)
+            if version is None:
+                return None
+            if version == VERSION:
+                return cls(
+                    file=said["file"],
+                    form=said["form"],
+                    fields=tuple(said["fields"]),
+                    parts=tuple(map(str, said["parts"])),
+                    checkpoint=ScanCheckpoint.from_json(json.dumps(said["checkpoint"])),
+                )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None  # no JSON, or no such: the checkpoint's own reader says what is wrong
+        message = f"the export is of version {version!r:.20}, and this release reads {VERSION}"
+        raise CheckpointError(message)
+
+
+class _Parts:
+    """An export that can be interrupted: in parts beside the file, which are joined in the end."""
+
+    def __init__(self, form: _Form, to: Path, saved_at: Path, begun: ScanCheckpoint) -> None:
+        self._form = form
+        self._to = to
+        self._saved_at = saved_at
+        self._part: _File | None = None
+        self._broken = False
+        self._state = _State(
+            file=to.name, form=form.name, fields=form.fields, parts=(), checkpoint=begun
+        )
+        if saved_at.exists():
+            self._resume(begun)
+        kept = set(self._state.parts)
+        for name in (f"{glob.escape(to.name)}.*.part", f".{glob.escape(to.name)}.*.part"):
+            for left in to.parent.glob(name):  # by what was killed, and nobody goes on with
+                if left.name not in kept:
+                    left.unlink()
+
+    def _resume(self, begun: ScanCheckpoint) -> None:
+        saved = _State.read(self._saved_at.read_bytes())
+        problem = ""
+        if saved is None:
+            problem = "is no export's"
+        elif attrs.evolve(saved, parts=(), checkpoint=begun) != self._state:
+            problem = f"is of another export: to {saved.file} as {saved.form}, {saved.fields}"
+        elif saved.checkpoint.to_json() != begun.to_json():
+            problem = (
+                "is of an export that was not finished: give the stream "
+                "resume_from=load_checkpoint(…) to go on"
+            )
+        elif not all(self._to.with_name(part).exists() for part in saved.parts):
+            problem = "is of an export whose parts are gone"
+        if saved is None or problem:
+            message = f"{self._saved_at} {problem}; or delete it to start over"
+            raise CheckpointError(message)
+        self._state = saved
+
+    def write(self, lines: bytes) -> None:
+        try:
+            if self._part is None:
+                number = len(self._state.parts)
+                self._part = _File(
+                    self._to.with_name(f"{self._to.name}.{number}.part"), self._form.part_writer
+                )
+            self._part.writer.write(lines)
+        except BaseException:
+            self._broken = True
+            raise
+
+    def save(self, checkpoint: ScanCheckpoint) -> None:
+        """Close the part, and note what the parts hold."""
+        parts = self._state.parts
+        if self._part is not None:
+            part, self._part = self._part, None
+            part.finish()
+            parts += (f"{self._to.name}.{len(parts)}.part",)
+        self._state = attrs.evolve(self._state, parts=parts, checkpoint=checkpoint)
+        _replace(self._saved_at, self._state.to_json())
+
+    def finish(self, checkpoint: ScanCheckpoint) -> None:
+        """Join the parts, and remove what is needed no more: the state before the parts."""
+        self.save(checkpoint)
+        whole = _Whole(self._form, self._to)
+        parts = [self._to.with_name(part) for part in self._state.parts]
+        try:
+            for part in parts:
+                whole.take(part)
+            whole.finish(checkpoint)
+        except BaseException:
+            whole.stop(b"", None)
+            raise
+        self._saved_at.unlink()
+        for part in parts:
+            part.unlink()
+
+    def stop(self, lines: bytes, checkpoint: ScanCheckpoint | None) -> None:
+        """Save what was written, and these lines; if it can't be, what was saved before stands."""
+        try:
+            if checkpoint is not None and not self._broken:
+                if lines:
+                    self.write(lines)
+                self.save(checkpoint)
+        finally:
+            if self._part is not None:
+                self._part.discard()
+
+
+def _form(name: str, stream: Stream[Any], rows: int) -> _Form:
+    check_number("rows", rows, least=1, whole=True)
+    engine = _engine(stream)
+    fields = [field.name for field in attrs.fields(engine.reader.model)]
+    columns = None if name == "ndjson" else _columns_of(stream)
+    return _Form(name, (*([TARGET] if engine.of_targets else []), *fields), columns, rows)
+
+
+def _begin(form: _Form, to: Any, saved_at: Path | None, begun: ScanCheckpoint) -> _Whole | _Parts:
+    return _Whole(form, to) if saved_at is None else _Parts(form, to, saved_at, begun)
+
+
+async def _export(
+    form: _Form,
+    stream: Stream[Any],
+    to: To,
+    keep: Keep | None,
+    saves: tuple[str | os.PathLike[str] | None, int],
+) -> None:
+    """Write a stream; `saves` are where its state is kept, and after how many pages."""
+    saved_at = None if saves[0] is None else Path(saves[0])
+    check_number("checkpoint_pages", saves[1], least=1, whole=True)
+    if keep is not None and not callable(keep):
+        message = f"keep takes a function of an item, but was given {type(keep).__name__}"
+        raise ConfigurationError(message)
+    path = Path(to) if isinstance(to, str | os.PathLike) else None
+    if path is None and not callable(getattr(to, "write", None)):
+        message = f"to takes a path or a binary file, but was given {type(to).__name__}"
+        raise ConfigurationError(message)
+    if path is None and saved_at is not None:
+        message = "checkpoint= needs a path to write to: what a file object has can't be taken back"
+        raise ConfigurationError(message)
+    pages = _Pages(stream, for_arrow=form.columns is not None, keep=keep)
+    export = await _in_thread(_begin, form, path or to, saved_at, stream.checkpoint())
+    texts: list[bytes] = []
+    held = unsaved = 0
+    done: ScanCheckpoint | None = None
+    try:
+        async for lines in pages:
+            texts.append(lines.text)
+            held += lines.rows
+            unsaved += 1
+            done = lines.checkpoint
+            due = unsaved >= saves[1]
+            if held and (held >= form.rows or due):
+                text, texts, held = b"".join(texts), [], 0
+                await _in_thread(export.write, text)
+            if due:
+                unsaved = 0
+                await _in_thread(export.save, done)
+        if held:
+            text, texts = b"".join(texts), []
+            await _in_thread(export.write, text)
+        await _in_thread(export.finish, stream.checkpoint())
+    except BaseException:
+        export.stop(b"".join(texts), done)
+        raise
+    finally:
+        await stream.aclose()
+
+
+# ---- checkpoints -------------------------------------------------------------------------------
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
+    """Return the checkpoint in a file that an export or `save_checkpoint` wrote; None without one.
+
+    Raises:
+        CheckpointError: the file is damaged, something else, or of a newer version.
+        OSError: it can't be read.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    saved = _State.read(text)
+    return ScanCheckpoint.from_json(text) if saved is None else saved.checkpoint
+
+
+def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint to a file, which has the old one or the new one, and never half of it."""
+    _replace(Path(path), checkpoint.to_json().encode())
+
+
+def _replace(path: Path, text: bytes) -> None:
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with hidden.open("xb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
