@@ -710,7 +710,7 @@ async def _export(
             held += lines.rows
             unsaved += 1
             done = lines.checkpoint
-            due = unsaved >= saves[1]
+            due = saved_at is not None and unsaved >= saves[1]
             if held and (held >= form.rows or due):
                 text, texts, held = b"".join(texts), [], 0
                 await _in_thread(export.write, text)
