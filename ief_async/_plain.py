@@ -86,9 +86,17 @@ class Plain:
             return self._encoder.encode_lines(whole)
 
 
-@lru_cache(maxsize=256)
 def twin_of(model: Any, *, for_arrow: bool = True) -> type[Any]:
     """Return the twin of a model; with `for_arrow` the types of its fields tell the schema."""
+    try:
+        return _twin_of(model, for_arrow=for_arrow)
+    except RecursionError:
+        message = f"{model.__name__} contains itself: no table has columns for that"
+    raise ConfigurationError(message)
+
+
+@lru_cache(maxsize=256)
+def _twin_of(model: Any, *, for_arrow: bool) -> type[Any]:
     attrs.resolve_types(get_origin(model) or model)
     fields = []
     for field in attrs.fields(get_origin(model) or model):
@@ -116,7 +124,7 @@ def _plain_type(annotation: Any, *, for_arrow: bool) -> Any:
     elif annotation in SCALARS or (isinstance(kind, type) and issubclass(kind, Enum)):
         plain = annotation
     elif attrs.has(kind):
-        plain = twin_of(annotation, for_arrow=for_arrow)
+        plain = _twin_of(annotation, for_arrow=for_arrow)
     elif kind in MAPPINGS and for_arrow:
         plain = Pairs
     elif len(some) == 1 and (kind in ARRAYS or origin is Annotated or types.NoneType in inner):

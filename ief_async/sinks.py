@@ -24,6 +24,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, get_args, get_origin
 
@@ -377,17 +378,41 @@ class _Writer(Protocol):
         """Write what has to stand at the end."""
 
 
+class _Kept:
+    """A file for writers that close what they write to, and that write when they are closed."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._dropped = False
+
+    def write(self, data: Any) -> int:
+        return len(data) if self._dropped else self._file.write(data)
+
+    def flush(self) -> None:
+        """Leave it to the file's owner."""
+
+    def close(self) -> None:
+        """Leave it to the file's owner."""
+
+    def drop(self, writer: _Writer) -> None:
+        """End a writer whose file is not to be finished."""
+        self._dropped = True
+        with contextlib.suppress(Exception):
+            writer.close()
+
+
 class _Ndjson:
     """Lines of JSON, compressed as the name says."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: _Kept, name: str) -> None:
         self._file: Any = file
-        self._owned = name.endswith((".gz", ".zst"))
         if name.endswith(".gz"):
             self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
         elif name.endswith(".zst"):
             pa = _pyarrow()
-            self._file = pa.CompressedOutputStream(pa.PythonFile(_Kept(file), mode="w"), "zstd")
+            self._file = pa.CompressedOutputStream(pa.PythonFile(file, mode="w"), "zstd")
 
     def write(self, lines: bytes) -> None:
         self._file.write(lines)
@@ -397,8 +422,7 @@ class _Ndjson:
             shutil.copyfileobj(lines, self._file, 1 << 20)
 
     def close(self) -> None:
-        if self._owned:
-            self._file.close()
+        self._file.close()
 
 
 class _Columnar:
@@ -432,18 +456,6 @@ class _Columnar:
         self._writer.close()
 
 
-class _Kept:
-    """A file that stays open when what writes to it is closed."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.write, self.flush = file.write, file.flush
-
-    def close(self) -> None:
-        """Leave the file to its owner."""
-
-
 @attrs.frozen
 class _Form:
     """What is written: in which format, which columns, how many rows at a time."""
@@ -453,7 +465,7 @@ class _Form:
     columns: _Columns | None
     rows: int
 
-    def writer(self, file: BinaryIO, path: Path | None) -> _Writer:
+    def writer(self, file: _Kept, path: Path | None) -> _Writer:
         """Begin a file; None stands for a file object."""
         name = path.name if path is not None else ""
         if self.columns is None:
@@ -462,14 +474,14 @@ class _Form:
         if self.name == "parquet":
             from pyarrow import parquet
 
-            writer = parquet.ParquetWriter(_Kept(file), self.columns.schema, compression="zstd")
+            writer = parquet.ParquetWriter(file, self.columns.schema, compression="zstd")
         else:
             new = ipc.new_file if name and not name.endswith(".arrows") else ipc.new_stream
             options = ipc.IpcWriteOptions(compression="zstd")
-            writer = new(_Kept(file), self.columns.schema, options=options)
+            writer = new(file, self.columns.schema, options=options)
         return _Columnar(self.columns, self.rows, writer)
 
-    def part_writer(self, file: BinaryIO) -> _Writer:
+    def part_writer(self, file: _Kept) -> _Writer:
         """Begin a part: of lines or of batches, whatever becomes of them."""
         return attrs.evolve(self, name="arrow").writer(file, None)
 
@@ -477,14 +489,16 @@ class _Form:
 class _File:
     """A file that has another name until it is whole."""
 
-    def __init__(self, path: Path, begin: Callable[[BinaryIO], _Writer]) -> None:
+    def __init__(self, path: Path, begin: Callable[[_Kept], _Writer]) -> None:
         self._path = path
         self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         self._file = self._hidden.open("xb")
+        self._kept = _Kept(self._file)
         try:
-            self.writer = begin(self._file)
+            self.writer = begin(self._kept)
         except BaseException:
-            self.discard()
+            self._file.close()
+            self._hidden.unlink()
             raise
 
     def finish(self) -> None:
@@ -497,6 +511,7 @@ class _File:
 
     def discard(self) -> None:
         """Leave nothing of it."""
+        self._kept.drop(self.writer)
         with contextlib.suppress(OSError):
             self._file.close()
         self._hidden.unlink(missing_ok=True)
@@ -506,31 +521,28 @@ class _Whole:
     """An export in one go: to a path, or to a file object."""
 
     def __init__(self, form: _Form, to: Path | BinaryIO) -> None:
-        self._own: _File | None = None
         if isinstance(to, Path):
-            self._own = _File(to, lambda file: form.writer(file, to))
-            self._writer = self._own.writer
+            file = _File(to, lambda kept: form.writer(kept, to))
+            self._writer, self._finish, self._discard = file.writer, file.finish, file.discard
         else:
-            self._writer = form.writer(to, None)
+            kept = _Kept(to)
+            self._writer = form.writer(kept, None)
+            self._finish, self._discard = self._writer.close, partial(kept.drop, self._writer)
 
     def write(self, lines: bytes) -> None:
         self._writer.write(lines)
 
-    def save(self, checkpoint: ScanCheckpoint) -> None:
-        """Nothing of it can be used before it is whole."""
-
     def take(self, part: Path) -> None:
         self._writer.take(part)
 
+    def save(self, checkpoint: ScanCheckpoint) -> None:
+        """Nothing of it can be used before it is whole."""
+
     def finish(self, _: ScanCheckpoint) -> None:
-        if self._own is not None:
-            self._own.finish()
-        else:
-            self._writer.close()
+        self._finish()
 
     def stop(self, _: bytes, __: ScanCheckpoint | None) -> None:
-        if self._own is not None:
-            self._own.discard()
+        self._discard()
 
 
 @attrs.frozen(kw_only=True)
@@ -586,17 +598,18 @@ class _Parts:
         self._to = to
         self._saved_at = saved_at
         self._part: _File | None = None
-        self._broken = False
+        self._over = False
         self._state = _State(
             file=to.name, form=form.name, fields=form.fields, parts=(), checkpoint=begun
         )
         if saved_at.exists():
             self._resume(begun)
         kept = set(self._state.parts)
-        for name in (f"{glob.escape(to.name)}.*.part", f".{glob.escape(to.name)}.*.part"):
-            for left in to.parent.glob(name):  # by what was killed, and nobody goes on with
-                if left.name not in kept:
-                    left.unlink()
+        for path in (to, saved_at):
+            for name in (f"{glob.escape(path.name)}.*.part", f".{glob.escape(path.name)}.*.part"):
+                for left in path.parent.glob(name):  # by what was killed, and nobody goes on with
+                    if left.name not in kept:
+                        left.unlink()
 
     def _resume(self, begun: ScanCheckpoint) -> None:
         saved = _State.read(self._saved_at.read_bytes())
@@ -626,7 +639,7 @@ class _Parts:
                 )
             self._part.writer.write(lines)
         except BaseException:
-            self._broken = True
+            self._over = True
             raise
 
     def save(self, checkpoint: ScanCheckpoint) -> None:
@@ -642,6 +655,7 @@ class _Parts:
     def finish(self, checkpoint: ScanCheckpoint) -> None:
         """Join the parts, and remove what is needed no more: the state before the parts."""
         self.save(checkpoint)
+        self._over = True
         whole = _Whole(self._form, self._to)
         parts = [self._to.with_name(part) for part in self._state.parts]
         try:
@@ -658,7 +672,7 @@ class _Parts:
     def stop(self, lines: bytes, checkpoint: ScanCheckpoint | None) -> None:
         """Save what was written, and these lines; if it can't be, what was saved before stands."""
         try:
-            if checkpoint is not None and not self._broken:
+            if checkpoint is not None and not self._over:
                 if lines:
                     self.write(lines)
                 self.save(checkpoint)
