@@ -2,7 +2,7 @@
 
 Rows go from their bytes into twins without an object of the model in between, at a third of its
 price; what the twin's decoder refuses goes by way of the model, which means the same. So a twin
-holds what the object would, and a twin written as JSON has every field of the model, in its order.
+holds what the object would, and a row ends as a line of JSON with every field, in their order.
 """
 
 import types
@@ -33,7 +33,7 @@ class Pairs(list[dict[str, Any]]):
 
 
 class Plain:
-    """How rows become plain twins of a model: used where a `Structure` is, in its stead.
+    """How rows become lines of JSON by way of twins: used where a `Structure` is, in its stead.
 
     Args:
         structure: the model's own.
@@ -50,40 +50,41 @@ class Plain:
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
 
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[Any]:
-        """Return twins of the rows at these positions, as `Structure.items` does the objects."""
+    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[bytes]:
+        """Return the rows at these positions as lines of JSON, as far as they can be read."""
         if self._page is not None:
             try:
-                return self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
+                twins = self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
+                # a line at once: kept as twins, a page is so many objects that collecting them
+                # takes longer than making them
+                return [self._encoder.encode(twin) for twin in twins]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # by way of the model, whose tolerant path takes it or names the field
-        twins: list[Any] = []
+        lines: list[bytes] = []
         for item in self._structure.items(rows, positions, key=key):
             try:
-                twins.append(self.of(item, key=f"{key}[{positions[len(twins)]}]"))
+                lines.append(self.line(item, key=f"{key}[{positions[len(lines)]}]"))
             except PayloadError:
-                if not twins:
+                if not lines:
                     raise
                 break  # the next call begins with it
-        return twins
+        return lines
 
-    def of(self, item: object, *, key: str = "an item") -> Any:
-        """Return the twin of an object of the model."""
+    def line(self, item: object, *, key: str = "an item") -> bytes:
+        """Return an object of the model as a line of JSON."""
         try:
-            return msgspec.convert(item, self.twin, from_attributes=True, dec_hook=_made)
+            twin = msgspec.convert(item, self.twin, from_attributes=True, dec_hook=_made)
         except msgspec.ValidationError as error:
             problem, _, where = str(error).partition(" - at `$")
             path = key + where.rstrip("`")
+        else:
+            try:
+                return self._encoder.encode(twin)
+            except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
+                whole = _whole(msgspec.to_builtins(twin, enc_hook=_unmade))
+                return self._encoder.encode(whole)
         message = f"{path}: {problem}; it fits into no column"
         raise PayloadError(message, path=path)
-
-    def lines(self, twins: Sequence[Any]) -> bytes:
-        """Write twins as JSON, one on each line."""
-        try:
-            return self._encoder.encode_lines(twins)
-        except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
-            whole = [_whole(msgspec.to_builtins(twin, enc_hook=_unmade)) for twin in twins]
-            return self._encoder.encode_lines(whole)
 
 
 def twin_of(model: Any, *, for_arrow: bool = True) -> type[Any]:

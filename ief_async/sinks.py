@@ -26,13 +26,13 @@ from datetime import datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, get_args, get_origin
 
 import attrs
 import msgspec
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import CheckpointError, ConfigurationError
+from ief_async._errors import CheckpointError, ConfigurationError, IefError
 from ief_async._models import TIMESTAMPS, Pod, parse_timestamp
 from ief_async._pacing import check_number
 from ief_async._plain import Pairs, Plain, narrowed, twin_of
@@ -53,8 +53,6 @@ __all__ = [
     "write_ndjson",
     "write_parquet",
 ]
-
-R = TypeVar("R")
 
 ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
 PAGES = 200  # between two checkpoints
@@ -148,11 +146,12 @@ class _Columns:
     def _is_time(self, field: "pa.Field") -> bool:
         return field.name in TIMESTAMPS and field.type == _pyarrow().string()
 
-    def batch(self, lines: bytes) -> "pa.RecordBatch":
-        """Return JSON lines, at least one, as one record batch."""
+    def batch(self, rows: Sequence[bytes]) -> "pa.RecordBatch":
+        """Return lines of JSON, at least one, as one record batch."""
         pa = _pyarrow()
         from pyarrow import json as arrow_json
 
+        lines = b"\n".join(rows)
         table = arrow_json.read_json(
             pa.py_buffer(lines),
             read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
@@ -210,8 +209,7 @@ def _arrow_type(kind: Any) -> "pa.DataType":
 class _Lines:
     """What a page became: its rows as lines of JSON, and what is done with it."""
 
-    text: bytes
-    rows: int
+    rows: Sequence[bytes]
     checkpoint: ScanCheckpoint
 
 
@@ -240,12 +238,36 @@ class _Pages:
             begin = b'{"target":%b,' % msgspec.json.encode(items[0][0].name)
             items = [item for _, item in items]
         if self._keep is not None:
-            items = [self._plain.of(item) for item in items]
-        text = self._plain.lines(items)
+            items = [self._plain.line(item) for item in items]
         if begin:  # in front of each line's own fields
-            text = b"".join(begin + line[1:] for line in text.splitlines(keepends=True))
+            items = [begin + line[1:] for line in items]
         assert page.checkpoint is not None  # noqa: S101  every page of a scan has one
-        return _Lines(text, len(items), page.checkpoint)
+        return _Lines(items, page.checkpoint)
+
+
+class _Thread:
+    """Does one thing after the other outside of the event loop, one behind it at most."""
+
+    def __init__(self) -> None:
+        self._doing: asyncio.Future[Any] | None = None
+
+    async def begin(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Begin something; return what came of the thing before, or None."""
+        before = await self.end()
+        self._doing = asyncio.get_running_loop().run_in_executor(None, work, *given)
+        return before
+
+    async def end(self) -> Any:
+        """Wait for what was begun, also when this is cancelled, and return what came of it."""
+        doing, self._doing = self._doing, None
+        if doing is None:
+            return None
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            raise
+        return doing.result()
 
 
 def _engine(stream: object) -> Any:
@@ -267,30 +289,30 @@ class _Batches:
         self._columns = _columns_of(stream)
         self._pages = _Pages(stream, for_arrow=True)
         self._rows = rows
+        self._thread = _Thread()
+        self._over: Exception | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> "pa.RecordBatch":
-        texts, rows = [], 0
-        async for lines in self._pages:
-            texts.append(lines.text)
-            rows += lines.rows
-            if rows >= self._rows:
-                break
-        if not rows:
-            raise StopAsyncIteration
-        return await _in_thread(self._columns.batch, b"".join(texts))
+        while self._over is None:
+            rows: list[bytes] = []
+            try:
+                while len(rows) < self._rows:
+                    rows += (await anext(self._pages)).rows
+            except (StopAsyncIteration, IefError) as error:
+                self._over = error
+            made = await (self._thread.begin(self._columns.batch, rows) if rows else self._last())
+            if made is not None:
+                return made
+        made = await self._last()
+        if made is None:
+            raise self._over
+        return made
 
-
-async def _in_thread(work: Callable[..., R], *given: Any) -> R:
-    """Run work in a thread; on return it is over, also when the caller was cancelled."""
-    done = asyncio.get_running_loop().run_in_executor(None, work, *given)
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        await asyncio.wait([done])
-        raise
+    async def _last(self) -> Any:
+        return await self._thread.end()
 
 
 # ---- files -------------------------------------------------------------------------------------
@@ -368,7 +390,7 @@ async def write_arrow(
 class _Writer(Protocol):
     """A format in the act of being written to a file, which stays open."""
 
-    def write(self, lines: bytes) -> None:
+    def write(self, rows: Sequence[bytes]) -> None:
         """Write some rows, given as lines of JSON."""
 
     def take(self, part: Path) -> None:
@@ -414,8 +436,8 @@ class _Ndjson:
             pa = _pyarrow()
             self._file = pa.CompressedOutputStream(pa.PythonFile(file, mode="w"), "zstd")
 
-    def write(self, lines: bytes) -> None:
-        self._file.write(lines)
+    def write(self, rows: Sequence[bytes]) -> None:
+        self._file.write(b"\n".join([*rows, b""]))
 
     def take(self, part: Path) -> None:
         with part.open("rb") as lines:
@@ -434,8 +456,8 @@ class _Columnar:
         self._writer = writer
         self._held: list[pa.RecordBatch] = []  # of parts, too few for a row group
 
-    def write(self, lines: bytes) -> None:
-        self._writer.write_batch(self._columns.batch(lines))
+    def write(self, rows: Sequence[bytes]) -> None:
+        self._writer.write_batch(self._columns.batch(rows))
 
     def take(self, part: Path) -> None:
         pa = _pyarrow()
@@ -529,8 +551,8 @@ class _Whole:
             self._writer = form.writer(kept, None)
             self._finish, self._discard = self._writer.close, partial(kept.drop, self._writer)
 
-    def write(self, lines: bytes) -> None:
-        self._writer.write(lines)
+    def write(self, rows: Sequence[bytes]) -> None:
+        self._writer.write(rows)
 
     def take(self, part: Path) -> None:
         self._writer.take(part)
@@ -541,7 +563,7 @@ class _Whole:
     def finish(self, _: ScanCheckpoint) -> None:
         self._finish()
 
-    def stop(self, _: bytes, __: ScanCheckpoint | None) -> None:
+    def stop(self, _: Sequence[bytes], __: ScanCheckpoint | None) -> None:
         self._discard()
 
 
@@ -630,14 +652,14 @@ class _Parts:
             raise CheckpointError(message)
         self._state = saved
 
-    def write(self, lines: bytes) -> None:
+    def write(self, rows: Sequence[bytes]) -> None:
         try:
             if self._part is None:
                 number = len(self._state.parts)
                 self._part = _File(
                     self._to.with_name(f"{self._to.name}.{number}.part"), self._form.part_writer
                 )
-            self._part.writer.write(lines)
+            self._part.writer.write(rows)
         except BaseException:
             self._over = True
             raise
@@ -663,18 +685,18 @@ class _Parts:
                 whole.take(part)
             whole.finish(checkpoint)
         except BaseException:
-            whole.stop(b"", None)
+            whole.stop((), None)
             raise
         self._saved_at.unlink()
         for part in parts:
             part.unlink()
 
-    def stop(self, lines: bytes, checkpoint: ScanCheckpoint | None) -> None:
-        """Save what was written, and these lines; if it can't be, what was saved before stands."""
+    def stop(self, rows: Sequence[bytes], checkpoint: ScanCheckpoint | None) -> None:
+        """Save what was written, and these rows; if it can't be, what was saved before stands."""
         try:
             if checkpoint is not None and not self._over:
-                if lines:
-                    self.write(lines)
+                if rows:
+                    self.write(rows)
                 self.save(checkpoint)
         finally:
             if self._part is not None:
@@ -714,29 +736,33 @@ async def _export(
         message = "checkpoint= needs a path to write to: what a file object has can't be taken back"
         raise ConfigurationError(message)
     pages = _Pages(stream, for_arrow=form.columns is not None, keep=keep)
-    export = await _in_thread(_begin, form, path or to, saved_at, stream.checkpoint())
-    texts: list[bytes] = []
-    held = unsaved = 0
+    thread = _Thread()
+    await thread.begin(_begin, form, path or to, saved_at, stream.checkpoint())
+    export: _Whole | _Parts = await thread.end()
+    rows: list[bytes] = []
+    unsaved = 0
     done: ScanCheckpoint | None = None
     try:
-        async for lines in pages:
-            texts.append(lines.text)
-            held += lines.rows
+        async for page in pages:
+            rows += page.rows
+            done = page.checkpoint
             unsaved += 1
-            done = lines.checkpoint
             due = saved_at is not None and unsaved >= saves[1]
-            if held and (held >= form.rows or due):
-                text, texts, held = b"".join(texts), [], 0
-                await _in_thread(export.write, text)
+            if len(rows) >= form.rows or (rows and due):
+                given, rows = rows, []
+                await thread.begin(export.write, given)
             if due:
                 unsaved = 0
-                await _in_thread(export.save, done)
-        if held:
-            text, texts = b"".join(texts), []
-            await _in_thread(export.write, text)
-        await _in_thread(export.finish, stream.checkpoint())
+                await thread.begin(export.save, done)
+        if rows:
+            given, rows = rows, []
+            await thread.begin(export.write, given)
+        await thread.begin(export.finish, stream.checkpoint())
+        await thread.end()
     except BaseException:
-        export.stop(b"".join(texts), done)
+        with contextlib.suppress(Exception):
+            await thread.end()
+        export.stop(rows, done)
         raise
     finally:
         await stream.aclose()

@@ -123,10 +123,10 @@ def test_a_batch_says_what_the_objects_say(pods):
             plain.items(rows, range(len(rows)), key="pods")
         return
 
-    twins = plain.items(rows, range(len(rows)), key="pods")
-    batch = _Columns(Pod, of_targets=False).batch(plain.lines(twins))
+    lines = plain.items(rows, range(len(rows)), key="pods")
+    batch = _Columns(Pod, of_targets=False).batch(lines)
 
-    assert [plain.of(item) for item in items] == twins
+    assert [plain.line(item) for item in items] == lines
     assert [as_row(item) for item in items] == batch.to_pylist()
 
 
@@ -138,8 +138,8 @@ def test_every_list_has_its_columns(key):
     plain = Plain(structure, for_arrow=True)
 
     items = structure.items(rows, range(len(rows)), key=key)
-    twins = plain.items(rows, range(len(rows)), key=key)
-    batch = _Columns(MODELS[key], of_targets=False).batch(plain.lines(twins))
+    lines = plain.items(rows, range(len(rows)), key=key)
+    batch = _Columns(MODELS[key], of_targets=False).batch(lines)
 
     expected = [as_row(item) for item in items]
     for row in expected if key == "instances" else ():
@@ -178,7 +178,7 @@ def test_times_are_read_as_the_models_read_them(texts):
     pods = [Pod(id="a", created_at=text) for text in texts]
     plain = Plain(structure_of(Pod), for_arrow=True)
 
-    batch = _Columns(Pod, of_targets=False).batch(plain.lines([plain.of(pod) for pod in pods]))
+    batch = _Columns(Pod, of_targets=False).batch([plain.line(pod) for pod in pods])
 
     assert [pod.created for pod in pods] == batch["created_at"].to_pylist()
     unread = [text if parse_timestamp(text) is None else None for text in texts]
@@ -316,9 +316,9 @@ async def test_batches_are_made_in_another_thread(monkeypatch):
     threads = set()
     made = _Columns.batch
 
-    def batch(columns, lines):
+    def batch(columns, rows):
         threads.add(threading.get_ident())
-        return made(columns, lines)
+        return made(columns, rows)
 
     monkeypatch.setattr(_Columns, "batch", batch)
     async with FakeIef(30) as fake, session_with(fake) as ief:
