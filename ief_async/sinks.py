@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
+BATCH = 5_000  # rows made into a batch at a time: fewer cost more each, more cost memory
 PAGES = 200  # between two checkpoints
 EXPORT = "ief_async_export"
 VERSION = 1
@@ -83,7 +84,7 @@ def arrow_schema(model: type = Pod) -> "pa.Schema":
     return _Columns(structure_of(model).model, of_targets=False).schema
 
 
-def record_batches(stream: Stream[Any], *, rows: int = ROWS) -> AsyncIterator["pa.RecordBatch"]:
+def record_batches(stream: Stream[Any], *, rows: int = BATCH) -> AsyncIterator["pa.RecordBatch"]:
     """Return the rows of a stream as Arrow record batches, which are `arrow_schema`'s.
 
     They are made of the pages' bytes, without objects in between, and outside of the event loop's
@@ -347,7 +348,7 @@ async def write_ndjson(
         OSError: a file can't be written.
         IefError: whatever ended the scan; what is written so far is saved with `checkpoint`.
     """
-    form = _form("ndjson", stream, 1)
+    form = _form("ndjson", stream, ROWS)
     await _export(form, stream, to, keep, (checkpoint, checkpoint_pages))
 
 
@@ -454,18 +455,21 @@ class _Columnar:
         self._columns = columns
         self._rows = rows
         self._writer = writer
-        self._held: list[pa.RecordBatch] = []  # of parts, too few for a row group
+        self._held: list[pa.RecordBatch] = []  # too few for a row group
 
     def write(self, rows: Sequence[bytes]) -> None:
-        self._writer.write_batch(self._columns.batch(rows))
+        self._add(self._columns.batch(rows))
 
     def take(self, part: Path) -> None:
         pa = _pyarrow()
         with pa.memory_map(str(part)) as source:
             for batch in pa.ipc.open_stream(source):
-                self._held.append(batch)
-                if sum(map(len, self._held)) >= self._rows:
-                    self._release()
+                self._add(batch)
+
+    def _add(self, batch: "pa.RecordBatch") -> None:
+        self._held.append(batch)
+        if sum(map(len, self._held)) >= self._rows:
+            self._release()
 
     def _release(self) -> None:
         if self._held:
@@ -486,6 +490,11 @@ class _Form:
     fields: tuple[str, ...]
     columns: _Columns | None
     rows: int
+
+    @property
+    def piece(self) -> int:
+        """How many rows are handed to the writer at least: lines of JSON by the page."""
+        return 1 if self.columns is None else min(self.rows, BATCH)
 
     def writer(self, file: _Kept, path: Path | None) -> _Writer:
         """Begin a file; None stands for a file object."""
@@ -748,7 +757,7 @@ async def _export(
             done = page.checkpoint
             unsaved += 1
             due = saved_at is not None and unsaved >= saves[1]
-            if len(rows) >= form.rows or (rows and due):
+            if len(rows) >= form.piece or (rows and due):
                 given, rows = rows, []
                 await thread.begin(export.write, given)
             if due:
