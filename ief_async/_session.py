@@ -501,7 +501,9 @@ class IefSession:
         selector, ids = _selected(deployment_ids, node_ids, group_ids)
         batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
-        plan = ScanPlan(concurrency=concurrency, ordered=True, limit=1, heads_only=True)
+        plan = ScanPlan(
+            concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
+        )  # nothing can move in a head, and nothing is warned of
         scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod))
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end

@@ -219,7 +219,7 @@ class Scan(Generic[T]):
         fingerprint: int,
     ) -> None:
         self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
-        self._batcher = batcher
+        self.batcher = batcher
         self.plan = plan
         self._fetch = fetch
         self.reader = reader
@@ -298,13 +298,13 @@ class Scan(Generic[T]):
 
     def _add_id(self, identity: object) -> bool:
         """Give an id to the batcher; tell whether it made something complete."""
-        batches = self._batcher.add(identity)
+        batches = self.batcher.add(identity)
         for batch in batches:
             self.plan.add(batch)
         return bool(batches)
 
     def _close_ids(self) -> None:
-        for batch in self._batcher.flush():
+        for batch in self.batcher.flush():
             self.plan.add(batch)
         self.plan.closed = True
 
@@ -606,10 +606,10 @@ class Scan(Generic[T]):
         return self._checkpoint(rows)
 
     def _checkpoint(self, rows: int) -> ScanCheckpoint:
-        entries = (*self.plan.entries(self._current, rows), *self._batcher.unmet_entries)
-        first = self._batcher.first
+        entries = (*self.plan.entries(self._current, rows), *self.batcher.unmet_entries)
+        first = self.batcher.first
         own = (Part(first, entries),) if first is not None and entries else ()
-        return ScanCheckpoint(scan=self.fingerprint, parts=(*own, *self._batcher.unmet_parts))
+        return ScanCheckpoint(scan=self.fingerprint, parts=(*own, *self.batcher.unmet_parts))
 
     @property
     def elapsed(self) -> float:

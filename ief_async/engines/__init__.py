@@ -1,0 +1,381 @@
+"""A scan in pieces, for engines that spread work over processes and machines.
+
+::
+
+    partitions = plan_pods(region="cn-north-4", requests_per_second=60, workers=4)
+    for partition in partitions:  # anywhere: it pickles, and holds no secret
+        for batch in read_partition(partition):
+            ...
+
+`ief_async.engines.spark` and `ief_async.engines.dask` are thin layers over these two.
+Needs ``pip install 'ief-async[arrow]'``.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from ief_async._batches import Batch, Selector
+from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
+from ief_async._credentials import EcsMetadata
+from ief_async._errors import ConfigurationError
+from ief_async._models import Pod
+from ief_async._pacing import Limits, check_number
+from ief_async._paging import requests_for
+from ief_async._session import Identified, IefSession
+from ief_async._stream import Stream, engine_of
+from ief_async.sinks import arrow_schema, narrowed, record_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Partition", "plan_pods", "read_partition"]
+
+R = TypeVar("R")
+
+PAGES = 100  # of a partition: an engine takes 2 to 30 ms for each, a page takes as long
+ARGUMENTS: dict[Selector, str] = {
+    "deployment_ids": "deployment_ids",
+    "node_id": "node_ids",
+    "group_id": "group_ids",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Partition:
+    """A piece of a scan: what one task of an engine reads, by `read_partition`.
+
+    It pickles, and holds no secret: of the credentials only where they come from.
+
+    Attributes:
+        ids: what it reads the pods of.
+        selector: what the ids are of.
+        credentials: the name of their source, as `plan_pods` takes it.
+        project_id: as `IefSession` has it, and so the next four.
+        region: …
+        endpoint: …
+        iam_endpoint: …
+        instance_id: …
+        columns: the fields of a pod that are read; None: all.
+        page_size: as `IefSession.iter_pods` has it, and so the next two.
+        batch_size: …
+        concurrency: …
+        requests_per_second: its share of what the whole scan may send.
+        rows: how many pods were counted when it was planned.
+        pages: how many requests they take.
+        checkpoint: where the reading begins, if a part of it is done.
+    """
+
+    ids: tuple[str, ...]
+    selector: Selector
+    credentials: str
+    project_id: str | None
+    region: str | None
+    endpoint: str | None
+    iam_endpoint: str | None
+    instance_id: str | None
+    columns: tuple[str, ...] | None
+    page_size: int
+    batch_size: int
+    concurrency: int
+    requests_per_second: float | None
+    rows: int
+    pages: int
+    checkpoint: ScanCheckpoint | None = None
+
+    @property
+    def model(self) -> type:
+        """The class that its rows are of."""
+        return Pod if self.columns is None else narrowed(Pod, self.columns)
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """The Arrow schema of its batches."""
+        return arrow_schema(self.model)
+
+
+def plan_pods(
+    deployment_ids: Iterable[str | Identified] | None = None,
+    *,
+    node_ids: Iterable[str | Identified] | None = None,
+    group_ids: Iterable[str | Identified] | None = None,
+    credentials: str = "env",
+    project_id: str | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    iam_endpoint: str | None = None,
+    instance_id: str | None = None,
+    columns: Sequence[str] | None = None,
+    page_size: int = 1000,
+    batch_size: int = 100,
+    concurrency: int = 8,
+    requests_per_second: float | None = None,
+    workers: int = 1,
+    resume_from: ScanCheckpoint | str | bytes | None = None,
+) -> tuple[Partition, ...]:
+    """Cut a scan into partitions of 50 to 100 pages, by counting: no pod is read.
+
+    A plain function, for a driver's script or a notebook: it blocks, and may be called where an
+    event loop runs. Every id is in exactly one partition, in the order given. Pods of one id are
+    never divided: a moving list can be read right from its beginning alone, or from where a reader
+    has been. So one deployment of more than 100 pages is a partition of its own.
+
+    A partition that is read again, because it failed or its worker was killed, is read as the list
+    is then: its pods are complete, and those that moved between deployments meanwhile may be in two
+    partitions, or in none.
+
+    Args:
+        deployment_ids: what to read the pods of; without any ids all deployments are looked up.
+        node_ids: nodes instead.
+        group_ids: node groups instead.
+        credentials: the name of where keys come from, looked up by each worker: ``"env"`` as in
+            `IefSession.from_env`, ``"profile:NAME"``, ``"ecs"`` for the metadata of the server that
+            the worker runs on, or ``"package.module:function"``, which is called there without
+            arguments, or is an async function that the session calls. Never a key itself.
+        project_id: as for `IefSession`, and so the next four.
+        region: likewise.
+        endpoint: likewise.
+        iam_endpoint: likewise.
+        instance_id: likewise.
+        columns: fields of a pod; only these are decoded, and are columns.
+        page_size: as for `IefSession.iter_pods`; larger here, as nobody waits for the first pod.
+        batch_size: likewise.
+        concurrency: requests of one partition in flight at most.
+        requests_per_second: what all workers together may send; each partition has its share.
+        workers: how many partitions are read at a time.
+        resume_from: the checkpoint of a scan by `IefSession.iter_pods` with the same ids, page and
+            batch size: only what it did not finish is planned.
+
+    Raises:
+        ConfigurationError: an argument can't work.
+        CheckpointError: `resume_from` is of another scan.
+        IefError: the service could not be asked.
+    """
+    check_number("workers", workers, least=1, whole=True)
+    if columns is not None:
+        columns = tuple(columns)
+        narrowed(Pod, columns)
+    given = {"deployment_ids": deployment_ids, "node_id": node_ids, "group_id": group_ids}
+    chosen = [(selector, ids) for selector, ids in given.items() if ids is not None]
+    if len(chosen) > 1:
+        message = f"give at most one of deployment_ids, node_ids, group_ids; {len(chosen)} were"
+        raise ConfigurationError(message)
+    selector: Any = chosen[0][0] if chosen else "deployment_ids"
+    limits = Limits(requests_per_second=requests_per_second)
+    partition = Partition(
+        ids=(),
+        selector=selector,
+        credentials=credentials,
+        project_id=project_id,
+        region=region,
+        endpoint=endpoint,
+        iam_endpoint=iam_endpoint,
+        instance_id=instance_id,
+        columns=columns,
+        page_size=page_size,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        requests_per_second=requests_per_second and requests_per_second / workers,
+        rows=0,
+        pages=0,
+    )
+    ids = None if not chosen else _listed(ARGUMENTS[selector], chosen[0][1])
+    planned = _plan(partition, limits, ids, resume_from)
+    with ThreadPoolExecutor(1) as pool:  # where no other loop runs
+        return pool.submit(asyncio.run, planned).result()
+
+
+def _listed(name: str, ids: Any) -> list[Any]:
+    """Return ids as a list; what can't be one is refused as a scan would."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
+        raise ConfigurationError(message)
+    return list(ids)
+
+
+async def _plan(
+    partition: Partition,
+    limits: Limits,
+    ids: list[Any] | None,
+    resume_from: ScanCheckpoint | str | bytes | None,
+) -> tuple[Partition, ...]:
+    async with _session(partition, limits) as ief:
+        if ids is None:
+            ids = [found.id async for found in ief.iter_deployments()]
+        scan: Any = engine_of(_scan(ief, partition, ids, resume_from))  # which is never begun
+        batches = [batch for one in ids for batch in scan.batcher.add(one)] + scan.batcher.flush()
+        counted = await asyncio.gather(
+            *(_count(ief, partition, batch) for batch in batches if isinstance(batch, Batch))
+        )
+    return tuple(_pack(partition, [one for some in counted for one in some], scan))
+
+
+def _scan(
+    ief: IefSession,
+    partition: Partition,
+    ids: Iterable[Any],
+    checkpoint: ScanCheckpoint | str | bytes | None,
+) -> Stream[Any]:
+    selected: dict[str, Any] = {ARGUMENTS[partition.selector]: ids}
+    return ief.iter_pods(
+        **selected,
+        model=partition.model,
+        page_size=partition.page_size,
+        batch_size=partition.batch_size,
+        concurrency=partition.concurrency,
+        resume_from=checkpoint,
+    )
+
+
+@attrs.frozen
+class _Counted:
+    batch: Batch
+    rows: int
+    pages: int
+
+
+async def _count(ief: IefSession, partition: Partition, batch: Batch) -> list[_Counted]:
+    """Count a batch; one of too many pages is halved, as long as it has more than one id."""
+    selected: dict[str, Any] = {ARGUMENTS[partition.selector]: batch.query.ids}
+    found = await ief.count_pods(
+        **selected, page_size=partition.page_size, batch_size=len(batch.query.ids)
+    )
+    ids = batch.query.ids
+    if found.requests > PAGES // 2 and len(ids) > 1 and batch.mark is None:
+        halves = (ids[: len(ids) // 2], ids[len(ids) // 2 :])
+        parts = [Batch(attrs.evolve(batch.query, ids=half)) for half in halves]
+        counted = await asyncio.gather(*(_count(ief, partition, part) for part in parts))
+        return [one for some in counted for one in some]
+    rows = max(0, found.total - (batch.mark.offset if batch.mark else 0))
+    return [_Counted(batch, rows, requests_for(rows, partition.page_size))]
+
+
+def _pack(partition: Partition, counted: Sequence[_Counted], scan: Any) -> Iterator[Partition]:
+    """Put neighbours together until they fill a partition."""
+    together: list[_Counted] = []
+    for one in (*counted, None):
+        full = one is None or sum(known.pages for known in together) + one.pages > PAGES
+        if together and full:
+            ids = tuple(identity for known in together for identity in known.batch.query.ids)
+            yield attrs.evolve(
+                partition,
+                ids=ids,
+                rows=sum(known.rows for known in together),
+                pages=sum(known.pages for known in together),
+                checkpoint=_checkpoint(together, scan.fingerprint),
+            )
+            together = []
+        if one is not None:
+            together.append(one)
+
+
+def _checkpoint(together: Sequence[_Counted], scan: int) -> ScanCheckpoint | None:
+    """Return where batches go on, if one of them was begun."""
+    if all(one.batch.mark is None for one in together):
+        return None
+    entries = tuple(
+        Entry(Run.of(one.batch.query.ids), one.batch.mark or Mark()) for one in together
+    )
+    first = fingerprint(together[0].batch.query.ids[0])
+    return ScanCheckpoint(scan=scan, parts=(Part(first, entries),))
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def read_partition(partition: Partition) -> Iterator["pa.RecordBatch"]:
+    """Read the pods of a partition as Arrow record batches, in their order.
+
+    A plain generator, for an engine's task: an event loop runs in a thread of its own, so a slow
+    consumer holds no request up; what is read ahead is bounded as in every scan. The first request
+    goes alone, so a key that is refused costs one call. When the generator is closed, left or
+    collected, no request of it is in flight and its thread has ended.
+
+    Raises:
+        ConfigurationError: the credentials' source can't be used here.
+        IefError: whatever ended the scan. An engine then reads the partition again, as a whole.
+    """
+    with _loop() as run:
+        batches, close = run(_begin(partition))
+        try:
+            while (batch := run(anext(batches, None))) is not None:
+                yield batch
+        finally:
+            run(close())
+
+
+async def _begin(
+    partition: Partition,
+) -> tuple[AsyncIterator["pa.RecordBatch"], Callable[[], Coroutine[Any, Any, None]]]:
+    limits = Limits(
+        concurrency=partition.concurrency, requests_per_second=partition.requests_per_second
+    )
+    session = _session(partition, limits)
+    stream = _scan(session, partition, partition.ids, partition.checkpoint)
+
+    async def close() -> None:
+        await stream.aclose()
+        await session.aclose()
+
+    return record_batches(stream), close
+
+
+@contextmanager
+def _loop() -> Iterator[Callable[[Any], Any]]:
+    """Run an event loop in a thread; what it gives has that loop await something."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="ief-async", daemon=True)
+    thread.start()
+
+    def run(awaitable: Any) -> Any:
+        async def awaited() -> Any:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(awaited(), loop).result()
+
+    try:
+        yield run
+    finally:
+        run(loop.shutdown_default_executor())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _session(partition: Partition, limits: Limits) -> IefSession:
+    """Return the session that a partition is read by."""
+    name: object = partition.credentials
+    given: dict[str, Any] = {
+        key: value
+        for key in ("project_id", "region", "endpoint", "iam_endpoint", "instance_id")
+        if (value := getattr(partition, key)) is not None
+    }
+    if name == "env":
+        return IefSession.from_env(limits=limits, **given)
+    if name == "ecs":
+        return IefSession(credentials=EcsMetadata(), limits=limits, **given)
+    kind, _, rest = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind == "profile" and rest:
+        return IefSession.from_env(rest, limits=limits, **given)
+    source: Any = None
+    if kind and rest:
+        try:
+            source = getattr(import_module(kind), rest, None)
+        except ImportError:
+            source = None
+    if not callable(source):
+        shown = "an object" if not isinstance(name, str) else f"a text of {len(name)} characters"
+        message = (
+            "credentials takes the name of a source, which each worker looks up: 'env', "
+            f"'profile:NAME', 'ecs' or 'package.module:function', but was given {shown}"
+        )
+        raise ConfigurationError(message)
+    credentials = source if inspect.iscoroutinefunction(source) else source()
+    return IefSession(credentials=credentials, limits=limits, **given)
