@@ -58,6 +58,22 @@ async def test_example_runs_as_it_stands(use, code, tmp_path):
         assert any(line in one for one in printed) if use == "data pipeline" else line in printed
 
 
+def test_tests_of_a_user_run_as_they_stand(tmp_path):
+    """The tests in the README pass as a file of their own, without any setting of pytest."""
+    (code,) = re.findall(r"## Testing your own code\n.*?```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "test_mine.py").write_text(code)
+
+    for plugins in ([], ["-p", "no:asyncio"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", *plugins],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_there_is_one_example_for_each_use():
     """Applications, pipelines and fleet jobs each have one."""
     assert ["application", "data pipeline", "fleet job"] == [use for use, _ in EXAMPLES]

@@ -9,6 +9,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -21,6 +22,7 @@ import aiohttp
 import attrs
 import pytest
 
+from ief_async import IefSession, Token
 from ief_async.testing import DEFAULT_MIX, FakeIef, Fault, Motion
 
 SAMPLE = json.loads((Path(__file__).parent / "samples/list_pods.200.json").read_bytes())
@@ -1495,3 +1497,47 @@ def test_faults_are_values():
     assert len(repr(Fault.gzip_members())) < 200
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Fault.drop().name = "x"
+
+
+# ---- in a thread of its own --------------------------------------------------------------------
+
+
+def test_a_fake_in_a_thread_of_its_own():
+    """With plain `with` the server serves code that starts event loops itself, and then ends."""
+    threads = threading.active_count()
+
+    async def read(fake):
+        async with IefSession(
+            fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint
+        ) as ief:
+            return len(await ief.iter_pods(fake.deployment_ids).collect())
+
+    with FakeIef(pods=50) as fake:
+        assert 50 == asyncio.run(read(fake))
+        assert 3 == len(fake.insert(3))
+        assert 53 == asyncio.run(read(fake))
+        assert 50 == len(fake.survivors())
+        assert 53 == len(fake.pod_ids())
+
+    assert threads == threading.active_count()
+    with pytest.raises(RuntimeError, match="isn't running"):
+        _ = fake.endpoint
+
+
+def test_changes_wait_for_the_server_to_be_idle():
+    """What looks at a fleet that has a thread is done in that thread."""
+    with FakeIef(pods=5) as fake:
+        inside = set()
+        fake._fleet.mark = lambda: inside.add(threading.current_thread().name)
+        fake.mark()
+
+    assert {"FakeIef"} == inside
+
+
+async def test_environment_leads_to_the_fake(fake_ief, monkeypatch):
+    """The variables that a fake names are all that a session needs."""
+    for name, value in fake_ief.environment().items():
+        monkeypatch.setenv(name, value)
+
+    async with IefSession.from_env() as ief:
+        assert len(fake_ief.pods) == len(await ief.iter_pods(fake_ief.deployment_ids).collect())

@@ -20,7 +20,7 @@ from ``@pytest.mark.fake_ief(pods=7, token=None)``.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
@@ -35,25 +35,13 @@ __all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "
 if "pytest" in sys.modules:
     import pytest
 
-    try:
-        from pytest_asyncio import fixture as _fixture
-    except ImportError:
-
-        @pytest.fixture
-        def fake_ief() -> None:
-            """Say what is missing."""
-            msg = "the fixture fake_ief needs pytest-asyncio; FakeIef itself doesn't"
-            raise pytest.UsageError(msg)
-
-    else:
-
-        @_fixture(name="fake_ief")
-        async def _running(request: pytest.FixtureRequest) -> AsyncIterator[FakeIef]:
-            """Run a `FakeIef` with the arguments of the test's ``fake_ief`` marker, if any."""
-            marker = request.node.get_closest_marker("fake_ief")
-            args, kwargs = (marker.args, marker.kwargs) if marker else ((), {})
-            async with FakeIef(*args, **kwargs) as fake:
-                yield fake
+    @pytest.fixture
+    def fake_ief(request: pytest.FixtureRequest) -> Iterator[FakeIef]:
+        """Run a `FakeIef` with the arguments of the test's ``fake_ief`` marker, if any."""
+        marker = request.node.get_closest_marker("fake_ief")
+        args, kwargs = (marker.args, marker.kwargs) if marker else ((), {})
+        with FakeIef(*args, **kwargs) as fake:
+            yield fake
 
     def pytest_configure(config: pytest.Config) -> None:
         """Make the marker known."""

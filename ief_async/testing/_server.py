@@ -7,11 +7,12 @@ import math
 import random
 import socket
 import struct
+import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import count, cycle
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import attrs
@@ -44,6 +45,7 @@ from ief_async.testing._fleet import (
 from ief_async.testing._iam import Expired, Iam, Metadata
 from ief_async.testing._lists import ListName, Lists, homes_in
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 Order = Literal["stable", "reversed", "shuffled", "ties"]
@@ -149,6 +151,24 @@ class _Written(web.StreamResponse):
         """Leave the wire alone."""
 
 
+def _in_its_turn(
+    method: Callable[Concatenate["FakeIef", _P], _T],
+) -> Callable[Concatenate["FakeIef", _P], _T]:
+    """Let what looks at or changes the fleet wait for the server's own thread, if it has one."""
+
+    @functools.wraps(method)
+    def called(fake: "FakeIef", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if fake._thread in {None, threading.current_thread()}:  # noqa: SLF001 - of this file
+            return method(fake, *args, **kwargs)
+
+        async def there() -> _T:
+            return method(fake, *args, **kwargs)
+
+        return fake._there(there())  # noqa: SLF001 - likewise
+
+    return called
+
+
 def _is_count(_: object, __: object, counts: object) -> None:
     if not (callable(counts) or isinstance(counts, int) or counts in ("true", "none", "page")):
         msg = f"no way to count: {counts!r}"
@@ -171,7 +191,10 @@ class _Oddities:
 
 
 class FakeIef:
-    """A Huawei Cloud IEF on ``127.0.0.1``. ``async with`` starts and stops it.
+    """A Huawei Cloud IEF on ``127.0.0.1``. ``async with`` starts and stops it, or plain ``with``.
+
+    With ``async with`` it runs in the event loop that is there. With ``with`` it has a thread of
+    its own: for code that is no coroutine, or calls `asyncio.run` itself.
 
     What the documentation leaves open is an argument. Requests that find a scripted fault get it;
     else the `intercept` hook decides, if there is one; else ``fault_rate`` does.
@@ -355,6 +378,8 @@ class FakeIef:
         self._answers = count(1)
         self._gate: _Gate | None = None
         self._listener: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # its own, if it has a thread
+        self._thread: threading.Thread | None = None
         self._seen = self._in_flight = self._peak = self._faulty = 0
 
     def _source(self, pods: int | Sequence[Mapping[str, Any]], seed: int) -> Pods:
@@ -425,12 +450,45 @@ class FakeIef:
             await self._gate.close()
             await listener.wait_closed()
 
+    def __enter__(self) -> Self:
+        """Run in a thread of its own, for code that has no event loop or starts one itself."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="FakeIef", daemon=True)
+        self._thread.start()
+        self._there(self.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None  # noqa: S101 - entered
+        assert self._thread is not None  # noqa: S101 - likewise
+        self._there(self.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
+
+    def _there(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Have something done where the server runs."""
+        assert self._loop is not None  # noqa: S101 - entered
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    def environment(self) -> dict[str, str]:
+        """Give the official SDK's variables that lead to this server, its access key included."""
+        region = self.region.replace("-", "_").upper()
+        return {
+            "HUAWEICLOUD_SDK_AK": self.access_key,
+            "HUAWEICLOUD_SDK_SK": self.secret_key,
+            "HUAWEICLOUD_SDK_PROJECT_ID": self.project_id,
+            "HUAWEICLOUD_SDK_IAM_ENDPOINT": self.iam_endpoint,
+            f"HUAWEICLOUD_SDK_REGION_IEF_{region}": self.endpoint,
+        }
 
     def script(self, *faults: Fault) -> None:
         """Answer the next requests with these, one each, in the order in which they arrive."""
@@ -469,6 +527,7 @@ class FakeIef:
 
     # --- the fleet's changes ---
 
+    @_in_its_turn
     def insert(
         self, number: int = 1, *, at: int | None = 0, deployment_id: str | None = None
     ) -> list[str]:
@@ -482,6 +541,7 @@ class FakeIef:
         place = len(self._fleet) if at is None or at < 0 else at
         return self._named(self._fleet.insert(place, number, deployment_id))
 
+    @_in_its_turn
     def delete(self, at: int, number: int = 1) -> list[str]:
         """Take neighbours away, as far as there are any; a negative place counts from the end.
 
@@ -490,18 +550,22 @@ class FakeIef:
         first = max(at + len(self._fleet), 0) if at < 0 else at
         return self._named(self._fleet.delete(range(len(self._fleet))[first : first + number]))
 
+    @_in_its_turn
     def touch(self, identity: str) -> None:
         """Bring a pod to the head of the list; a ValueError says that there is no such pod."""
         self._fleet.touch(self.pod_ids().index(identity))
 
+    @_in_its_turn
     def mark(self) -> None:
         """Let `survivors` start anew, from the present fleet."""
         self._fleet.mark()
 
+    @_in_its_turn
     def pod_ids(self) -> tuple[str, ...]:
         """Give the ids of the present pods, in the server's order."""
         return tuple(self._named(self._fleet.numbers))
 
+    @_in_its_turn
     def survivors(self) -> frozenset[str]:
         """Give the ids of the pods that have been there since the start, or the last `mark`.
 
@@ -509,6 +573,7 @@ class FakeIef:
         """
         return frozenset(self._named(self._fleet.survivors()))
 
+    @_in_its_turn
     def hidden_ids(self) -> frozenset[str]:
         """Give the ids of the present pods that ``hidden_rate`` keeps out of every page."""
         return frozenset(self._named(filter(self._hidden.__getitem__, self._fleet.numbers)))
