@@ -214,7 +214,7 @@ async def _plan(
         counted = await asyncio.gather(
             *(_count(ief, partition, batch) for batch in batches if isinstance(batch, Batch))
         )
-    return tuple(_pack(partition, [one for some in counted for one in some], scan))
+    return tuple(_pack(partition, [one for some in counted for one in some], scan.fingerprint))
 
 
 def _scan(
@@ -257,7 +257,7 @@ async def _count(ief: IefSession, partition: Partition, batch: Batch) -> list[_C
     return [_Counted(batch, rows, requests_for(rows, partition.page_size))]
 
 
-def _pack(partition: Partition, counted: Sequence[_Counted], scan: Any) -> Iterator[Partition]:
+def _pack(partition: Partition, counted: Sequence[_Counted], scan: int) -> Iterator[Partition]:
     """Put neighbours together until they fill a partition."""
     together: list[_Counted] = []
     for one in (*counted, None):
@@ -269,7 +269,7 @@ def _pack(partition: Partition, counted: Sequence[_Counted], scan: Any) -> Itera
                 ids=ids,
                 rows=sum(known.rows for known in together),
                 pages=sum(known.pages for known in together),
-                checkpoint=_checkpoint(together, scan.fingerprint),
+                checkpoint=_checkpoint(together, scan),
             )
             together = []
         if one is not None:
@@ -357,25 +357,27 @@ def _session(partition: Partition, limits: Limits) -> IefSession:
         for key in ("project_id", "region", "endpoint", "iam_endpoint", "instance_id")
         if (value := getattr(partition, key)) is not None
     }
-    if name == "env":
-        return IefSession.from_env(limits=limits, **given)
-    if name == "ecs":
-        return IefSession(credentials=EcsMetadata(), limits=limits, **given)
     kind, _, rest = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "profile" and rest:
-        return IefSession.from_env(rest, limits=limits, **given)
-    source: Any = None
-    if kind and rest:
-        try:
-            source = getattr(import_module(kind), rest, None)
-        except ImportError:
-            source = None
-    if not callable(source):
-        shown = "an object" if not isinstance(name, str) else f"a text of {len(name)} characters"
-        message = (
-            "credentials takes the name of a source, which each worker looks up: 'env', "
-            f"'profile:NAME', 'ecs' or 'package.module:function', but was given {shown}"
-        )
-        raise ConfigurationError(message)
-    credentials = source if inspect.iscoroutinefunction(source) else source()
-    return IefSession(credentials=credentials, limits=limits, **given)
+        given["profile"] = rest
+    elif name == "ecs":
+        given["credentials"] = EcsMetadata()
+    elif name != "env":
+        source = _function(kind, rest)
+        if source is None:
+            shown = f"{len(name)} characters" if isinstance(name, str) else type(name).__name__
+            message = (
+                "credentials takes the name of a source, which each worker looks up: 'env', "
+                f"'profile:NAME', 'ecs' or 'package.module:function', but was given {shown}"
+            )
+            raise ConfigurationError(message)
+        given["credentials"] = source if inspect.iscoroutinefunction(source) else source()
+    return IefSession.from_env(limits=limits, **given)
+
+
+def _function(module: str, name: str) -> Callable[[], Any] | None:
+    try:
+        found = getattr(import_module(module), name, None) if module and name else None
+    except ImportError:
+        return None
+    return found if callable(found) else None

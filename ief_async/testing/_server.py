@@ -372,7 +372,7 @@ class FakeIef:
         self.page_cap = page_cap
         self._over_cap = over_cap
         self._unknown_ids = unknown_ids
-        self._script: deque[Fault] = deque()
+        self._script: deque[Fault | None] = deque()
         self._hook: Callable[[FakeRequest], Fault | None] | None = None
         self._lottery = _Lottery(fault_rate, faults, seed)
         self._answers = count(1)
@@ -490,8 +490,11 @@ class FakeIef:
             f"HUAWEICLOUD_SDK_REGION_IEF_{region}": self.endpoint,
         }
 
-    def script(self, *faults: Fault) -> None:
-        """Answer the next requests with these, one each, in the order in which they arrive."""
+    def script(self, *faults: Fault | None) -> None:
+        """Answer the next requests with these, one each, in the order in which they arrive.
+
+        None is the normal answer.
+        """
         self._script.extend(faults)
 
     def intercept(self, hook: Callable[[FakeRequest], Fault | None] | None) -> None:
