@@ -22,6 +22,7 @@ from ief_async._errors import (
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring
 from ief_async._models import Pod
+from ief_async._observer import Observer, OnEvent
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._paging import OnDrift
 from ief_async._session import IefSession
@@ -295,6 +296,7 @@ def scan_fleet(
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
+    on_event: OnEvent | None = None,
 ) -> Stream[tuple[Target, Pod]]: ...
 @overload
 def scan_fleet(
@@ -314,6 +316,7 @@ def scan_fleet(
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
+    on_event: OnEvent | None = None,
 ) -> Stream[tuple[Target, T]]: ...
 def scan_fleet(
     targets: Iterable[Target],
@@ -332,6 +335,7 @@ def scan_fleet(
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
+    on_event: OnEvent | None = None,
     _clock: Clock = Clock(),
 ) -> Stream[Any]:
     """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
@@ -362,6 +366,7 @@ def scan_fleet(
         retry: of each target.
         limits: of each target.
         timeout: of each attempt.
+        on_event: as for `IefSession`, for all of them.
 
     Raises:
         ConfigurationError: an argument that can't work; nothing was sent.
@@ -372,6 +377,7 @@ def scan_fleet(
         raise ConfigurationError(message)
     given = _checked(targets)
     connections = Connections(http)
+    observer = Observer(on_event)
     keyrings: dict[Any, Keyring] = {}
     resumed = _parts(resume_from)
     members: list[_Member[Any]] = []
@@ -382,8 +388,9 @@ def scan_fleet(
             limits=limits,
             timeout=timeout,
             _clock=_clock,
+            _observer=observer,
             _connections=connections,
-            _keyring=_shared(keyrings, target.credentials, _clock),
+            _keyring=_shared(keyrings, target.credentials, _clock, observer),
         )
         options: dict[str, Any] = {
             "model": model,
@@ -440,13 +447,15 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
     return scan
 
 
-def _shared(keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock) -> Keyring | None:
+def _shared(
+    keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
+) -> Keyring | None:
     """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
     known = isinstance(credentials, Key | Source) or callable(credentials)
     if for_one_project(credentials) or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    return keyrings.setdefault(same, Keyring(credentials, clock))
+    return keyrings.setdefault(same, Keyring(credentials, clock, observer))
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

@@ -33,6 +33,8 @@ from ief_async._credentials import (
     project_request,
 )
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
+from ief_async._events import TokenRefreshed
+from ief_async._observer import Observer
 from ief_async._pacing import Clock
 
 RENEW_AT = 0.8  # of a key's lifetime: of a day five hours are left, of a quarter hour three minutes
@@ -87,11 +89,12 @@ def _copied(error: E) -> E:
 class Keyring:
     """The key of one session, or of several that share their credentials."""
 
-    def __init__(self, credentials: Credentials, clock: Clock) -> None:
+    def __init__(self, credentials: Credentials, clock: Clock, observer: Observer) -> None:
         self.renewals = 0
         self.project_id: str | None = None  # that the key is for, if its source tells
         self._source: Any = None if isinstance(credentials, Key) else credentials
         self._clock = clock
+        self._observer = observer
         self._flight = Flight()
         self._alone = asyncio.Lock()
         self._first: asyncio.Task[Any] | None = None  # whose request goes alone now
@@ -107,7 +110,7 @@ class Keyring:
     def for_another_project(self) -> "Keyring":
         """Return itself if its key is for any project, else one that gets a key of its own."""
         own = for_one_project(self._source)
-        return Keyring(self._source, self._clock) if own else self
+        return Keyring(self._source, self._clock, self._observer) if own else self
 
     def key(self) -> Key | None:
         """Return the key; None if it changed since it was this request's turn, and is unproven.
@@ -235,7 +238,8 @@ class Keyring:
         self._due_at = asked_at + RENEW_AT * lifetime
         self._ends_at = asked_at + lifetime
         known = "" if lifetime == math.inf else f" for {lifetime:.0f} s"
-        log.info("got a new %s%s", type(grant.key).__name__, known)
+        refreshed = TokenRefreshed(kind=type(grant.key).__name__, lifetime=grant.lifetime or None)
+        self._observer.tell(refreshed, logging.INFO, "got a new %s%s", refreshed.kind, known)
 
     def _replace(self, key: Key | None) -> None:
         if self._key is not None:

@@ -91,6 +91,11 @@ class Listing:
         return partial(split, key=self.key)
 
     @property
+    def operation(self) -> str:
+        """The method that streams it."""
+        return f"iter_{self.model.__name__.lower()}s"
+
+    @property
     def filters(self) -> frozenset[str]:
         """The names of its filters."""
         return frozenset(self.options.__annotations__) - frozenset(ListOptions.__annotations__)

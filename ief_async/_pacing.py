@@ -7,6 +7,7 @@ gate for all, and halves the slots; each clean window gives one back.
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -21,6 +22,8 @@ import attrs
 import backoff
 
 from ief_async._errors import ApiError, ConfigurationError, IefError, ThrottledError, TransportError
+from ief_async._events import RequestRetried, Throttled
+from ief_async._observer import Observer
 
 T = TypeVar("T")
 
@@ -272,10 +275,13 @@ class Slots:
 class Pacer:
     """The pace of one session: slots, gate, rate and retry budget."""
 
-    def __init__(self, *, limits: Limits, budget: Budget, clock: Clock, tally: Tally) -> None:
+    def __init__(
+        self, *, limits: Limits, budget: Budget, clock: Clock, tally: Tally, observer: Observer
+    ) -> None:
         self.clock = clock
         self.budget = budget
         self.tally = tally
+        self.observer = observer
         self.slots = Slots(most=limits.concurrency, adaptive=limits.adaptive)
         self._spacing = 1.0 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._next_start = -math.inf
@@ -287,21 +293,24 @@ class Pacer:
         *,
         retry: RetryPolicy,
         deadline: float = math.inf,
-        lane: object = None,
+        scan: int | None = None,
+        path: str = "",
+        sent: int = 0,
         turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> T:
         """Call ``attempt(number)`` until it gives a result, or raise the last error as it is.
 
-        Each call holds a permit of its lane, which is one scan, and before that its `turn`: who
-        waits for that is in nobody's way. `deadline` is a moment of the clock: a wait that would
-        not fit before it fails at once, with the error that led to it.
+        Each call holds a permit of its scan, and before that its `turn`: who waits for that is in
+        nobody's way. `deadline` is a moment of the clock: a wait that would not fit before it fails
+        at once, with the error that led to it. `path` is what events call the request, `sent` how
+        often it was sent before.
         """
         started = self.clock.now()
         cost = number = epoch = 0
         while True:
             number += 1
             try:
-                async with turn(), self._permit(deadline, lane) as epoch:
+                async with turn(), self._permit(deadline, scan) as epoch:
                     result = await attempt(number)
             except IefError as error:
                 failure = error
@@ -309,49 +318,81 @@ class Pacer:
                 self.budget.reward(cost)
                 self.slots.note_success()
                 return result
-            if isinstance(failure, ThrottledError):
-                self.slots.note_throttled(epoch)
             failure.attempts = number
             failure.elapsed = self.clock.now() - started
-            repeat = self._weigh(failure, number, retry, deadline)
-            if repeat is None:
+            price, wait = self._weigh(failure, number, retry, deadline)
+            if isinstance(failure, ThrottledError):
+                self.slots.note_throttled(epoch)
+                self._pause(failure, wait, scan, path)
+            if price is None:
                 try:
                     raise failure
                 finally:
                     del failure  # it holds this frame, which would hold it: a cycle
+            if self.observer.wants(logging.DEBUG):
+                self.tell_retry(failure, sent + number, wait=wait, scan=scan, path=path)
             del failure
-            cost, wait = repeat
+            cost = price
             self.budget.spend(cost)
             self.tally.retries += 1
             await self.clock.sleep(wait)
 
     def _weigh(
         self, failure: IefError, number: int, retry: RetryPolicy, deadline: float
-    ) -> tuple[int, float] | None:
-        """Return what a repeat costs and how long to wait for it, or None for no repeat."""
+    ) -> tuple[int | None, float]:
+        """Return what a repeat costs, or None for no repeat, and how long to wait."""
         throttled = isinstance(failure, ThrottledError)
         wait = self.clock.jitter(retry.ceiling(number - 1, throttled=throttled))
         asked = (failure.retry_after or 0.0) if isinstance(failure, ApiError) else 0.0
         patient = asked <= retry.retry_after_cap
         wait = max(wait, asked) if patient else wait  # a floor that jitter never shortens
-        now = self.clock.now()
-        if throttled:
-            self.tally.throttles += 1
-            self._opens_at = max(self._opens_at, now + wait)
         cost = THROTTLED_COST if throttled else RETRY_COST
         reasons = {
             f"it was sent {number} times": number >= retry.attempts,
             "the server asks for a longer wait than RetryPolicy.retry_after_cap": not patient,
-            "the wait before a repeat would pass the deadline": now + wait >= deadline,
+            "the wait before a repeat would pass the deadline": self.clock.now() + wait >= deadline,
             "the session's retry budget is spent, as too much fails": cost > self.budget.tokens,
         }
         if not failure.transient:
-            return None
+            return None, wait
         if any(reasons.values()):
             reason = next(reason for reason, holds in reasons.items() if holds)
             failure.add_note(f"Not sent again: {reason}.")
-            return None
+            return None, wait
         return cost, wait
+
+    def _pause(self, failure: ThrottledError, wait: float, scan: int | None, path: str) -> None:
+        """Close the gate for all; of a pause that only gets longer, no second line is written."""
+        self.tally.throttles += 1
+        now = self.clock.now()
+        begins = self._opens_at <= now < now + wait
+        self._opens_at = max(self._opens_at, now + wait)
+        level = logging.WARNING if begins else logging.DEBUG
+        if self.observer.wants(level):
+            throttled = Throttled(
+                scan=scan,
+                path=path,
+                wait=self._opens_at - now,
+                retry_after=failure.retry_after,
+                concurrency=self.slots.allowed,
+            )
+            line = "throttled: nothing is sent for %.3g s, then %d requests at once at most"
+            self.observer.tell(throttled, level, line, throttled.wait, throttled.concurrency)
+
+    def tell_retry(
+        self, failure: IefError, attempt: int, *, wait: float, scan: int | None, path: str
+    ) -> None:
+        """Tell that a request is sent again, and why."""
+        retried = RequestRetried(
+            scan=scan,
+            path=path,
+            attempt=attempt,
+            status=(failure.status or None) if isinstance(failure, ApiError) else None,
+            error=type(failure).__name__,
+            wait=wait,
+        )
+        line = "%s: attempt %d failed with %s; the next one comes in %.3g s"
+        self.observer.tell(retried, logging.DEBUG, line, path, attempt, retried.error, wait)
 
     @asynccontextmanager
     async def _permit(self, deadline: float, lane: object) -> AsyncIterator[int]:

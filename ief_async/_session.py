@@ -37,6 +37,7 @@ from ief_async._lists import (
     NodeOptions,
 )
 from ief_async._models import Deployment, Group, Instance, Node, Pod
+from ief_async._observer import Observer, OnEvent
 from ief_async._pacing import (
     Budget,
     Clock,
@@ -125,6 +126,7 @@ class Overrides(Options, total=False):
     endpoint: str | None
     iam_endpoint: str | None
     http: HttpSession | None
+    on_event: OnEvent | None
 
 
 class IefSession:
@@ -151,6 +153,9 @@ class IefSession:
         retry: how often and how patiently a request is repeated.
         limits: what the session allows itself.
         timeout: how long one attempt may take.
+        on_event: a function that is called with each `Event`, on the event loop, for this session
+            and those derived from it. It has to be quick: it is waited for. Once it raises, that is
+            logged, and it is not called again.
 
     Raises:
         ConfigurationError: an argument can't work; its text names the argument and what it takes.
@@ -169,7 +174,9 @@ class IefSession:
         retry: RetryPolicy = RetryPolicy(),
         limits: Limits = Limits(),
         timeout: Timeouts = Timeouts(),
+        on_event: OnEvent | None = None,
         _clock: Clock = Clock(),
+        _observer: Observer | None = None,
         _keyring: Keyring | None = None,
         _connections: Connections | None = None,
     ) -> None:
@@ -197,6 +204,7 @@ class IefSession:
             raise ConfigurationError(message)
         self._owner = True
         self._tally = Tally()
+        observer = _observer or Observer(on_event)
         connections = _connections or Connections(http)
         endpoints = (
             (check_endpoint("endpoint", endpoint),)
@@ -206,7 +214,7 @@ class IefSession:
         self._transport = Transport(
             endpoints=Endpoints(*endpoints),
             iam_endpoint=iam_endpoint_of(region, iam_endpoint),
-            keyring=_keyring or Keyring(credentials, _clock),
+            keyring=_keyring or Keyring(credentials, _clock, observer),
             project=Project(project_id, region),
             instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             connections=connections,
@@ -215,7 +223,9 @@ class IefSession:
                 budget=Budget(retry.budget),
                 clock=_clock,
                 tally=self._tally,
+                observer=observer,
             ),
+            observer=observer,
             clock=_clock,
             retry=retry,
             limits=limits,
@@ -253,9 +263,9 @@ class IefSession:
     def with_options(self, **overrides: Unpack[Options]) -> "IefSession":
         """Return a session with other options that shares whatever is not overridden.
 
-        Connections, credentials, statistics and the retry budget are always shared; other `limits`
-        count on their own, and with another project a password gets a token of its own. Only the
-        session that it came from closes the connections.
+        Connections, credentials, statistics, `on_event` and the retry budget are always shared;
+        other `limits` count on their own, and with another project a password gets a token of its
+        own. Only the session that it came from closes the connections.
         """
         unknown = sorted(overrides.keys() - Options.__annotations__.keys())
         if unknown:
@@ -281,6 +291,7 @@ class IefSession:
                 budget=pacer.budget,
                 clock=old.clock,
                 tally=self._tally,
+                observer=old.observer,
             )
         other._transport = attrs.evolve(
             old,
@@ -504,7 +515,7 @@ class IefSession:
         plan = ScanPlan(
             concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
         )  # nothing can move in a head, and nothing is warned of
-        scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod))
+        scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod), operation="count_pods")
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
@@ -625,8 +636,8 @@ class IefSession:
         unknown = options.keys() - listing.options.__annotations__.keys()
         if unknown:
             takes = ", ".join(sorted(listing.options.__annotations__))
-            name = f"iter_{listing.model.__name__.lower()}s"
-            message = f"{name} takes model, {takes}, but was given {', '.join(sorted(unknown))}"
+            given = ", ".join(sorted(unknown))
+            message = f"{listing.operation} takes model, {takes}, but was given {given}"
             raise ConfigurationError(message)
         chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
         chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -702,6 +713,7 @@ class IefSession:
         deadline: float | None = None,
         on_error: OnError = "raise",
         fingerprint: int = 0,
+        operation: str | None = None,
     ) -> Scan[T]:
         return Scan(
             ids=ids,
@@ -712,17 +724,19 @@ class IefSession:
             watch=SchemaWatch(listing.model),
             key=listing.key,
             clock=self._transport.clock,
+            observer=self._transport.observer,
+            operation=operation or listing.operation,
             deadline=deadline,
             on_error=on_error,
             fingerprint=fingerprint,
         )
 
     async def _fetch(
-        self, listing: Listing, request: PageRequest, deadline: float, lane: object
+        self, listing: Listing, request: PageRequest, deadline: float, scan: int
     ) -> Answer[Rows]:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        return await self._transport.get(target, listing.read, deadline=deadline, lane=lane)
+        return await self._transport.get(target, listing.read, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------

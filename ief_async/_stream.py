@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import operator
+from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -20,6 +21,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from contextvars import Context, copy_context
+from itertools import count
 from types import TracebackType
 from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
@@ -33,12 +36,22 @@ from ief_async._errors import (
     BatchFailure,
     CheckpointError,
     ConfigurationError,
+    DriftError,
     Failure,
     IefError,
     PartialScanError,
     PayloadError,
     TransportError,
 )
+from ief_async._events import (
+    BatchDone,
+    DriftSeen,
+    LimitClamped,
+    PageReady,
+    ScanEnded,
+    ScanStarted,
+)
+from ief_async._observer import Observer
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
 from ief_async._structure import Row, Rows, SchemaWatch
@@ -54,11 +67,11 @@ TOO_LARGE = frozenset({413, 414, 494})  # with fewer ids in the query it may be 
 TOO_SLOW = 504  # with fewer rows, too
 # what fails every batch alike
 FATAL = (AuthenticationError, CheckpointError, ConfigurationError)
-
-log = logging.getLogger("ief_async")
+SCANS = count(1)  # of the process: a hook may serve several sessions
+VERDICTS = ("unknown", "repaired", "exact")  # the worst first
 
 OnError = Literal["raise", "defer", "collect"]
-Fetch = Callable[[PageRequest, float, object], Awaitable[Answer[Rows]]]
+Fetch = Callable[[PageRequest, float, int], Awaitable[Answer[Rows]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -214,6 +227,8 @@ class Scan(Generic[T]):
         watch: SchemaWatch,
         key: str,
         clock: Clock,
+        observer: Observer,
+        operation: str,
         deadline: float | None,
         on_error: OnError,
         fingerprint: int,
@@ -227,10 +242,15 @@ class Scan(Generic[T]):
         self._watched: set[int] = set()  # batches
         self._key = key
         self._clock = clock
+        self._observer = observer
+        self._operation = operation
         self._seconds = deadline
         self._on_error = on_error
         self.fingerprint = fingerprint
-        self._lane = object()  # its share of the session's pace
+        self._number = next(SCANS)
+        self._context: Context | None = None  # that it was started in
+        self._verdicts: Counter[str] = Counter()  # on batches
+        self._clamped = False  # some batch was
         self._deadline = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,6 +276,10 @@ class Scan(Generic[T]):
         if self._loop is None:
             self._loop = loop
             self._started = self._clock.now()
+            self._context = copy_context()
+            if self._observer.wants():
+                started = ScanStarted(scan=self._number, operation=self._operation)
+                self._context.run(self._observer.tell, started)
             if self._seconds is not None:
                 self._deadline = self._started + self._seconds
             if isinstance(self._ids, AsyncIterable):
@@ -266,7 +290,9 @@ class Scan(Generic[T]):
             raise ConfigurationError(message)
 
     def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+        # a copy for each: what one request sets is not seen by the others
+        context = None if self._context is None else self._context.copy()
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -329,7 +355,7 @@ class Scan(Generic[T]):
 
     async def _read(self, request: PageRequest) -> None:
         try:
-            answer = await self._fetch(request, self._deadline, self._lane)
+            answer = await self._fetch(request, self._deadline, self._number)
         except Exception as error:  # noqa: BLE001  it travels as itself, to the consumer
             self._bear(error, request)
             return
@@ -339,12 +365,8 @@ class Scan(Generic[T]):
         except Exception as error:  # noqa: BLE001  likewise
             self._give_up(error, request)
             return
-        if ended is not None and ended.drift == "unknown" and self.plan.on_drift == "repair":
-            log.warning(
-                "%s moved in a way that leaves rows in doubt (%s): see report.batches",
-                _named(request),
-                ", ".join(ended.flags),
-            )
+        if ended is not None:
+            self._tell_batch(ended)
         self._pump()
 
     def _bear(self, error: Exception, request: PageRequest) -> None:
@@ -364,6 +386,10 @@ class Scan(Generic[T]):
     def _give_up(self, error: Exception, request: PageRequest) -> None:
         """End the batch of a request by what went wrong, and the scan if its policy says so."""
         _locate(error, request)
+        if self._observer.wants():
+            reports = [one for one in self.plan.reports() if one.number == request.batch]
+            for report in reports:
+                self._tell_batch(report, error)
         late = self._clock.now() >= self._deadline
         fatal = not isinstance(error, IefError) or isinstance(error, FATAL) or late
         if fatal or self._on_error == "raise":
@@ -432,6 +458,8 @@ class Scan(Generic[T]):
                 self._pages += 1
                 self._pump()
                 self._look(self._current)
+                if self._observer.wants():
+                    self._tell_page(self._current)
                 return self._current
             if self.plan.done and self._error is None:
                 self._end()
@@ -448,7 +476,6 @@ class Scan(Generic[T]):
             self._watch.look(accepted.page.value.raw[:WATCHED_ROWS])
 
     def _end(self) -> None:
-        self.cancel()
         if self._failures and self._on_error == "defer":
             batches = len(self._failures)
             message = (
@@ -456,11 +483,12 @@ class Scan(Generic[T]):
                 "from .checkpoint to read them again"
             )
             self._error = PartialScanError(message, self._failures)
+        self.cancel(self._error)
 
     def _raise(self, error: Exception) -> NoReturn:
         """Raise what ended the scan, with what there is to resume from."""
         self._error = None
-        self.cancel()
+        self.cancel(error)
         try:
             raise self._marked(error)
         finally:
@@ -556,20 +584,27 @@ class Scan(Generic[T]):
         self._busy = True
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             # a traceback that somebody keeps would keep the iterator, and with it the tasks
-            self.cancel()
+            self.cancel(error)
             raise
         finally:
             self._busy = False
 
-    def cancel(self) -> None:
-        """End the scan: nothing more is fetched, and the tasks are cancelled."""
+    def cancel(self, error: BaseException | None = None) -> None:
+        """End the scan, maybe by an error: nothing more is fetched, the tasks are cancelled."""
+        if self._stop():
+            self._tell_end(error)
+
+    def _stop(self) -> bool:
+        """End the scan without a word; tell whether it ran."""
+        ran = self._loop is not None and not self._over
         if not self._over:
             self._over = True
             self._ended = self._clock.now()
         self._cancel_tasks()
         self._wake()
+        return ran
 
     def _cancel_tasks(self) -> None:
         for task in self._tasks - {asyncio.current_task()}:
@@ -577,22 +612,110 @@ class Scan(Generic[T]):
 
     def abandon(self) -> None:
         """End the scan from wherever the garbage collector happens to run."""
-        if not self._tasks or self._loop is None or self._loop.is_closed():
+        if self._over or self._loop is None or self._loop.is_closed():
             return
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        if here is self._loop:
-            self.cancel()
-        else:
+        if here is not self._loop:
             self._loop.call_soon_threadsafe(self.cancel)
+        elif self._stop():
+            # later, as the collector may run in the middle of the hook or of the logging
+            self._loop.call_soon(self._tell_end)
 
     async def aclose(self) -> None:
         """End the scan, and wait until no task of it runs."""
         self.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+
+    # -- what is told --------------------------------------------------------------------------
+
+    def _tell_batch(self, report: BatchReport, error: Exception | None = None) -> None:
+        """Tell what a batch came to, and warn of what a human should know."""
+        number, batch = self._number, report.number
+        watched = not self.plan.heads_only and self.plan.on_drift != "ignore"
+        if report.complete and not self.plan.heads_only:
+            self._verdicts[report.drift] += 1
+        if "clamped" in report.flags and report.page_size_seen is not None:
+            clamped = LimitClamped(
+                scan=number, batch=batch, asked=self.plan.limit, given=report.page_size_seen
+            )
+            level = logging.DEBUG if self._clamped else logging.WARNING  # one line a scan
+            self._clamped = True
+            line = "scan %d: the server gives %d rows where %d were asked for; requests add up"
+            self._observer.tell(clamped, level, line, number, clamped.given, clamped.asked)
+        moved = report.complete and report.drift != "exact"
+        if watched and (moved or isinstance(error, DriftError)):
+            seen = DriftSeen(scan=number, batch=batch, drift=report.drift, flags=report.flags)
+            doubtful = report.drift == "unknown" and self.plan.on_drift == "repair"
+            line = "scan %d: batch %d moved and leaves rows in doubt (%s): see report.batches"
+            flags = ", ".join(report.flags)
+            self._observer.tell(
+                seen, logging.WARNING, line if doubtful else "", number, batch, flags
+            )
+        if self._observer.wants():
+            self._observer.tell(
+                BatchDone(
+                    scan=number,
+                    batch=batch,
+                    count=report.count,
+                    items=report.items,
+                    pages=report.pages,
+                    re_reads=report.re_reads,
+                    drift=None if self.plan.heads_only else report.drift,
+                    complete=report.complete,
+                    error=None if error is None else type(error).__name__,
+                )
+            )
+
+    def _tell_page(self, accepted: Accepted) -> None:
+        answer: Answer[Rows] = accepted.page
+        self._observer.tell(
+            PageReady(
+                scan=self._number,
+                batch=accepted.request.batch,
+                offset=accepted.request.offset,
+                limit=accepted.request.limit,
+                rows=len(accepted.positions),
+                bytes=len(answer.raw),
+                elapsed=answer.elapsed,
+                attempts=answer.attempts,
+            )
+        )
+
+    def _tell_end(self, error: BaseException | None = None) -> None:
+        if not self._observer.wants(logging.INFO):
+            return
+        ended = ScanEnded(
+            scan=self._number,
+            operation=self._operation,
+            items=self._delivered,
+            pages=self._pages,
+            batches=self.plan.added,
+            failed=len(self._failures),
+            retries=self._retries,
+            elapsed=self.elapsed,
+            complete=self.plan.complete,
+            drift=next((verdict for verdict in VERDICTS if self._verdicts[verdict]), None),
+            error=None if error is None else type(error).__name__,
+        )
+        self._observer.tell(
+            ended,
+            logging.INFO,
+            "scan %d, %s: %d items in %d pages of %d batches, %d retries, %.3f s; %s%s%s",
+            ended.scan,
+            ended.operation,
+            ended.items,
+            ended.pages,
+            ended.batches,
+            ended.retries,
+            ended.elapsed,
+            "complete" if ended.complete else "not complete",
+            "" if ended.drift is None else f", drift {ended.drift}",
+            "" if ended.error is None else f", ended by {ended.error}",
+        )
 
     # -- what is known -------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from ief_async._errors import (
     ThrottledError,
     TransportError,
 )
+from ief_async._events import RequestFinished, RequestStarted
 from ief_async._http import (
     ERROR_BODY_BYTES,
     Connections,
@@ -40,10 +41,12 @@ from ief_async._http import (
     exchange,
 )
 from ief_async._keyring import Keyring, Project
+from ief_async._observer import Observer
 from ief_async._pacing import Clock, Limits, Pacer, RetryPolicy, Timeouts, retry_after_seconds
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
 
 T = TypeVar("T")
+M = TypeVar("M")  # what an answer means
 
 log = logging.getLogger("ief_async")
 
@@ -117,11 +120,13 @@ class Endpoints:
 class _Sending:
     """What is known of a request on its way.
 
-    `sent` and `refused` count how often it was sent, and refused for a key that was then renewed;
-    `stale` says whether its key is old.
+    `path` is what events call it. `sent` and `refused` count how often it was sent, and refused for
+    a key that was then renewed; `stale` says whether its key is old.
     """
 
     started: float
+    path: str
+    scan: int | None = None
     sent: int = 0
     refused: int = 0
     stale: bool = False
@@ -138,6 +143,7 @@ class Transport:
     instance_id: str | None
     connections: Connections
     pacer: Pacer
+    observer: Observer
     clock: Clock
     retry: RetryPolicy
     limits: Limits
@@ -158,15 +164,15 @@ class Transport:
         read: Callable[[bytes], T],
         *,
         deadline: float = math.inf,
-        lane: object = None,
+        scan: int | None = None,
     ) -> Answer[T]:
         """Fetch a target (path and query, already encoded) and `read` its body, with retries.
 
-        ``{project_id}`` in it stands for the project. `deadline` is a moment of the clock, `lane`
-        whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
+        ``{project_id}`` in it stands for the project. `deadline` is a moment of the clock, `scan`
+        the one whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
         """
         self.connections.session()  # what can't be sent at all is no attempt
-        sending = _Sending(self.clock.now())
+        sending = _Sending(self.clock.now(), target.partition("?")[0], scan)
         remaining = None if deadline == math.inf else max(0.0, deadline - sending.started)
         scope = asyncio.timeout(remaining)
         try:
@@ -179,7 +185,7 @@ class Transport:
                 if self.instance_id:
                     headers["ief-instance-id"] = self.instance_id
                 request = Request(url=self.endpoint + target, headers=headers)
-                return await self._deliver(request, read, sending, deadline, lane)
+                return await self._deliver(request, read, sending, deadline)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -195,7 +201,6 @@ class Transport:
         read: Callable[[bytes], T],
         sending: _Sending,
         deadline: float = math.inf,
-        lane: object = None,
     ) -> Answer[T]:
         """Send a request under the key until it is answered; once again if the key was old."""
 
@@ -214,7 +219,13 @@ class Transport:
             sending.stale = False  # what is refused unsent is refused for good
             try:
                 return await self.pacer.run(
-                    attempt, retry=self.retry, deadline=deadline, lane=lane, turn=turn
+                    attempt,
+                    retry=self.retry,
+                    deadline=deadline,
+                    scan=sending.scan,
+                    path=sending.path,
+                    sent=sending.sent,
+                    turn=turn,
                 )
             except IefError as error:
                 error.attempts = sending.sent
@@ -226,65 +237,97 @@ class Transport:
     async def _signed(
         self, request: Request, read: Callable[[bytes], T], sending: _Sending
     ) -> Answer[T] | IefError:
-        """Send a request once, at the first endpoint that can be reached, and read its answer."""
+        """Send a request once, read its answer, and see what that says of the key."""
         key = self.keyring.key()
         sending.stale = key is None
         if key is None:
             return AuthenticationError("the key changed while the request waited for its turn")
         sending.sent += 1
-        reached = await self._exchange(request, key)
-        while isinstance(reached, Unreached) and reached.elsewhere:
-            url = self.endpoints.elsewhere(request.url)
-            if url is None:
-                break
-            request = attrs.evolve(request, url=url)
-            reached = await self._exchange(request, key)
-        outcome: Answer[T] | IefError
-        if not isinstance(reached, Exchange):
-            outcome = reached.error
-        elif reached.status in request.expected:
-            outcome = self._read(request, reached, key, read, sending)
-        else:
-            outcome = self._refusal(request, reached, key)
+
+        def meaning(reached: Exchange) -> Answer[T] | IefError:
+            if reached.status in request.expected:
+                return self._read(request, reached, key, read, sending)
+            return self._refusal(request, reached, key)
+
+        outcome = await self._reach(request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
             sending.refused += sending.stale
-            self.pacer.tally.retries += sending.stale and sending.refused == 1
+            if sending.stale and sending.refused == 1:
+                self.pacer.tally.retries += 1
+                if self.observer.wants(logging.DEBUG):
+                    self.pacer.tell_retry(
+                        outcome, sending.sent, wait=0.0, scan=sending.scan, path=sending.path
+                    )
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
             self.keyring.accept(key)
         return outcome
 
+    async def _reach(
+        self,
+        request: Request,
+        key: Key,
+        meaning: Callable[[Exchange], M | IefError],
+        sending: _Sending,
+    ) -> M | IefError:
+        """Send a request once, at the first endpoint that can be reached."""
+        outcome = await self._exchange(request, key, meaning, sending)
+        while isinstance(outcome, Unreached) and outcome.elsewhere:
+            url = self.endpoints.elsewhere(request.url)
+            if url is None:
+                break
+            request = attrs.evolve(request, url=url)
+            outcome = await self._exchange(request, key, meaning, sending)
+        return outcome.error if isinstance(outcome, Unreached) else outcome
+
     async def _ask(self, request: Request) -> Reply:
         """Send a request under the key to another service than IEF, and return the answer."""
-        answer = await self._deliver(request, bytes, _Sending(self.clock.now()))
+        sending = _Sending(self.clock.now(), urlsplit(request.url).path)
+        answer = await self._deliver(request, bytes, sending)
         return Reply(status=OK, headers={}, body=answer.raw)
 
     async def _send(self, request: Request) -> Reply:
         """Send a request for a key, which no key is needed for."""
+        sending = _Sending(self.clock.now(), urlsplit(request.url).path)
 
-        async def attempt(_: int) -> Reply:
-            reached = await self._exchange(request, None)
-            if not isinstance(reached, Exchange):
-                raise reached.error
+        def meaning(reached: Exchange) -> Reply | IefError:
             if reached.status == OK and OK not in request.expected:
                 problem = "200 was not expected; it may be a web page"
                 said = PayloadError(problem, snippet=problem, transient=True)
-                raise self._payload_error(request, reached, said)
+                return self._payload_error(request, reached, said)
             if reached.status not in request.expected:
-                raise self._refusal(request, reached, None)
+                return self._refusal(request, reached, None)
             names = {name.lower(): value for name, value in reached.headers.items()}
             return Reply(status=reached.status, headers=names, body=reached.body)
 
-        once = attrs.evolve(self.retry, attempts=1)
-        return await self.pacer.run(attempt, retry=once if request.timeout else self.retry)
+        async def attempt(_: int) -> Reply:
+            sending.sent += 1
+            outcome = await self._exchange(request, None, meaning, sending)
+            if isinstance(outcome, Unreached):
+                raise outcome.error
+            if isinstance(outcome, IefError):
+                raise outcome
+            return outcome
 
-    async def _exchange(self, request: Request, key: Key | None) -> Exchange | Unreached:
+        once = attrs.evolve(self.retry, attempts=1)
+        return await self.pacer.run(
+            attempt, retry=once if request.timeout else self.retry, path=sending.path
+        )
+
+    async def _exchange(
+        self,
+        request: Request,
+        key: Key | None,
+        meaning: Callable[[Exchange], M | IefError],
+        sending: _Sending,
+    ) -> M | IefError | Unreached:
+        """Send a request once, and say what its answer means."""
         self.pacer.tally.requests += 1
 
         def sign() -> Mapping[str, str]:
             return key.headers(request, now=self.clock.wall()) if key is not None else {}
 
-        return await exchange(
+        answer = exchange(
             self.connections,
             request,
             sign,
@@ -292,6 +335,67 @@ class Transport:
             max_body_bytes=self.limits.max_body_bytes,
             scrub=self.keyring.scrub,
             quotable=key is not None,
+        )
+        if self.observer.wants(logging.DEBUG):
+            return await self._observed(answer, meaning, request.method, sending)
+        reached = await answer
+        return meaning(reached) if isinstance(reached, Exchange) else reached
+
+    async def _observed(
+        self,
+        answer: Awaitable[Exchange | Unreached],
+        meaning: Callable[[Exchange], M | IefError],
+        method: str,
+        sending: _Sending,
+    ) -> M | IefError | Unreached:
+        """Wait for an answer, and tell when it was asked for and what came of it."""
+        started = self.clock.now()
+        self.observer.tell(
+            RequestStarted(
+                scan=sending.scan, method=method, path=sending.path, attempt=sending.sent
+            )
+        )
+        try:
+            reached = await answer
+        except BaseException as error:
+            self._tell_finished(method, sending, self.clock.now() - started, None, error)
+            raise
+        elapsed = self.clock.now() - started
+        outcome = meaning(reached) if isinstance(reached, Exchange) else reached
+        self._tell_finished(method, sending, elapsed, reached, outcome)
+        return outcome
+
+    def _tell_finished(
+        self,
+        method: str,
+        sending: _Sending,
+        elapsed: float,
+        reached: Exchange | Unreached | None,
+        outcome: object,
+    ) -> None:
+        failure = outcome.error if isinstance(outcome, Unreached) else outcome
+        finished = RequestFinished(
+            scan=sending.scan,
+            method=method,
+            path=sending.path,
+            attempt=sending.sent,
+            status=reached.status if isinstance(reached, Exchange) else None,
+            error=type(failure).__name__ if isinstance(failure, BaseException) else None,
+            elapsed=elapsed,
+            bytes=len(reached.body) if isinstance(reached, Exchange) else 0,
+            request_id=getattr(failure, "request_id", None),
+        )
+        self.observer.tell(
+            finished,
+            logging.DEBUG,
+            "%s %s: %s in %.3f s, attempt %d, %d bytes, request id %s",
+            method,
+            finished.path,
+            " ".join(str(one) for one in (finished.status, finished.error) if one is not None),
+            elapsed,
+            finished.attempt,
+            finished.bytes,
+            finished.request_id,
         )
 
     # -- what an answer means ------------------------------------------------------------------

@@ -448,4 +448,5 @@ async def test_doubt_is_logged_once_a_batch(caplog):
     (record,) = [one for one in caplog.records if one.name == "ief_async"]
     assert "WARNING" == record.levelname
     assert "short_of_count" in record.getMessage()
-    assert fake.deployment_ids[0] in record.getMessage()
+    assert "batch 0 " in record.getMessage()
+    assert fake.deployment_ids[0] not in record.getMessage()

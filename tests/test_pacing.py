@@ -19,14 +19,21 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
+from ief_async._observer import Observer
 from ief_async._pacing import Budget, Clock, Pacer, Slots, Tally, retry_after_seconds
 
 RETRY = RetryPolicy()
 
 
-def pacer_on(time, *, budget=500, **limits):
-    """Return a pacer on this clock."""
-    return Pacer(limits=Limits(**limits), budget=Budget(budget), clock=time.clock, tally=Tally())
+def pacer_on(clock, *, budget=500, **limits):
+    """Return a pacer on this clock, a `FakeClock` or what it is made of."""
+    return Pacer(
+        limits=Limits(**limits),
+        budget=Budget(budget),
+        clock=getattr(clock, "clock", clock),
+        tally=Tally(),
+        observer=Observer(),
+    )
 
 
 def failing(*failures):
@@ -316,7 +323,7 @@ async def test_cancelled_wait_leaves_everything_free():
     time = FakeClock()
     forever = asyncio.Event()
     clock = attrs.evolve(time.clock, sleep=lambda _: forever.wait())
-    pacer = Pacer(limits=Limits(concurrency=1), budget=Budget(500), clock=clock, tally=Tally())
+    pacer = pacer_on(clock, concurrency=1)
 
     async def attempt(_):
         raise throttled()

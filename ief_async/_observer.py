@@ -1,0 +1,53 @@
+"""What a session says of its work: to the logger ``ief_async``, and to its owner's hook."""
+
+import inspect
+import logging
+from collections.abc import Callable
+
+import attrs
+
+from ief_async._errors import ConfigurationError
+from ief_async._events import Event
+
+OnEvent = Callable[[Event], None]
+
+log = logging.getLogger("ief_async")
+log.addHandler(logging.NullHandler())  # where lines go is the application's business
+
+
+class Observer:
+    """The hook of a session and of all that it shares, with the logger beside it.
+
+    Whoever has something to tell asks `wants` first, so that what nobody wants costs nothing.
+    """
+
+    def __init__(self, hook: OnEvent | None = None) -> None:
+        if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
+            kind = type(hook).__name__ if not callable(hook) else "an async one"
+            message = f"on_event takes a plain function of one event, but was given {kind}"
+            raise ConfigurationError(message)
+        self._hook = hook
+
+    def wants(self, level: int | None = None) -> bool:
+        """Tell whether anybody wants an event, or its line of this level."""
+        return self._hook is not None or (level is not None and log.isEnabledFor(level))
+
+    def tell(
+        self, event: Event, level: int = logging.NOTSET, line: str = "", *args: object
+    ) -> None:
+        """Write a line, if there is one, and call the hook; never raise what either raises.
+
+        The line's record has the event's fields, too, each under its name after ``ief_``.
+        """
+        if line and log.isEnabledFor(level):
+            # a prefix, as an application's own records may have a request_id
+            fields = {f"ief_{name}": value for name, value in attrs.asdict(event).items()}
+            fields["ief_event"] = type(event).__name__
+            log.log(level, line, *args, extra=fields, stacklevel=2)
+        if self._hook is None:
+            return
+        try:
+            self._hook(event)
+        except Exception:
+            self._hook = None
+            log.warning("on_event raised, and is not called again", exc_info=True)
