@@ -634,32 +634,13 @@ class Scan(Generic[T]):
 
     def _tell_batch(self, report: BatchReport, error: Exception | None = None) -> None:
         """Tell what a batch came to, and warn of what a human should know."""
-        number, batch = self._number, report.number
-        watched = not self.plan.heads_only and self.plan.on_drift != "ignore"
-        if report.complete and not self.plan.heads_only:
-            self._verdicts[report.drift] += 1
-        if "clamped" in report.flags and report.page_size_seen is not None:
-            clamped = LimitClamped(
-                scan=number, batch=batch, asked=self.plan.limit, given=report.page_size_seen
-            )
-            level = logging.DEBUG if self._clamped else logging.WARNING  # one line a scan
-            self._clamped = True
-            line = "scan %d: the server gives %d rows where %d were asked for; requests add up"
-            self._observer.tell(clamped, level, line, number, clamped.given, clamped.asked)
-        moved = report.complete and report.drift != "exact"
-        if watched and (moved or isinstance(error, DriftError)):
-            seen = DriftSeen(scan=number, batch=batch, drift=report.drift, flags=report.flags)
-            doubtful = report.drift == "unknown" and self.plan.on_drift == "repair"
-            line = "scan %d: batch %d moved and leaves rows in doubt (%s): see report.batches"
-            flags = ", ".join(report.flags)
-            self._observer.tell(
-                seen, logging.WARNING, line if doubtful else "", number, batch, flags
-            )
+        if error is None or isinstance(error, DriftError):
+            self._tell_oddities(report, warn=error is None)
         if self._observer.wants():
             self._observer.tell(
                 BatchDone(
-                    scan=number,
-                    batch=batch,
+                    scan=self._number,
+                    batch=report.number,
                     count=report.count,
                     items=report.items,
                     pages=report.pages,
@@ -668,6 +649,28 @@ class Scan(Generic[T]):
                     complete=report.complete,
                     error=None if error is None else type(error).__name__,
                 )
+            )
+
+    def _tell_oddities(self, report: BatchReport, *, warn: bool) -> None:
+        if self.plan.heads_only:
+            return
+        number, batch = self._number, report.number
+        self._verdicts[report.drift] += 1
+        if "clamped" in report.flags and report.page_size_seen is not None:
+            clamped = LimitClamped(
+                scan=number, batch=batch, asked=self.plan.limit, given=report.page_size_seen
+            )
+            level = logging.DEBUG if self._clamped else logging.WARNING  # one such line a scan
+            self._clamped = True
+            line = "scan %d: the server gives %d rows where %d were asked for: more requests"
+            self._observer.tell(clamped, level, line, number, clamped.given, clamped.asked)
+        if report.drift != "exact" and self.plan.on_drift != "ignore":
+            seen = DriftSeen(scan=number, batch=batch, drift=report.drift, flags=report.flags)
+            doubtful = warn and report.drift == "unknown" and self.plan.on_drift == "repair"
+            line = "scan %d: batch %d moved and leaves rows in doubt (%s): see report.batches"
+            flags = ", ".join(report.flags)
+            self._observer.tell(
+                seen, logging.WARNING, line if doubtful else "", number, batch, flags
             )
 
     def _tell_page(self, accepted: Accepted) -> None:

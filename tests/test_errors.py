@@ -514,6 +514,7 @@ async def canary_fleet(*faults, token=CANARY, **options):
         "limits": Limits(max_body_bytes=1 << 20),
         "timeout": Timeouts(connect=0.5, read=0.1, total=0.1),
         "credentials": Token(CANARY),
+        "on_event": lambda event: logging.getLogger("events").debug("%r", event),
     }
     async with FakeIef(20, deployments=2, token=token) as fake:
         turns = itertools.cycle(faults)
@@ -539,7 +540,7 @@ async def error_of(ief, via, kinds=IefError):
 @pytest.mark.parametrize("via", CALLS)
 @pytest.mark.parametrize("name", FAULTS)
 async def test_no_fault_brings_the_token_to_light(name, via, watched):
-    """E14, E15: after any fault and any echo neither error, chain, log nor warning shows it."""
+    """E14, E15: after any fault or echo no error, chain, log, event or warning shows it."""
     async with canary_fleet(FAULTS[name]) as (_, ief):
         error = await error_of(ief, via)
 
