@@ -50,7 +50,9 @@ def test_import_is_light():
     loaded = set(run("import ief_async, sys; print(*sys.modules)").stdout.split())
 
     assert "ief_async._session" in loaded
-    assert not {"ief_async.testing", "ief_async.cli", "pytest", "pyarrow", "rich"} & loaded
+    extras = {"opentelemetry", "pyarrow", "rich"}
+    assert not {"ief_async.testing", "ief_async.cli", "ief_async.otel", "pytest"} & loaded
+    assert not extras & loaded
 
 
 def test_version_is_said_once():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ief_async
-from ief_async.testing import FakeIef
+from ief_async.testing import FakeIef, Fault
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -72,6 +72,33 @@ def test_tests_of_a_user_run_as_they_stand(tmp_path):
             check=False,
         )
         assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+async def test_hooks_work_as_they_stand(capsys):
+    """The hook that prints does so of a real scan, and OpenTelemetry's is taken by a session."""
+    section = README.partition("## Watching it")[2].partition("\n## ")[0]
+    printing, telemetry = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = {}
+
+    exec(printing, names)  # noqa: S102  what the README tells users to run
+    exec(telemetry, names)  # noqa: S102  as above
+    async with (
+        FakeIef(50, deployments=1) as fake,
+        ief_async.IefSession(
+            fake.project_id,
+            credentials=ief_async.Token(fake.token),
+            endpoint=fake.endpoint,
+            retry=ief_async.RetryPolicy(throttled_base=0),
+            on_event=names["show"],
+        ) as ief,
+    ):
+        fake.script(Fault.throttle("0"))
+        await ief.iter_pods(fake.deployment_ids).collect()
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("throttled, going on in ")
+    assert second.endswith(": 50 more")
+    assert isinstance(names["ief"], ief_async.IefSession)
 
 
 def test_there_is_one_example_for_each_use():

@@ -1,6 +1,6 @@
 """What type checkers must see. Never run, only checked."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import assert_type
 
 import aiohttp
@@ -8,27 +8,40 @@ import attrs
 
 from ief_async import (
     AccessKey,
+    BatchDone,
     BatchReport,
     Deployment,
+    DriftSeen,
     EcsMetadata,
+    Event,
     Group,
     IefSession,
     Instance,
+    LimitClamped,
     Limits,
     Node,
     Page,
+    PageReady,
     PasswordCredentials,
     Pod,
     PodCount,
+    RequestFinished,
+    RequestRetried,
+    RequestStarted,
     RetryPolicy,
     ScanCheckpoint,
+    ScanEnded,
     ScanProgress,
     ScanReport,
+    ScanStarted,
     SessionStatistics,
     Stream,
     Target,
+    Throttled,
     Timeouts,
     Token,
+    TokenRefreshed,
+    otel,
     scan_fleet,
 )
 
@@ -113,6 +126,40 @@ async def stream(scan: Stream[Row]) -> None:
     assert_type(scan.progress, ScanProgress)
     assert_type(scan.report, ScanReport)
     assert_type(scan.report.batches, tuple[BatchReport, ...])
+
+
+def told(event: Event) -> None:
+    """A hook, and what it finds in each kind."""
+    assert_type(event.scan, int | None)
+    match event:
+        case RequestStarted() | RequestFinished():
+            assert_type((event.method, event.path, event.attempt), tuple[str, str, int])
+        case RequestRetried():
+            assert_type((event.wait, event.error, event.status), tuple[float, str, int | None])
+        case Throttled():
+            assert_type((event.wait, event.retry_after), tuple[float, float | None])
+        case PageReady():
+            assert_type((event.batch, event.rows, event.bytes), tuple[int, int, int])
+        case BatchDone():
+            assert_type((event.batch, event.drift, event.error), tuple[int, str | None, str | None])
+        case DriftSeen():
+            assert_type(event.flags, tuple[str, ...])
+        case LimitClamped():
+            assert_type((event.asked, event.given), tuple[int, int])
+        case TokenRefreshed():
+            assert_type((event.kind, event.lifetime), tuple[str, float | None])
+        case ScanStarted() | ScanEnded():
+            assert_type(event.operation, str)
+
+
+def hooks() -> None:
+    """Whatever takes an event at once is a hook, OpenTelemetry's included."""
+    target = Target(credentials=token, region="cn-north-4")
+    assert_type(otel.observer(), Callable[[Event], None])
+    IefSession("p", credentials=token, region="cn-north-4", on_event=otel.observer())
+    IefSession.from_env(on_event=told)
+    scan_fleet([target], on_event=told)
+    scan_fleet([target], model=Row, on_event=print)
 
 
 def pod(one: Pod) -> None:
