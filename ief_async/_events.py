@@ -223,7 +223,7 @@ class LimitClamped(Event):
 
     Attributes:
         batch: the number of the batch.
-        asked: rows asked for.
+        asked: rows that the scan wants in a page.
         given: rows that come.
     """
 

@@ -248,7 +248,7 @@ class Scan(Generic[T]):
         self._on_error = on_error
         self.fingerprint = fingerprint
         self._number = next(SCANS)
-        self._context: Context | None = None  # that it was started in
+        self._context = Context()  # a copy of the one that it is started in
         self._verdicts: Counter[str] = Counter()  # on batches
         self._clamped = False  # some batch was
         self._deadline = math.inf
@@ -291,8 +291,7 @@ class Scan(Generic[T]):
 
     def _start(self, work: Any) -> None:
         # a copy for each: what one request sets is not seen by the others
-        context = None if self._context is None else self._context.copy()
-        task = asyncio.create_task(work, context=context)
+        task = asyncio.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

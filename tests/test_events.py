@@ -1,6 +1,7 @@
 """What a session tells of its work: events to its hook, lines to its logger, secrets to nobody."""
 
 import asyncio
+import inspect
 import logging
 import sys
 from collections import Counter
@@ -80,7 +81,7 @@ def test_every_kind_is_frozen_public_and_a_child_of_the_root():
     for kind in kinds:
         assert kind is getattr(ief_async, kind.__name__)
         fields = [field.name for field in attrs.fields(kind) if field.name != "scan"]
-        assert all(f"        {name}: " in kind.__doc__ for name in fields)
+        assert all(f"\n    {name}: " in inspect.getdoc(kind) for name in fields)
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             kind(**dict.fromkeys(fields)).scan = 7
 
