@@ -249,7 +249,9 @@ class Transport:
                 return self._read(request, reached, key, read, sending)
             return self._refusal(request, reached, key)
 
-        outcome = await self._reach(request, key, meaning, sending)
+        outcome = await self._exchange(request, key, meaning, sending)
+        if isinstance(outcome, Unreached):
+            outcome = await self._go_elsewhere(outcome, request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
             sending.refused += sending.stale
@@ -263,22 +265,25 @@ class Transport:
             self.keyring.accept(key)
         return outcome
 
-    async def _reach(
+    async def _go_elsewhere(
         self,
+        unreached: Unreached,
         request: Request,
         key: Key,
         meaning: Callable[[Exchange], M | IefError],
         sending: _Sending,
     ) -> M | IefError:
-        """Send a request once, at the first endpoint that can be reached."""
-        outcome = await self._exchange(request, key, meaning, sending)
-        while isinstance(outcome, Unreached) and outcome.elsewhere:
+        """Send a request to the other endpoints, if they may be reached where the first was not."""
+        while unreached.elsewhere:
             url = self.endpoints.elsewhere(request.url)
             if url is None:
                 break
             request = attrs.evolve(request, url=url)
             outcome = await self._exchange(request, key, meaning, sending)
-        return outcome.error if isinstance(outcome, Unreached) else outcome
+            if not isinstance(outcome, Unreached):
+                return outcome
+            unreached = outcome
+        return unreached.error
 
     async def _ask(self, request: Request) -> Reply:
         """Send a request under the key to another service than IEF, and return the answer."""
