@@ -360,7 +360,8 @@ async def test_leaving_the_batches_ends_the_scan():
     def fetching():
         return [task for task in asyncio.all_tasks() if "Scan." in task.get_coro().__qualname__]
 
-    async with FakeIef(20_000, latency=0.02) as fake, session_with(fake) as ief:
+    async with FakeIef(4_000) as fake, session_with(fake) as ief:
+        fake.script(*[None] * 4, *[Fault.hang()] * 40)
         async for _ in record_batches(ief.iter_pods(fake.deployment_ids), rows=1):
             assert fetching()
             break
