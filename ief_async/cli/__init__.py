@@ -1,0 +1,86 @@
+"""The command ``ief-async``: arguments in, exit code out. Data to stdout, all else to stderr."""
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from ief_async._errors import AuthenticationError, ConfigurationError, IefError, PartialScanError
+from ief_async.cli._arguments import Exit, parser_of, program
+from ief_async.cli._commands import COMMANDS, Outcome, Usage
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, or those of the process; return its exit code.
+
+    The codes are those of `Exit`; wrong usage is raised by argparse as `SystemExit`.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = parser_of()
+    arguments = parser.parse_args(given)
+    _listen(arguments.verbose, quiet=arguments.quiet)
+    outcome = Outcome()
+    try:
+        code = asyncio.run(_run(COMMANDS[arguments.command](arguments, outcome)))
+    except Usage as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:  # whoever read has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.WHOLE
+    except IefError as error:
+        _say(str(error), *getattr(error, "__notes__", ()))
+        code = _code_of(error)
+    except OSError as error:
+        _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        code = Exit.ERROR
+    if outcome.saved and code != Exit.WHOLE and os.path.exists(outcome.saved):  # noqa: PTH110  a word
+        again = [part for part in given if part != "--restart"]
+        _say(f"what came so far is kept in {outcome.saved}; to go on:")
+        _say(shlex.join([program(), *again]), prefix="  ")
+        if outcome.read_stdin:
+            _say("with the same ids on standard input", prefix="  ")
+    return code
+
+
+async def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command; a request to end it, as by ``kill``, is like an interruption."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    if sys.platform != "win32":
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _code_of(error: IefError) -> int:
+    if isinstance(error, AuthenticationError):
+        return Exit.AUTHENTICATION
+    if isinstance(error, PartialScanError):
+        return Exit.PARTIAL
+    return Exit.USAGE if isinstance(error, ConfigurationError) else Exit.ERROR
+
+
+def _listen(verbose: int, *, quiet: bool) -> None:
+    """Show the library's log lines: warnings, and more if they are asked for."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(FORMAT if verbose else "ief-async: %(message)s"))
+    log = logging.getLogger("ief_async")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.ERROR if quiet and not verbose else level)
+
+
+def _say(*lines: str, prefix: str = "ief-async: ") -> None:
+    print(prefix + "\n".join(lines), file=sys.stderr)

@@ -1,0 +1,423 @@
+"""What may be typed: the parser of the command, and the completion that follows from it."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Any, get_args
+
+import attrs
+
+from ief_async import __version__
+from ief_async._models import Deployment, Group, Instance, Node, Pod
+from ief_async._paging import OnDrift
+from ief_async._stream import OnError
+
+LISTS: dict[str, type] = {
+    "pods": Pod,
+    "deployments": Deployment,
+    "nodes": Node,
+    "groups": Group,
+    "instances": Instance,
+}
+FORMATS = ("table", "wide", "json", "ndjson", "tsv", "name", "parquet", "arrow")
+# the filters of the service itself, as it calls them
+FILTERS = {
+    "pods": (),
+    "deployments": ("name", "node-id", "group-id", "sort"),
+    "nodes": ("name", "state", "tags", "group-id", "app-name", "sort"),
+    "groups": ("name", "sort"),
+    "instances": (),
+}
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    WHOLE = 0
+    ERROR = 1
+    USAGE = 2
+    PARTIAL = 3
+    DRIFT = 4
+    AUTHENTICATION = 5
+    INTERRUPTED = 130
+
+
+EPILOG = """\
+exit codes:
+  0    whole: all of it came, or whoever read it had enough
+  1    an error ended it
+  2    wrong usage
+  3    partial: some batches failed, all others came
+  4    the list moved in a way that leaves rows in doubt
+  5    the key was refused, or there is none
+  130  interrupted, after saving the checkpoint if there is one
+
+Keys are never arguments. They come from HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK, from the profile
+file of the official SDK, or from the metadata of the server that this runs on.
+"""
+
+
+def program() -> str:
+    """Return the command as it was called."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119  no path, a word
+    return "python -m ief_async" if name == "__main__.py" else "ief-async"
+
+
+def parser_of() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="ief-async",
+        description="Read a Huawei Cloud IEF fleet, concurrently and typed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ief-async {__version__}")
+    parser.set_defaults(quiet=False, verbose=0)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in LISTS:
+        _add_list(commands, name)
+    _add_count(commands)
+    _add_demo(commands)
+    _add_fake_server(commands)
+    completion = commands.add_parser("completion", help="print completion for a shell")
+    completion.add_argument("shell", choices=sorted(COMPLETIONS), help="the shell")
+    return parser
+
+
+def _add_list(commands: Any, name: str) -> None:
+    command = commands.add_parser(
+        name,
+        help=f"list {name}",
+        description=f"List {name}: as a table on a terminal, as a JSON document a line when piped.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = command.add_argument_group("which")
+    if name == "pods":
+        _add_selectors(which)
+        which.add_argument(
+            "--state", action="append", metavar="STATE", help="only pods in this state; repeatable"
+        )
+        which.add_argument("--name", metavar="PATTERN", help="only pods of such names, as web-*")
+    for filtered in FILTERS[name]:
+        which.add_argument(f"--{filtered}", metavar="TEXT", help="as the service filters by it")
+    which.add_argument(
+        "--max-items", type=bounded(int, least=1), metavar="N", help="no more of them"
+    )
+
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "-o", "--output", choices=FORMATS, help="table on a terminal, else ndjson; name: ids alone"
+    )
+    output.add_argument("--columns", metavar="A,B", help="only these fields, in this order")
+    output.add_argument(
+        "--query",
+        metavar="JMESPATH",
+        help="of json: applied to the array; of ndjson and tsv: to each",
+    )
+    output.add_argument(
+        "--file",
+        metavar="PATH",
+        help="write there, once it is whole: .parquet .arrow .ndjson .ndjson.gz .ndjson.zst",
+    )
+    _add_talk(output)
+
+    how = command.add_argument_group("how")
+    if name == "pods":
+        how.add_argument(
+            "--checkpoint",
+            metavar="FILE",
+            help="keep there what is done while it is not whole; if it is there, go on from it",
+        )
+        how.add_argument("--restart", action="store_true", help="begin anew, whatever it holds")
+        how.add_argument(
+            "--on-error",
+            choices=get_args(OnError),
+            default="raise",
+            help="what a failed batch leads to (%(default)s)",
+        )
+        how.add_argument(
+            "--batch-size",
+            type=bounded(int, least=1, most=1000),
+            default=100,
+            metavar="N",
+            help="deployments in one query (%(default)s)",
+        )
+    how.add_argument(
+        "--on-drift",
+        choices=get_args(OnDrift),
+        default="repair",
+        help="what a list that moves leads to (%(default)s)",
+    )
+    _add_pace(how)
+    _add_where(command)
+
+
+def _add_selectors(which: Any) -> None:
+    text = "only of this one; repeatable; - reads ids from standard input"
+    for kind in ("deployment", "node", "group"):
+        which.add_argument(f"--{kind}-id", action="append", metavar="ID", help=text)
+
+
+def _add_talk(group: Any) -> None:
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings")
+    group.add_argument("-v", "--verbose", action="count", default=0, help="log; -vv: each request")
+
+
+def _add_pace(how: Any) -> None:
+    how.add_argument(
+        "--page-size",
+        type=bounded(int, least=1, most=10_000),
+        metavar="N",
+        help="rows asked for at a time (1000, of deployments 100)",
+    )
+    how.add_argument(
+        "--concurrency",
+        type=bounded(int, least=1, most=1000),
+        default=8,
+        metavar="N",
+        help="requests in flight (%(default)s)",
+    )
+    how.add_argument(
+        "--rate", type=bounded(float, least=0.001), metavar="N", help="requests a second at most"
+    )
+    how.add_argument(
+        "--deadline", type=bounded(float, least=0.001), metavar="SECONDS", help="for all of it"
+    )
+
+
+def _add_where(command: Any) -> None:
+    where = command.add_argument_group("where")
+    where.add_argument("--region", metavar="NAME", help="such as cn-north-4")
+    where.add_argument("--profile", metavar="NAME", help="section of the official SDK's file")
+    where.add_argument("--project-id", metavar="ID", help="looked up if it is not given")
+    where.add_argument("--instance-id", metavar="ID", help="a platinum instance")
+    where.add_argument("--endpoint", metavar="URL", help="instead of a region")
+    where.add_argument("--iam-endpoint", metavar="URL", help="where to log in and look projects up")
+
+
+def _add_count(commands: Any) -> None:
+    command = commands.add_parser(
+        "count",
+        help="count pods without reading them",
+        description="Count pods by one request for each batch, without reading them.",
+    )
+    _add_selectors(command.add_argument_group("which"))
+    output = command.add_argument_group("output")
+    output.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    _add_talk(output)
+    how = command.add_argument_group("how")
+    how.add_argument(
+        "--batch-size",
+        type=bounded(int, least=1, most=1000),
+        default=100,
+        metavar="N",
+        help="deployments in one query (%(default)s)",
+    )
+    _add_pace(how)
+    _add_where(command)
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="scan a fake fleet over real HTTP",
+        description="Start a fake IEF on this machine, log in to it, list its deployments, scan "
+        "them with iter_pods, and check that every pod came exactly once. Nothing leaves the "
+        "machine.",
+    )
+    _add_fleet(demo, pods=20_000, deployments=200, latency=0.02)
+    demo.add_argument("--json", action="store_true", help="print one JSON object, not a table")
+
+
+def _add_fake_server(commands: Any) -> None:
+    server = commands.add_parser(
+        "fake-server",
+        help="run a fake IEF on this machine",
+        description="Run a fake IEF on this machine until it is interrupted, and print the "
+        "variables that lead to it, for another shell.",
+    )
+    _add_fleet(server, pods=1_000, deployments=20, latency=0.0)
+    server.add_argument(
+        "--page-cap", type=bounded(int, least=1), metavar="N", help="the largest page it gives"
+    )
+
+
+def _add_fleet(command: Any, *, pods: int, deployments: int, latency: float) -> None:
+    share, seconds = bounded(float, most=1.0), bounded(float, most=60.0)
+    command.add_argument(
+        "--pods",
+        type=bounded(int),
+        default=pods,
+        metavar="N",
+        help="pods of the fleet (%(default)s)",
+    )
+    command.add_argument(
+        "--deployments",
+        type=bounded(int, least=1),
+        default=deployments,
+        metavar="N",
+        help="their number (%(default)s)",
+    )
+    command.add_argument(
+        "--latency",
+        type=seconds,
+        default=latency,
+        metavar="SECONDS",
+        help="before an answer (%(default)s)",
+    )
+    command.add_argument(
+        "--faults",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="of requests that fail, 0 to 1 (%(default)s)",
+    )
+
+
+def bounded(
+    kind: Callable[[str], Any], *, least: float = 0, most: float = math.inf
+) -> Callable[[str], Any]:
+    """Return an argparse type that takes numbers of a kind between bounds."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most or value == math.inf:
+            bounds = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+            message = f"takes {bounds}, but was given {text}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    return number
+
+
+# ---- completion --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Option:
+    """An option as a shell completes it: its flags, what it is for, and what follows it."""
+
+    flags: tuple[str, ...]
+    help: str
+    choices: tuple[str, ...]
+    takes: str | None  # "file", "value", or nothing
+
+
+def _commands() -> dict[str, tuple[str, list[_Option], tuple[str, ...]]]:
+    """Return for each command its help, its options, and the words it takes."""
+    parser = parser_of()
+    (subparsers,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001  argparse tells it nowhere else
+    helps = {one.dest: one.help or "" for one in subparsers._choices_actions}  # noqa: SLF001  likewise
+    return {
+        name: (helps[name], list(_options(command)), _words(command))
+        for name, command in subparsers.choices.items()
+    }
+
+
+def _options(command: argparse.ArgumentParser) -> Iterator[_Option]:
+    for action in command._actions:  # noqa: SLF001  argparse tells it nowhere else
+        if action.option_strings:
+            text = (action.help or "") % {"default": action.default}
+            takes = None if action.nargs == 0 else "value"
+            if action.dest in {"file", "checkpoint"}:
+                takes = "file"
+            yield _Option(tuple(action.option_strings), text, _choices(action), takes)
+
+
+def _words(command: argparse.ArgumentParser) -> tuple[str, ...]:
+    positional = (one for one in command._actions if not one.option_strings)  # noqa: SLF001  likewise
+    return tuple(word for one in positional for word in _choices(one))
+
+
+def _choices(action: argparse.Action) -> tuple[str, ...]:
+    return tuple(map(str, action.choices or ()))
+
+
+def _bash() -> str:
+    cases, values = [], []
+    for name, (_, options, words) in _commands().items():
+        flags = " ".join([*words, *(flag for option in options for flag in option.flags)])
+        cases.append(f'    {name}) words="{flags}" ;;')
+        for option in options:
+            flags = "|".join(f"{name}:{flag}" for flag in option.flags)
+            if option.choices:
+                values.append(f'    {flags}) words="{" ".join(option.choices)}" ;;')
+            elif option.takes:
+                files = "compopt -o default; " if option.takes == "file" else ""
+                values.append(f"    {flags}) {files}return ;;")
+    return "\n".join(
+        [
+            "_ief_async() {",
+            '  local word="${COMP_WORDS[COMP_CWORD]}" words="" command="${COMP_WORDS[1]}"',
+            "  COMPREPLY=()",
+            '  if [ "$COMP_CWORD" -eq 1 ]; then',
+            f'    words="{" ".join(_commands())} --help --version"',
+            "  else",
+            '    case "$command" in',
+            *cases,
+            "    esac",
+            '    case "$command:${COMP_WORDS[COMP_CWORD-1]}" in',
+            *values,
+            "    esac",
+            "  fi",
+            '  COMPREPLY=($(compgen -W "$words" -- "$word"))',
+            "}",
+            "complete -F _ief_async ief-async",
+        ]
+    )
+
+
+def _zsh() -> str:
+    lines = ["#compdef ief-async", "_ief_async() {", "  local -a commands", "  commands=("]
+    lines += [f"    {_quoted(f'{name}:{text}')}" for name, (text, _, _) in _commands().items()]
+    lines += [
+        "  )",
+        "  if (( CURRENT == 2 )); then",
+        "    _describe command commands",
+        "    return",
+    ]
+    lines += ["  fi", '  case "$words[2]" in']
+    for name, (_, options, words) in _commands().items():
+        lines.append(f"    {name}) shift words; (( CURRENT-- )); _arguments \\")
+        for option in options:
+            after = f":value:({' '.join(option.choices)})" if option.choices else ""
+            if not after and option.takes:
+                after = ":file:_files" if option.takes == "file" else ":value:"
+            text = option.help.replace("[", "(").replace("]", ")").replace(":", " ")
+            lines += [f"      {_quoted(f'*{flag}[{text}]{after}')} \\" for flag in option.flags]
+        lines.append(
+            f"      {_quoted('1:word:(' + ' '.join(words) + ')')} ;;" if words else "      ;;"
+        )
+    lines += ["  esac", "}", 'if [ "$funcstack[1]" = _ief_async ]; then _ief_async "$@"']
+    lines += ["else compdef _ief_async ief-async; fi"]
+    return "\n".join(lines)
+
+
+def _fish() -> str:
+    lines = ["complete -c ief-async -f"]
+    for name, (text, options, words) in _commands().items():
+        lines.append(f"complete -c ief-async -n __fish_use_subcommand -a {name} -d {_quoted(text)}")
+        seen = _quoted(f"__fish_seen_subcommand_from {name}")
+        if words:
+            lines.append(f"complete -c ief-async -n {seen} -a {_quoted(' '.join(words))}")
+        for option in options:
+            line = f"complete -c ief-async -n {seen}"
+            for flag in option.flags:
+                line += f" -l {flag[2:]}" if flag.startswith("--") else f" -s {flag[1:]}"
+            if option.choices:
+                line += f" -x -a {_quoted(' '.join(option.choices))}"
+            elif option.takes:
+                line += " -r -F" if option.takes == "file" else " -x"
+            lines.append(f"{line} -d {_quoted(option.help)}")
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+COMPLETIONS: dict[str, Callable[[], str]] = {"bash": _bash, "fish": _fish, "zsh": _zsh}
