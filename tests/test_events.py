@@ -251,32 +251,35 @@ async def test_counting_is_a_scan_without_doubts(caplog):
 async def test_refused_token_is_told_as_it_is_renewed(caplog):
     """A token that is refused: a 401, a repeat that waits for nothing, a login, a new token."""
     caplog.set_level(logging.INFO, "ief_async")
-    async with FakeIef(250, deployments=1) as fake:
+    async with FakeIef(50, deployments=1) as fake:
         events = []
         secret = PasswordCredentials(domain=fake.domain, user=fake.user, password=fake.password)
-        options = {"iam_endpoint": fake.iam_endpoint, "on_event": events.append}
+        options = {"iam_endpoint": fake.iam_endpoint, "retry": NO_WAIT, "on_event": events.append}
         async with session_with(fake, credentials=secret, **options) as ief:
             await ief.list_pods(deployment_id=fake.deployment_ids[0])
             fake.forget_tokens()
+            turns = iter([None, None, Fault.status(503)])  # it is refused, it logs in, it fails
+            fake.intercept(lambda _: next(turns, None))
             await ief.iter_pods(fake.deployment_ids).collect()
 
     assert [("Token", 86_400)] * 2 == [
         (one.kind, round(one.lifetime, -1)) for one in of(TokenRefreshed, events)
     ]
-    (again,) = of(RequestRetried, events)
-    assert (401, "AuthenticationError", 1, 0.0) == (
-        again.status,
-        again.error,
-        again.attempt,
-        again.wait,
-    )
-    logins = [one for one in of(RequestFinished, events) if one.path == LOGIN]
-    assert [("POST", 201, 1, None)] * 2 == [
-        (one.method, one.status, one.attempt, one.error) for one in logins
-    ]
-    told = [one for one in of(RequestFinished, events) if one.path == PODS]
-    assert [(200, 1), (401, 1), (200, 2)] == [(one.status, one.attempt) for one in told[:3]]
     assert 2 == caplog.text.count("got a new Token for 86")
+    told = of(RequestFinished, events)
+    assert [
+        ("POST", LOGIN, 1, 201),
+        ("GET", PODS, 1, 200),
+        ("GET", PODS, 1, 401),
+        ("POST", LOGIN, 1, 201),
+        ("GET", PODS, 2, 503),
+        ("GET", PODS, 3, 200),
+    ] == [(one.method, one.path, one.attempt, one.status) for one in told]
+    number = events[-1].scan
+    assert [None, None, number, None, number, number] == [one.scan for one in told]
+    assert [(1, 401, "AuthenticationError", 0.0), (2, 503, "ServerError", 0.0)] == [
+        (one.attempt, one.status, one.error, one.wait) for one in of(RequestRetried, events)
+    ]
 
 
 async def test_failed_batch_is_told_where_the_scan_goes_on():
@@ -459,12 +462,14 @@ async def test_derived_sessions_share_the_hook():
     async with watched(50) as (fake, ief, events):
         other = ief.with_options(limits=ief_async.Limits(concurrency=2))
         await ief.iter_pods(fake.deployment_ids).collect()
+        fake.script(Fault.status(503))
         await other.iter_pods(fake.deployment_ids).collect()
         await other.list_pods(deployment_id=fake.deployment_ids[0])
 
     first, second = [one.scan for one in of(ScanStarted, events)]
     assert first < second
-    assert [first, second, None] == [one.scan for one in of(RequestFinished, events)]
+    assert [first, second, second, None] == [one.scan for one in of(RequestFinished, events)]
+    assert [second] == [one.scan for one in of(RequestRetried, events)]
 
 
 async def test_fleet_has_one_hook():
