@@ -290,8 +290,9 @@ class Scan(Generic[T]):
             raise ConfigurationError(message)
 
     def _start(self, work: Any) -> None:
-        # a copy for each: what one request sets is not seen by the others
-        task = asyncio.create_task(work, context=self._context.copy())
+        # a copy for each, as what one request sets is not for the others; by `run`, as an
+        # application's own task factory may take no context
+        task = self._context.copy().run(asyncio.create_task, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

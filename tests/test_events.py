@@ -521,6 +521,33 @@ async def test_requests_run_in_the_context_of_their_scan():
     assert (None, "the consumer's") == alone
 
 
+FACTORIES = {"plain": lambda loop, work: asyncio.Task(work, loop=loop)}
+if sys.version_info >= (3, 12):
+    FACTORIES["eager"] = asyncio.eager_task_factory
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+async def test_any_task_factory_will_do(name):
+    """An application's task factory that knows no context, or starts tasks at once, is fine."""
+    seen = []
+
+    def hook(event):
+        if type(event) is ScanStarted:
+            FLAG.set("the scan's")
+        elif type(event) is RequestFinished:
+            seen.append(FLAG.get())
+
+    async with watched(500, session={"on_event": hook}) as (fake, ief, _):
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(FACTORIES[name])
+        try:
+            pods = await ief.iter_pods(fake.deployment_ids).collect()
+        finally:
+            loop.set_task_factory(None)
+
+    assert (500, {"the scan's"}) == (len(pods), set(seen))
+
+
 async def test_nothing_is_made_that_nobody_wants():
     """Without a hook, and with the logger above INFO, a scan makes not one event."""
     made = Counter()
