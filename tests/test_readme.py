@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,79 @@ async def test_example_runs_as_it_stands(use, code, tmp_path):
     assert len(expected) == len(printed)
     for line in expected:
         assert any(line in one for one in printed) if use == "data pipeline" else line in printed
+
+
+def run_example(code, fake, tmp_path):
+    """Run a block of the README as a script that is led to a fake."""
+    environment = {
+        **{key: text for key, text in os.environ.items() if "HUAWEICLOUD" not in key},
+        **fake.environment(),
+        "HOME": str(tmp_path),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout
+
+
+def blocks_of(section):
+    """Return the code blocks of a section."""
+    text = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_export_runs_as_it_stands(tmp_path):
+    """The second example of pipelines writes a file of all pods, and leaves no state."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    with FakeIef(400, deployments=4) as fake:
+        said = run_example(blocks_of("In a data pipeline")[1], fake, tmp_path)
+        running = sum(pod["state"] == "RUNNING" for pod in fake.pods)
+
+    assert f"400 pods, of which {running}\n" == said
+    assert ["pods.parquet"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("reader", ["pyarrow", "polars", "duckdb", "pandas"])
+async def test_tables_are_taken_as_they_are(reader):
+    """Each line of the table of readers counts the pods by state."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    module = pytest.importorskip(reader, reason=f"{reader} is not installed")
+    from ief_async.sinks import read_table
+
+    line = re.search(rf"^\| {reader} \| `(.*)` \|$", README, re.MULTILINE)[1]
+    async with (
+        FakeIef(400) as fake,
+        ief_async.IefSession(
+            fake.project_id, credentials=ief_async.Token(fake.token), endpoint=fake.endpoint
+        ) as ief,
+    ):
+        table = await read_table(ief.iter_pods(fake.deployment_ids))
+
+    counted = eval(line, {reader: module, "table": table, "table_": table})  # noqa: S307  the line as a user types it
+
+    running = table["state"].to_pylist().count("RUNNING")
+    assert str(running) in str(counted)
+
+
+@pytest.mark.parametrize(("place", "engine"), [(0, "pyarrow"), (1, "pyspark"), (2, "dask")])
+def test_engines_run_as_they_stand(place, engine, tmp_path):
+    """The examples of engines read the whole project."""
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    if engine == "pyspark" and shutil.which("java") is None:
+        pytest.skip("Spark needs Java, and there is none")
+    with FakeIef(400, deployments=4) as fake:
+        said = run_example(blocks_of("On an engine")[place], fake, tmp_path)
+        running = sum(pod["state"] == "RUNNING" for pod in fake.pods)
+
+    assert "400 pods" in said if place == 0 else str(running) in said
 
 
 def test_tests_of_a_user_run_as_they_stand(tmp_path):

@@ -746,27 +746,6 @@ async def test_a_state_holds_no_secret(tmp_path):
         assert not any(identity in text for identity in fake.deployment_ids)
 
 
-# ---- what others read --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reader", ["polars", "duckdb", "pandas"])
-async def test_tables_are_taken_as_they_are(reader):
-    """Whoever speaks Arrow's C interface takes the table itself."""
-    pytest.importorskip(reader, reason=f"{reader} is not installed")
-    async with FakeIef(300) as fake, session_with(fake) as ief:
-        table = await read_table(ief.iter_pods(fake.deployment_ids))
-    code = {
-        "polars": "import polars; print(polars.from_arrow(table)['id'].n_unique())",
-        "duckdb": "import duckdb; print(duckdb.sql('select count(distinct id) from t').fetchall())",
-        "pandas": "import pandas; print(pandas.DataFrame.from_arrow(table)['id'].nunique())",
-    }[reader]
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(code, {"table": table, "t": table})  # noqa: S102  the line as a user types it
-
-    assert "300" in out.getvalue()
-
-
 def test_importing_sinks_is_light():
     """The module itself needs no pyarrow: NDJSON is written without it."""
     code = "import ief_async.sinks, sys; print('pyarrow' in sys.modules)"
