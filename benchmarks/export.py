@@ -18,7 +18,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-from throughput import Fleet, serving
+from throughput import Fleet, peak_memory, serving
 
 from ief_async import Pod
 from ief_async._plain import Plain
@@ -171,9 +170,9 @@ def peak(pods: int) -> float:
 
 def grown(pods: int) -> float:
     with TemporaryDirectory() as name, serving(pods) as fleet:
-        usual = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        usual = peak_memory()
         asyncio.run(read(parquet_file, fleet, Path(name)))
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - usual) / 1024
+        return peak_memory() - usual
 
 
 def main() -> None:
