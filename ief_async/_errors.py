@@ -52,7 +52,7 @@ class IefError(Exception):
     def _locate(self) -> None:
         self.request_id: str | None = None
         self.attempts = 0
-        self.elapsed = 0.0
+        self.elapsed: float = 0.0
         self.batch: int | None = None
         self.offset: int | None = None
         self.checkpoint: ScanCheckpoint | None = None

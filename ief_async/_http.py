@@ -113,7 +113,7 @@ class Connections:
         self._borrowed = http
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self.closed = False
+        self.closed: bool = False
 
     def session(self) -> HttpSession:
         """Return the aiohttp session, or raise `ConfigurationError` if it can't be used here."""

@@ -90,7 +90,7 @@ class Keyring:
     """The key of one session, or of several that share their credentials."""
 
     def __init__(self, credentials: Credentials, clock: Clock, observer: Observer) -> None:
-        self.renewals = 0
+        self.renewals: int = 0
         self.project_id: str | None = None  # that the key is for, if its source tells
         self._source: Any = None if isinstance(credentials, Key) else credentials
         self._clock = clock

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
+__all__ = ["observer"]
+
 # as the conventions have it for `http.client.request.duration`; what is usual suits milliseconds
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 FIGURES = ("items", "pages", "batches", "failed", "retries", "complete", "drift")

@@ -331,9 +331,11 @@ class FakeIef:
         self.clock = clock
         self.expired: Expired = expired
         self._iam = Iam(self, seed)
-        self.deployment_ids = tuple(uuid_of(seed, "deployment", n) for n in range(deployments))
-        self.node_ids = tuple(uuid_of(seed, "node", n) for n in range(nodes))
-        self.group_ids = tuple(uuid_of(seed, "group", n) for n in range(groups))
+        self.deployment_ids: tuple[str, ...] = tuple(
+            uuid_of(seed, "deployment", n) for n in range(deployments)
+        )
+        self.node_ids: tuple[str, ...] = tuple(uuid_of(seed, "node", n) for n in range(nodes))
+        self.group_ids: tuple[str, ...] = tuple(uuid_of(seed, "group", n) for n in range(groups))
         self._odd = _Oddities(
             order=order,
             offsets=offsets,
