@@ -1,7 +1,7 @@
 """What type checkers must see. Never run, only checked."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import assert_type
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Literal, assert_type
 
 import aiohttp
 import attrs
@@ -9,6 +9,7 @@ import attrs
 from ief_async import (
     AccessKey,
     BatchDone,
+    BatchFailure,
     BatchReport,
     Deployment,
     DriftSeen,
@@ -37,13 +38,14 @@ from ief_async import (
     SessionStatistics,
     Stream,
     Target,
+    TargetFailure,
     Throttled,
     Timeouts,
     Token,
     TokenRefreshed,
-    otel,
     scan_fleet,
 )
+from ief_async.otel import observer
 
 
 @attrs.frozen
@@ -122,10 +124,39 @@ async def stream(scan: Stream[Row]) -> None:
         async for page in scan.pages():
             assert_type(page.items, tuple[Row, ...])
             assert_type(page.raw, bytes)
+            assert_type((page.count, page.limit), tuple[int | None, int | None])
+            assert_type(page.checkpoint, ScanCheckpoint | None)
     assert_type(await scan.collect(), list[Row])
     assert_type(scan.progress, ScanProgress)
     assert_type(scan.report, ScanReport)
-    assert_type(scan.report.batches, tuple[BatchReport, ...])
+    await scan.aclose()
+
+
+def results(progress: ScanProgress, report: ScanReport, batch: BatchReport) -> None:
+    """What a scan tells of itself."""
+    assert_type((progress.items, progress.expected_items), tuple[int, int | None])
+    assert_type((progress.fraction, progress.eta), tuple[float | None, float | None])
+    assert_type(report.batches, tuple[BatchReport, ...])
+    assert_type(report.failures, tuple[BatchFailure | TargetFailure, ...])
+    assert_type(report.complete, bool)
+    assert_type(report.unknown_fields, Mapping[str, int])
+    assert_type(batch.drift, Literal["exact", "repaired", "unknown"])
+    assert_type(batch.flags, tuple[str, ...])
+    assert_type(batch.count, int | None)
+
+
+def figures(count: PodCount, statistics: SessionStatistics) -> None:
+    """What a count and a session tell."""
+    assert_type((count.total, count.requests), tuple[int, int])
+    assert_type(count.counts, tuple[int, ...])
+    assert_type((statistics.requests, statistics.throttles), tuple[int, int])
+
+
+def checkpoint(one: ScanCheckpoint) -> None:
+    """A checkpoint comes from its JSON and goes there."""
+    assert_type(one.to_json(), str)
+    assert_type(ScanCheckpoint.from_json(b"{}"), ScanCheckpoint)
+    assert_type(ScanCheckpoint.merge(one, one), ScanCheckpoint)
 
 
 def told(event: Event) -> None:
@@ -155,15 +186,8 @@ def told(event: Event) -> None:
 def hooks() -> None:
     """Whatever takes an event at once is a hook, OpenTelemetry's included."""
     target = Target(credentials=token, region="cn-north-4")
-    assert_type(otel.observer(), Callable[[Event], None])
-    IefSession("p", credentials=token, region="cn-north-4", on_event=otel.observer())
+    assert_type(observer(), Callable[[Event], None])
+    IefSession("p", credentials=token, region="cn-north-4", on_event=observer())
     IefSession.from_env(on_event=told)
     scan_fleet([target], on_event=told)
     scan_fleet([target], model=Row, on_event=print)
-
-
-def pod(one: Pod) -> None:
-    """A pod and its parts."""
-    assert_type(one.id, str)
-    assert_type(one.state, str | None)
-    assert_type(one.containers[0].ports[0].host_port, int | None)
