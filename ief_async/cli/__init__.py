@@ -1,17 +1,24 @@
 """The command ``ief-async``: arguments in, exit code out. Data to stdout, all else to stderr."""
 
+import argparse
 import asyncio
 import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ief_async._errors import AuthenticationError, ConfigurationError, IefError, PartialScanError
+from ief_async._errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DriftError,
+    IefError,
+    PartialScanError,
+    TransportError,
+)
 from ief_async.cli._arguments import Exit, parser_of, program
-from ief_async.cli._commands import COMMANDS, Outcome, Usage
+from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, told
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -22,14 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     The codes are those of `Exit`; wrong usage is raised by argparse as `SystemExit`.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = parser_of()
-    arguments = parser.parse_args(given)
+    arguments = parser_of().parse_args(given)
     _listen(arguments.verbose, quiet=arguments.quiet)
     outcome = Outcome()
+    code: int = Exit.USAGE
     try:
-        code = asyncio.run(_run(COMMANDS[arguments.command](arguments, outcome)))
+        read_ids(arguments, outcome)  # a loop would keep Ctrl-C from ending it
+        code = asyncio.run(_run(arguments, outcome))
+        sys.stdout.flush()
     except Usage as error:
-        parser.error(str(error))
+        arguments.parser.error(str(error))
     except KeyboardInterrupt:
         _say("interrupted")
         code = Exit.INTERRUPTED
@@ -37,23 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.WHOLE
     except IefError as error:
-        _say(str(error), *getattr(error, "__notes__", ()))
+        _say(str(error), *getattr(error, "__notes__", ()), *_next(error))
         code = _code_of(error)
     except OSError as error:
         _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         code = Exit.ERROR
     if outcome.saved and code != Exit.WHOLE and os.path.exists(outcome.saved):  # noqa: PTH110  a word
         again = [part for part in given if part != "--restart"]
-        _say(f"what came so far is kept in {outcome.saved}; to go on:")
+        how = " and ".join(outcome.to_go_on)
+        _say(f"what is done is kept in {outcome.saved}; to go on{how and f', {how}'}:")
         _say(shlex.join([program(), *again]), prefix="  ")
-        if outcome.read_stdin:
-            _say("with the same ids on standard input", prefix="  ")
     return code
 
 
-async def _run(work: Coroutine[Any, Any, int]) -> int:
+async def _run(arguments: argparse.Namespace, outcome: Outcome) -> int:
     """Run a command; a request to end it, as by ``kill``, is like an interruption."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.create_task(COMMANDS[arguments.command](arguments, outcome))
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
@@ -68,7 +76,18 @@ def _code_of(error: IefError) -> int:
         return Exit.AUTHENTICATION
     if isinstance(error, PartialScanError):
         return Exit.PARTIAL
+    if isinstance(error, DriftError):
+        return Exit.DRIFT
     return Exit.USAGE if isinstance(error, ConfigurationError) else Exit.ERROR
+
+
+def _next(error: IefError) -> Sequence[str]:
+    """Return what the library's words leave out: what failed, and what to look at."""
+    if isinstance(error, PartialScanError):
+        return told(error.failures)
+    if isinstance(error, TransportError):
+        return ("Check the network, a proxy, and --region or --endpoint.",)
+    return ()
 
 
 def _listen(verbose: int, *, quiet: bool) -> None:

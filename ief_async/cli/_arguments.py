@@ -55,8 +55,9 @@ exit codes:
   5    the key was refused, or there is none
   130  interrupted, after saving the checkpoint if there is one
 
-Keys are never arguments. They come from HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK, from the profile
-file of the official SDK, or from the metadata of the server that this runs on.
+Keys are never arguments. They come from HUAWEICLOUD_SDK_AK and
+HUAWEICLOUD_SDK_SK, from the profile file of the official SDK, or from the
+metadata of the server that this runs on.
 """
 
 
@@ -74,7 +75,7 @@ def parser_of() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"ief-async {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"ief-async {__version__}")
     parser.set_defaults(quiet=False, verbose=0)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in LISTS:
@@ -84,14 +85,17 @@ def parser_of() -> argparse.ArgumentParser:
     _add_fake_server(commands)
     completion = commands.add_parser("completion", help="print completion for a shell")
     completion.add_argument("shell", choices=sorted(COMPLETIONS), help="the shell")
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return parser
 
 
 def _add_list(commands: Any, name: str) -> None:
     command = commands.add_parser(
         name,
+        usage="%(prog)s [option ...]",
         help=f"list {name}",
-        description=f"List {name}: as a table on a terminal, as a JSON document a line when piped.",
+        description=f"List {name}: a table on a terminal, a JSON document a line when piped.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -105,18 +109,22 @@ def _add_list(commands: Any, name: str) -> None:
     for filtered in FILTERS[name]:
         which.add_argument(f"--{filtered}", metavar="TEXT", help="as the service filters by it")
     which.add_argument(
-        "--max-items", type=bounded(int, least=1), metavar="N", help="no more of them"
+        "--max-items", type=bounded(int, least=1), metavar="N", help="read no more than N"
     )
 
     output = command.add_argument_group("output")
     output.add_argument(
-        "-o", "--output", choices=FORMATS, help="table on a terminal, else ndjson; name: ids alone"
+        "-o",
+        "--output",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; a table on a terminal, else ndjson; name is ids alone",
     )
     output.add_argument("--columns", metavar="A,B", help="only these fields, in this order")
     output.add_argument(
         "--query",
         metavar="JMESPATH",
-        help="of json: applied to the array; of ndjson and tsv: to each",
+        help="of json applied to the array, of ndjson and tsv to each row",
     )
     output.add_argument(
         "--file",
@@ -130,9 +138,11 @@ def _add_list(commands: Any, name: str) -> None:
         how.add_argument(
             "--checkpoint",
             metavar="FILE",
-            help="keep there what is done while it is not whole; if it is there, go on from it",
+            help="what is done is kept there until all is; if it is there, go on from it",
         )
-        how.add_argument("--restart", action="store_true", help="begin anew, whatever it holds")
+        how.add_argument(
+            "--restart", action="store_true", help="begin anew, whatever the checkpoint holds"
+        )
         how.add_argument(
             "--on-error",
             choices=get_args(OnError),
@@ -153,6 +163,12 @@ def _add_list(commands: Any, name: str) -> None:
         help="what a list that moves leads to (%(default)s)",
     )
     _add_pace(how)
+    how.add_argument(
+        "--deadline",
+        type=bounded(float, least=0.001),
+        metavar="SECONDS",
+        help="for all of it, then end with an error",
+    )
     _add_where(command)
 
 
@@ -184,9 +200,6 @@ def _add_pace(how: Any) -> None:
     how.add_argument(
         "--rate", type=bounded(float, least=0.001), metavar="N", help="requests a second at most"
     )
-    how.add_argument(
-        "--deadline", type=bounded(float, least=0.001), metavar="SECONDS", help="for all of it"
-    )
 
 
 def _add_where(command: Any) -> None:
@@ -202,6 +215,7 @@ def _add_where(command: Any) -> None:
 def _add_count(commands: Any) -> None:
     command = commands.add_parser(
         "count",
+        usage="%(prog)s [option ...]",
         help="count pods without reading them",
         description="Count pods by one request for each batch, without reading them.",
     )

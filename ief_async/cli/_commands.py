@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from ief_async._environment import known_region
+from ief_async._errors import Failure
 from ief_async._pacing import Limits
 from ief_async._plain import Plain, narrowed
 from ief_async._session import IefSession
@@ -38,6 +39,7 @@ from ief_async.cli._progress import bar_of, shown
 
 PAGE_SIZES = {"pods": 1000, "nodes": 1000}
 SMALL_PAGE = 100
+TOLD = 3  # failures that are told one by one
 SAVED_PAGES = 20  # between two saves of what went to stdout
 ENDINGS = {
     ".parquet": "parquet",
@@ -61,11 +63,15 @@ class Outcome:
 
     Attributes:
         saved: the file in which what is done is kept.
-        read_stdin: whether ids came from standard input.
+        to_go_on: what has to be done, besides the same command, to go on from there.
     """
 
     saved: str | None = None
-    read_stdin: bool = False
+    to_go_on: list[str] = attrs.field(factory=list)
+
+
+class _Identified(msgspec.Struct):
+    id: str
 
 
 # ---- lists -------------------------------------------------------------------------------------
@@ -78,28 +84,52 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
     keep = _keep(arguments)
     fields = _fields(arguments, form, model, filtered=keep is not None)
     saved = getattr(arguments, "checkpoint", None)
-    ids = _ids(arguments, outcome) if name == "pods" else None
     if saved and not arguments.file and form not in GOES_ON:
         message = f"--checkpoint goes with --file, or with -o {', '.join(GOES_ON)}"
         raise Usage(message)
+    if getattr(arguments, "restart", False) and not saved:
+        message = "--restart goes with --checkpoint"
+        raise Usage(message)
+    if saved and not arguments.file:
+        outcome.to_go_on.append("with its output below (>>) what was written")
     async with _session(arguments) as ief:
-        stream = _stream(ief, arguments, ids, fields)
-        bar = bar_of(quiet=arguments.quiet)
+        stream = _stream(ief, arguments, fields)
+        bar, writer = bar_of(quiet=arguments.quiet), None
         try:
             async with shown(stream, bar):
                 if arguments.file or form in BINARY:
                     await _export(stream, arguments, form, keep)
                 else:
-                    writer = _writer(arguments, form, query)
-                    plain = form == "ndjson" and keep is query is None and not arguments.columns
+                    resumed = saved is not None and Path(saved).exists()  # noqa: ASYNC240  one look
+                    writer = _writer(arguments, form, query, headed=not resumed)
+                    plain = form == "ndjson" and keep is query is None
                     await _print(stream, writer, keep, bar.clear, saved=saved, plain=plain)
         except BaseException:
             outcome.saved = saved
             raise
         report = stream.report
     if report.failures:
+        _say("partial: some batches failed, all others came", *told(report.failures))
+        outcome.saved = saved
         return Exit.PARTIAL
-    return Exit.DRIFT if any(one.drift == "unknown" for one in report.batches) else Exit.WHOLE
+    if isinstance(writer, Table) and writer.empty and not arguments.quiet:
+        _say(f"no {name} found")
+    doubtful = sum(one.complete and one.drift == "unknown" for one in report.batches)
+    if doubtful and arguments.on_drift != "ignore":
+        _say(f"rows may be missing: {doubtful} of {len(report.batches)} batches moved too much")
+        return Exit.DRIFT
+    return Exit.WHOLE
+
+
+def told(failures: Sequence[Failure]) -> list[str]:
+    """Return a line for each of the first failures."""
+    lines = [str(one.error) for one in failures[:TOLD]]
+    more = len(failures) - len(lines)
+    return [*lines, f"… and {more} more"] if more else lines
+
+
+def _say(*lines: str) -> None:
+    print("ief-async: " + "\n".join(lines), file=sys.stderr)
 
 
 def _form(arguments: argparse.Namespace) -> str:
@@ -159,25 +189,34 @@ def _fields(
     """Return the fields that are decoded, or None for all."""
     known = [field.name for field in attrs.fields(model)]
     given = None
-    if arguments.columns:
-        given = list(dict.fromkeys(one.strip() for one in arguments.columns.split(",")))
+    if arguments.columns is not None:
+        given = _names(arguments)
         wrong = [one for one in given if one not in known]
-        if wrong:
-            message = f"--columns has {', '.join(wrong)}; there are {', '.join(known)}"
+        if wrong or not given:
+            message = f"--columns has {', '.join(wrong) or 'no name'}; there are {', '.join(known)}"
             raise Usage(message)
     elif form == "name":
         given = ["id"]
     elif form in {"table", "wide", "tsv"} and not arguments.query:
         given = fields_of(_columns(arguments, form))
-    if given is not None and filtered:
-        given += [one for one in ("state", "name") if one not in given]
-    return given
+    if given is None or not filtered:
+        return given
+    more = [one for one in ("state", "name") if one not in given]
+    if more and (arguments.file or form in BINARY):
+        message = f"--columns has to have {' and '.join(more)}, too, as pods are filtered by it"
+        raise Usage(message)
+    return given + more
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    """Return the columns that are asked for, each once."""
+    names = (arguments.columns or "").split(",")
+    return list(dict.fromkeys(name for one in names if (name := one.strip())))
 
 
 def _columns(arguments: argparse.Namespace, form: str) -> list[Column]:
     if arguments.columns:
-        names = dict.fromkeys(one.strip() for one in arguments.columns.split(","))
-        return [Column(name.upper(), name) for name in names]
+        return [Column(name.upper(), name) for name in _names(arguments)]
     usual, more = COLUMNS[arguments.command]
     if form == "table":
         return list(usual)
@@ -199,8 +238,11 @@ def _session(arguments: argparse.Namespace) -> IefSession:
     return IefSession.from_env(arguments.profile, limits=limits, **given)
 
 
-def _ids(arguments: argparse.Namespace, outcome: Outcome) -> tuple[str, list[str]] | None:
-    """Return the one kind of ids that is given, and the ids; None stands for the whole project."""
+def read_ids(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Set `ids`: the one kind that is given, and the ids; None for the whole project."""
+    arguments.ids = None
+    if arguments.command not in {"pods", "count"}:
+        return
     given = {
         f"{kind}_ids": ids
         for kind in ("deployment", "node", "group")
@@ -210,27 +252,27 @@ def _ids(arguments: argparse.Namespace, outcome: Outcome) -> tuple[str, list[str
         message = "give --deployment-id, --node-id or --group-id, not several of them"
         raise Usage(message)
     if not given:
-        return None
+        return
     ((name, texts),) = given.items()
     found: list[str] = []
     for text in texts:
         if text == "-":
-            outcome.read_stdin = True
-            found += _read_ids()
+            outcome.to_go_on.append("with the same ids on standard input")
+            found += _lines_of_ids()
         else:
             found.append(text)
-    return name, found
+    arguments.ids = name, found
 
 
-def _read_ids() -> list[str]:
+def _lines_of_ids() -> list[str]:
     """Read ids from standard input: one on each line, or a JSON document with an ``id``."""
     ids = []
-    for line in sys.stdin:
-        text = line.strip()
+    for line in sys.stdin.buffer:
+        text = line.decode(errors="replace").strip()
         if text.startswith("{"):
             try:
-                text = str(json.loads(text)["id"])
-            except (ValueError, KeyError):
+                text = msgspec.json.decode(text, type=_Identified).id
+            except msgspec.MsgspecError:
                 message = f"standard input has a line without an id: {text[:60]}"
                 raise Usage(message) from None
         if text and not text.startswith("#"):
@@ -241,10 +283,9 @@ def _read_ids() -> list[str]:
 def _stream(
     ief: IefSession,
     arguments: argparse.Namespace,
-    ids: tuple[str, list[str]] | None,
     fields: Sequence[str] | None,
 ) -> Stream[Any]:
-    name = arguments.command
+    name, ids = arguments.command, arguments.ids
     model: Any = LISTS[name] if fields is None else narrowed(LISTS[name], fields)
     options: dict[str, Any] = {
         "model": model,
@@ -290,6 +331,8 @@ def _writer(
     arguments: argparse.Namespace,
     form: str,
     query: Callable[[Any], Any] | None,
+    *,
+    headed: bool,
 ) -> Writer:
     """Return what writes rows to stdout."""
     file = stdout()
@@ -299,14 +342,20 @@ def _writer(
         return Table(file, columns, width, coloured=not is_plain(sys.stdout))
     if form == "name":
         return Lines(file, lambda row: str(row["id"]))
+    names = _names(arguments)
     if form == "json":
-        return Array(file, query)
+        return Array(file, query, names)
     if form == "tsv" and query is None:
         head = tab_separated(column.title for column in columns)
-        return Lines(file, lambda row: tab_separated(one.text(row) for one in columns), head)
+        return Lines(
+            file,
+            lambda row: tab_separated(one.text(row) for one in columns),
+            head if headed else None,
+        )
 
     def line(row: Mapping[str, Any]) -> str | None:
-        found = row if query is None else query(row)
+        own = {name: row[name] for name in names} if names else row  # without what filters need
+        found = own if query is None else query(own)
         if found is None:
             return None
         if form == "ndjson":
@@ -341,13 +390,14 @@ async def _print(
     try:
         async for page in stream.pages():
             rows: list[Any] = [] if plain else [msgspec.json.decode(line) for line in page.items]
+            rows = [row for row in rows if keep(row)] if keep else rows
             if both:
                 clear()
             if plain:
                 stdout().write(b"\n".join([*page.items, b""]))
                 stdout().flush()
             else:
-                writer.write(rows if keep is None else [row for row in rows if keep(row)])
+                writer.write(rows)
             done, pages = page.checkpoint, pages + 1
             if saved and pages % SAVED_PAGES == 0 and done is not None:
                 await asyncio.to_thread(save_checkpoint, done, saved)
@@ -365,8 +415,8 @@ async def _print(
 # ---- the other commands ------------------------------------------------------------------------
 
 
-async def _count(arguments: argparse.Namespace, outcome: Outcome) -> int:
-    ids = _ids(arguments, outcome)
+async def _count(arguments: argparse.Namespace, _: Outcome) -> int:
+    ids = arguments.ids
     options: dict[str, Any] = {
         "page_size": arguments.page_size or PAGE_SIZES["pods"],
         "batch_size": arguments.batch_size,
@@ -381,7 +431,7 @@ async def _count(arguments: argparse.Namespace, outcome: Outcome) -> int:
     if arguments.output == "json":
         print(json.dumps(attrs.asdict(found)))
     else:
-        print(f"pods      {found.total:>12,}\nrequests  {found.requests:>12,}  (of a scan)")
+        print(f"pods              {found.total:>12,}\npages of a scan   {found.requests:>12,}")
     return Exit.WHOLE
 
 

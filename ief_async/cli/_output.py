@@ -185,10 +185,13 @@ class Array:
 
     file: BinaryIO
     query: Callable[[Any], Any] | None = None
+    names: Sequence[str] = ()
     _whole: list[Any] = attrs.field(factory=list)
     _begun: bool = False
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.names:
+            rows = [{name: row[name] for name in self.names} for row in rows]
         if self.query is not None:
             self._whole += rows
             return
@@ -227,8 +230,13 @@ class Table:
         if len(self._held) >= SAMPLE:
             self._fit()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row has come."""
+        return not self._widths and not self._held
+
     def close(self) -> None:
-        if not self._widths:
+        if self._held:
             self._fit()
 
     def _fit(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
@@ -116,11 +117,20 @@ async def shown(stream: Stream[Any], bar: Bar) -> AsyncIterator[None]:
             await asyncio.sleep(bar.every)
             bar.draw(stream.progress)
 
+    def make_room(_: logging.LogRecord) -> bool:
+        bar.clear()
+        return True
+
+    handlers = logging.getLogger("ief_async").handlers
+    for handler in handlers:
+        handler.addFilter(make_room)
     task = asyncio.create_task(keep_drawing())
     try:
         yield
     finally:
         task.cancel()
+        for handler in handlers:
+            handler.removeFilter(make_room)
         bar.clear()
 
 
