@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = [part for part in given if part != "--restart"]
         how = " and ".join(outcome.to_go_on)
         _say(f"what is done is kept in {outcome.saved}; to go on{how and f', {how}'}:")
-        _say(shlex.join([program(), *again]), prefix="  ")
+        _say(f"{program()} {shlex.join(again)}", prefix="  ")
     return code
 
 
