@@ -61,6 +61,7 @@ def typed(monkeypatch):
 
 
 def ids_in(out):
+    """Return the ids of NDJSON."""
     return {json.loads(line)["id"] for line in out.splitlines()}
 
 
@@ -301,6 +302,7 @@ def test_query_without_jmespath_says_what_to_install(run, fake, monkeypatch):
 
 
 def table(rows, width=None, *, coloured=False):
+    """Return a table of names and states."""
     file = io.BytesIO()
     columns = [_output.Column("NAME", "name"), _output.Column("STATE", "state")]
     shown = _output.Table(file, columns, width, coloured)

@@ -60,6 +60,13 @@ def test_version_is_said_once():
     assert importlib.metadata.version("ief-async") == ief_async.__version__
 
 
+def test_changelog_has_the_version():
+    """The newest release in the CHANGELOG is the package's version."""
+    releases = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert ief_async.__version__ == releases[0]
+
+
 def test_package_is_typed_and_documented():
     """The marker for type checkers is there, and every public name has a docstring."""
     assert (ROOT / "ief_async" / "py.typed").exists()
