@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ief_async._errors import (
     AuthenticationError,
@@ -30,7 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser_of().parse_args(given)
-    _listen(arguments.verbose, quiet=arguments.quiet)
+    with _listening(arguments.verbose, quiet=arguments.quiet):
+        return _end(arguments, given)
+
+
+def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
+    """Run a command to its end, say what came of it, and return the exit code."""
     outcome = Outcome()
     code: int = Exit.USAGE
     try:
@@ -90,15 +96,22 @@ def _next(error: IefError) -> Sequence[str]:
     return ()
 
 
-def _listen(verbose: int, *, quiet: bool) -> None:
-    """Show the library's log lines: warnings, and more if they are asked for."""
+@contextmanager
+def _listening(verbose: int, *, quiet: bool) -> Iterator[None]:
+    """Show the library's log lines while this lasts: warnings, and more if they are asked for."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(FORMAT if verbose else "ief-async: %(message)s"))
     log = logging.getLogger("ief_async")
+    before = log.handlers, log.propagate, log.level
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.ERROR if quiet and not verbose else level)
+    try:
+        yield
+    finally:
+        log.handlers, log.propagate, level = before
+        log.setLevel(level)
 
 
 def _say(*lines: str, prefix: str = "ief-async: ") -> None:
