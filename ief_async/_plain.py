@@ -6,11 +6,12 @@ holds what the object would, and a row ends as a line of JSON with every field, 
 """
 
 import types
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
-from typing import Annotated, Any, cast, get_args, get_origin
+from functools import lru_cache, partial
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 import msgspec
@@ -28,8 +29,8 @@ class Text(str):
     __slots__ = ()
 
 
-class Pairs(list[dict[str, Any]]):
-    """A mapping for Arrow, whose readers do not all know maps: a key and a value in each row."""
+class Pairs(list[dict[str, str]]):
+    """A mapping of texts for Arrow, whose readers do not all know maps: a row of key and value."""
 
 
 class Plain:
@@ -46,7 +47,7 @@ class Plain:
         self.twin: Any = twin_of(model, for_arrow=for_arrow)
         self._structure = structure
         self._page: msgspec.json.Decoder[list[Any]] | None = None
-        if structure.fast and _has_plain_fields(self.model):
+        if structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
 
@@ -73,7 +74,7 @@ class Plain:
     def line(self, item: object, *, key: str = "an item") -> bytes:
         """Return an object of the model as a line of JSON."""
         try:
-            twin = msgspec.convert(item, self.twin, from_attributes=True, dec_hook=_made)
+            twin = _convert(item, self.twin)
         except msgspec.ValidationError as error:
             problem, _, where = str(error).partition(" - at `$")
             path = key + where.rstrip("`")
@@ -90,76 +91,136 @@ class Plain:
 def twin_of(model: Any, *, for_arrow: bool = True) -> type[Any]:
     """Return the twin of a model; with `for_arrow` the types of its fields tell the schema."""
     try:
-        return _twin_of(model, for_arrow=for_arrow)
+        twin = _twin_of(model, for_arrow=for_arrow)
     except RecursionError:
-        message = f"{model.__name__} contains itself: no table has columns for that"
+        problem = "contains itself: no table has columns for that"
+    else:
+        if msgspec.structs.fields(twin):
+            return twin
+        problem = "has no fields, and so no rows"
+    message = f"{model.__name__} {problem}"
     raise ConfigurationError(message)
 
 
 @lru_cache(maxsize=256)
 def _twin_of(model: Any, *, for_arrow: bool) -> type[Any]:
-    attrs.resolve_types(get_origin(model) or model)
-    fields = []
-    for field in attrs.fields(get_origin(model) or model):
-        kind = _plain_type(field.type, for_arrow=for_arrow)
+    own = get_origin(model) or model
+    attrs.resolve_types(own)
+    given = dict(zip(getattr(own, "__parameters__", ()), get_args(model), strict=False))
+    fields: list[Any] = []
+    for field in attrs.fields(own):
+        kind = _plain_type(_filled(field.type, given), for_arrow=for_arrow)
         default: Any = field.default
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, whatever its stub says
-            pairs = for_arrow and default.factory is dict
-            default = msgspec.field(default_factory=Pairs if pairs else default.factory)
-        elif default == ():
-            default = msgspec.field(default_factory=list)
-        fields.append(
-            (field.name, kind) if default is attrs.NOTHING else (field.name, kind, default)
-        )
+        if default is attrs.NOTHING:
+            fields.append((field.name, kind))
+        elif default is None:  # whatever its type says
+            fields.append((field.name, kind | None, None))
+        else:
+            fields.append((field.name, kind, _default(default, kind)))
     return msgspec.defstruct(model.__name__, fields, kw_only=True, gc=False)
+
+
+def _filled(annotation: Any, given: dict[Any, Any]) -> Any:
+    """Put what a generic class was given for its parameters."""
+    if isinstance(annotation, TypeVar):
+        return given.get(annotation, Any)
+    wanted = getattr(annotation, "__parameters__", ())
+    return annotation[tuple(given.get(one, Any) for one in wanted)] if wanted else annotation
+
+
+def _default(default: Any, kind: Any) -> Any:
+    """Return what a twin has where a row has nothing: what the object has, in the twin's type."""
+    if type(default) is kind and kind in SCALARS:
+        return default
+    make = default.factory if isinstance(default, attrs.Factory) else lambda: default  # type: ignore[arg-type]  # a class, whatever its stub says
+    empty = get_origin(kind) or kind
+    if empty in {list, dict, Pairs} and (make in {list, dict} or default == ()):
+        return msgspec.field(default_factory=empty)  # the usual ones, at a third of the price
+    return msgspec.field(default_factory=lambda: _convert(make(), kind))
+
+
+def _convert(value: object, kind: Any) -> Any:
+    return msgspec.convert(value, kind, from_attributes=True, dec_hook=_made)
 
 
 def _plain_type(annotation: Any, *, for_arrow: bool) -> Any:
     """Return the type of a twin's field."""
+    plain = partial(_plain_type, for_arrow=for_arrow)
+    annotation = _bare(annotation)
     origin, inner = get_origin(annotation), get_args(annotation)
     kind = origin or annotation
     some = [one for one in inner if one not in {types.NoneType, ...}]
-    plain: Any = Text | None if for_arrow else Any
+    found: Any = Text | None if for_arrow else Any
     if annotation is int and for_arrow:
-        plain = Integer
-    elif annotation in SCALARS or (isinstance(kind, type) and issubclass(kind, Enum)):
-        plain = annotation
+        found = Integer
+    elif annotation in SCALARS or _is_word(kind):
+        found = annotation
     elif attrs.has(kind):
-        plain = _twin_of(annotation, for_arrow=for_arrow)
+        found = _twin_of(annotation, for_arrow=for_arrow)
     elif kind in MAPPINGS and for_arrow:
-        plain = Pairs
-    elif len(some) == 1 and (kind in ARRAYS or origin is Annotated or types.NoneType in inner):
-        plain = _plain_type(some[0], for_arrow=for_arrow)
-        if kind in ARRAYS:
-            plain = list[plain]
-        elif types.NoneType in inner:
-            plain |= None
-    return plain
+        found = Pairs if inner == (str, str) else found
+    elif kind in MAPPINGS and inner[:1] == (str,):
+        found = types.GenericAlias(dict, (str, plain(inner[1])))
+    elif kind in ARRAYS and kind is not deque and len(some) == 1:
+        found = types.GenericAlias(list, plain(some[0]))
+    elif types.NoneType in inner and len(some) == 1:
+        found = plain(some[0]) | None
+    return found
 
 
-def _has_plain_fields(model: type) -> bool:
-    """Tell whether the twin's own defaults do, and nothing of the model looks at its values."""
+def _bare(annotation: Any) -> Any:
+    """Return the type that an annotation is another name of."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if hasattr(annotation, "__supertype__"):
+        return _bare(annotation.__supertype__)
+    if origin in {Annotated, Final}:
+        return _bare(inner[0])
+    if origin is Literal and {type(one) for one in inner} <= {str, types.NoneType}:
+        return str | None if None in inner else str
+    return annotation
+
+
+def _is_word(kind: Any) -> bool:
+    """Tell whether it is an enum whose members both msgspec and a column can hold."""
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        return False
+    return issubclass(kind, int) or all(isinstance(member.value, str) for member in kind)
+
+
+def _has_plain_fields(model: type, *, for_arrow: bool) -> bool:
+    """Tell whether a twin can be made of a row itself: nothing of the model looks at its values."""
     attrs.resolve_types(model)
     return not hasattr(model, "__attrs_post_init__") and all(
         field.validator is None
         and (not isinstance(field.default, attrs.Factory) or not field.default.takes_self)  # type: ignore[arg-type]  # a class, whatever its stub says
-        and all(_has_plain_fields(inner) for inner in _classes_in(field.type))
+        and _is_plain(field.type, for_arrow=for_arrow)
         for field in attrs.fields(model)
     )
 
 
-def _classes_in(annotation: Any) -> list[type]:
+def _is_plain(annotation: Any, *, for_arrow: bool) -> bool:
+    """Tell whether what a row has there becomes what the object would, without the object."""
     if isinstance(annotation, type) and attrs.has(annotation):
-        return [annotation]
-    return [found for inner in get_args(annotation) for found in _classes_in(inner)]
+        return _has_plain_fields(annotation, for_arrow=for_arrow)
+    if annotation is Any or annotation in SCALARS:
+        return True
+    twin = _plain_type(annotation, for_arrow=for_arrow)
+    return twin not in {Any, Text | None} and all(
+        one in {types.NoneType, ...} or _is_plain(one, for_arrow=for_arrow)
+        for one in get_args(annotation)
+    )
 
 
 def _made(kind: type, value: Any) -> Any:
     """Make a `Text` or `Pairs` of what JSON or an object of the model has there."""
     if kind is Text:
-        return Text(msgspec.json.encode(value).decode())
-    if not isinstance(value, dict):
-        raise TypeError
+        try:
+            return Text(msgspec.json.encode(value, enc_hook=_unmade).decode())
+        except UnicodeEncodeError:
+            return Text(msgspec.json.encode(_whole(msgspec.to_builtins(value))).decode())
+    if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
+        message = "Expected texts"
+        raise TypeError(message)
     return Pairs({"key": key, "value": item} for key, item in value.items())
 
 
@@ -188,6 +249,8 @@ def _narrowed(model: type, names: tuple[str, ...]) -> type[Any]:
                 type=fields[name].type,
                 repr=fields[name].repr,
                 hash=fields[name].hash,
+                validator=fields[name].validator,
+                converter=fields[name].converter,
                 metadata=fields[name].metadata,
             )
             for name in names
