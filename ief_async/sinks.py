@@ -15,10 +15,11 @@ environment variables, too.
 
 import asyncio
 import contextlib
-import glob
 import gzip
+import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,7 +33,7 @@ import attrs
 import msgspec
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import CheckpointError, ConfigurationError, IefError
+from ief_async._errors import CheckpointError, ConfigurationError
 from ief_async._models import TIMESTAMPS, Pod, parse_timestamp
 from ief_async._pacing import check_number
 from ief_async._plain import Pairs, Plain, narrowed, twin_of
@@ -89,7 +90,8 @@ def record_batches(stream: Stream[Any], *, rows: int = BATCH) -> AsyncIterator["
 
     They are made of the pages' bytes, without objects in between, and outside of the event loop's
     thread. Each holds whole pages, `rows` rows at least but for the last. A stream without rows
-    gives no batch. To leave the loop by ``break`` ends the scan, as with the stream itself.
+    gives no batch. To leave the loop by ``break`` ends the scan, as with the stream itself; but
+    pages are read ahead, so ``stream.checkpoint()`` then knows more than the batches that came.
 
     Raises:
         ConfigurationError: the stream was iterated before, or pyarrow is missing.
@@ -143,6 +145,7 @@ class _Columns:
             if timed:
                 fields.append(pa.field(f"{field.name}_text", pa.string()))
         self.schema = pa.schema(fields)
+        _check_names(self.schema.names)
 
     def _is_time(self, field: "pa.Field") -> bool:
         return field.name in TIMESTAMPS and field.type == _pyarrow().string()
@@ -179,6 +182,13 @@ class _Columns:
         moments = [parse_timestamp(text) for text in said]
         unread = [None if moment else text for moment, text in zip(moments, said, strict=True)]
         return [pa.array(moments, _moment()), pa.array(unread, pa.string())]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = f"two columns would be named {twice[0]}: leave the field out, as narrowed() does"
+        raise ConfigurationError(message)
 
 
 def _fields(twin: type) -> list[tuple[str, Any]]:
@@ -247,28 +257,34 @@ class _Pages:
 
 
 class _Thread:
-    """Does one thing after the other outside of the event loop, one behind it at most."""
+    """Does one thing after the other outside of the event loop."""
 
     def __init__(self) -> None:
         self._doing: asyncio.Future[Any] | None = None
 
-    async def begin(self, work: Callable[..., Any], *given: Any) -> Any:
-        """Begin something; return what came of the thing before, or None."""
-        before = await self.end()
+    def begin(self, work: Callable[..., Any], *given: Any) -> None:
+        """Begin something; what was begun before has ended."""
         self._doing = asyncio.get_running_loop().run_in_executor(None, work, *given)
-        return before
+        # its error is not to be logged as lost where nobody waits for it any more
+        self._doing.add_done_callback(asyncio.Future.exception)
+
+    async def rest(self) -> bool:
+        """Wait for what was begun, however often this is cancelled; tell whether it was."""
+        cancelled = False
+        while self._doing is not None and not self._doing.done():
+            try:
+                await asyncio.wait([self._doing])
+            except asyncio.CancelledError:
+                cancelled = True
+        return cancelled
 
     async def end(self) -> Any:
-        """Wait for what was begun, also when this is cancelled, and return what came of it."""
+        """Wait likewise, and return what came of it; None if nothing was begun."""
+        cancelled = await self.rest()
         doing, self._doing = self._doing, None
-        if doing is None:
-            return None
-        try:
-            await asyncio.wait([doing])
-        except asyncio.CancelledError:
-            await asyncio.wait([doing])
-            raise
-        return doing.result()
+        if cancelled:
+            raise asyncio.CancelledError
+        return None if doing is None else doing.result()
 
 
 def _engine(stream: object) -> Any:
@@ -288,6 +304,7 @@ class _Batches:
 
     def __init__(self, stream: Stream[Any], rows: int) -> None:
         self._columns = _columns_of(stream)
+        self._abandon = _engine(stream).abandon
         self._pages = _Pages(stream, for_arrow=True)
         self._rows = rows
         self._thread = _Thread()
@@ -297,23 +314,35 @@ class _Batches:
         return self
 
     async def __anext__(self) -> "pa.RecordBatch":
-        while self._over is None:
+        made = None
+        while made is None and self._over is None:
             rows: list[bytes] = []
             try:
                 while len(rows) < self._rows:
                     rows += (await anext(self._pages)).rows
-            except (StopAsyncIteration, IefError) as error:
+            except Exception as error:  # noqa: BLE001  it comes in its turn, whatever it is
                 self._over = error
-            made = await (self._thread.begin(self._columns.batch, rows) if rows else self._last())
-            if made is not None:
-                return made
-        made = await self._last()
-        if made is None:
-            raise self._over
-        return made
+            made = await self._end()
+            if rows:
+                self._thread.begin(self._columns.batch, rows)
+        made = await self._end() if made is None else made
+        if made is not None:
+            return made
+        assert self._over is not None  # noqa: S101  the loop's own condition
+        over, self._over = self._over, StopAsyncIteration()
+        try:
+            raise over
+        finally:
+            del over  # it holds this frame, which would hold it: a cycle
 
-    async def _last(self) -> Any:
-        return await self._thread.end()
+    async def _end(self) -> Any:
+        """Return the batch that was begun before; what fails here ends the batches."""
+        try:
+            return await self._thread.end()
+        except BaseException:
+            self._over = StopAsyncIteration()
+            self._abandon()
+            raise
 
 
 # ---- files -------------------------------------------------------------------------------------
@@ -411,7 +440,10 @@ class _Kept:
         self._dropped = False
 
     def write(self, data: Any) -> int:
-        return len(data) if self._dropped else self._file.write(data)
+        rest = memoryview(b"" if self._dropped else data)
+        while rest:  # a file without a buffer may take a part of it
+            rest = rest[self._file.write(rest) or len(rest) :]
+        return len(data)
 
     def flush(self) -> None:
         """Leave it to the file's owner."""
@@ -517,12 +549,29 @@ class _Form:
         return attrs.evolve(self, name="arrow").writer(file, None)
 
 
+def _beside(path: Path) -> Path:
+    """Return another name beside a path: of a part, or of what is not whole yet."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _hidden(path: Path) -> Path:
+    return _beside(path.with_name(f".{path.name}"))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse what a file can't replace, before it is written rather than then."""
+    if path.exists() and not path.is_file():
+        message = f"{path} is no file that can be replaced: give a file's name, or open it yourself"
+        raise ConfigurationError(message)
+
+
 class _File:
     """A file that has another name until it is whole."""
 
     def __init__(self, path: Path, begin: Callable[[_Kept], _Writer]) -> None:
+        _check_place(path)
         self._path = path
-        self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._hidden = _hidden(path)
         self._file = self._hidden.open("xb")
         self._kept = _Kept(self._file)
         try:
@@ -533,12 +582,16 @@ class _File:
             raise
 
     def finish(self) -> None:
-        """Bring it to the disk, and give it its name."""
-        self.writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._hidden.replace(self._path)
+        """Bring it to the disk, and give it its name; what can't be finished is discarded."""
+        try:
+            self.writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._hidden.replace(self._path)
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Leave nothing of it."""
@@ -552,13 +605,23 @@ class _Whole:
     """An export in one go: to a path, or to a file object."""
 
     def __init__(self, form: _Form, to: Path | BinaryIO) -> None:
-        if isinstance(to, Path):
-            file = _File(to, lambda kept: form.writer(kept, to))
+        self._form = form
+        self._to = to
+        self._writer: Any = None
+        self._finish: Callable[[], object] = lambda: None
+        self._discard = self._finish
+
+    def begin(self) -> None:
+        """Open the file."""
+        if isinstance(self._to, Path):
+            path = self._to
+            file = _File(path, lambda kept: self._form.writer(kept, path))
             self._writer, self._finish, self._discard = file.writer, file.finish, file.discard
         else:
-            kept = _Kept(to)
-            self._writer = form.writer(kept, None)
-            self._finish, self._discard = self._writer.close, partial(kept.drop, self._writer)
+            kept = _Kept(self._to)
+            writer = self._form.writer(kept, None)
+            self._writer, self._finish = writer, writer.close
+            self._discard = partial(kept.drop, writer)
 
     def write(self, rows: Sequence[bytes]) -> None:
         self._writer.write(rows)
@@ -628,27 +691,37 @@ class _Parts:
         self._form = form
         self._to = to
         self._saved_at = saved_at
+        self._next = to  # the part that is written now
         self._part: _File | None = None
-        self._over = False
+        self._torn = False  # what is on the disk is not all that was to be
         self._state = _State(
             file=to.name, form=form.name, fields=form.fields, parts=(), checkpoint=begun
         )
-        if saved_at.exists():
-            self._resume(begun)
-        kept = set(self._state.parts)
-        for path in (to, saved_at):
-            for name in (f"{glob.escape(path.name)}.*.part", f".{glob.escape(path.name)}.*.part"):
-                for left in path.parent.glob(name):  # by what was killed, and nobody goes on with
-                    if left.name not in kept:
-                        left.unlink()
 
-    def _resume(self, begun: ScanCheckpoint) -> None:
+    def begin(self) -> None:
+        """Go on with what was saved, if something was, and remove what nobody goes on with."""
+        _check_place(self._to)
+        if self._saved_at.exists():
+            self._resume()
+        _replace(self._saved_at, self._state.to_json())  # if that can't be, nothing is sent
+        self._clean(self._to, rf"\.?{re.escape(self._to.name)}(\.[0-9a-f]{{8}}\.part){{1,2}}")
+        self._clean(self._saved_at, rf"\.{re.escape(self._saved_at.name)}\.[0-9a-f]{{8}}\.part")
+
+    def _clean(self, path: Path, names: str) -> None:
+        for left in path.parent.iterdir():
+            if re.fullmatch(names, left.name) and left.name not in self._state.parts:
+                left.unlink(missing_ok=True)
+
+    def _resume(self) -> None:
         saved = _State.read(self._saved_at.read_bytes())
+        begun = self._state.checkpoint
         problem = ""
         if saved is None:
             problem = "is no export's"
         elif attrs.evolve(saved, parts=(), checkpoint=begun) != self._state:
             problem = f"is of another export: to {saved.file} as {saved.form}, {saved.fields}"
+        elif not saved.parts:
+            return  # nothing is lost, wherever the stream begins
         elif saved.checkpoint.to_json() != begun.to_json():
             problem = (
                 "is of an export that was not finished: give the stream "
@@ -662,34 +735,33 @@ class _Parts:
         self._state = saved
 
     def write(self, rows: Sequence[bytes]) -> None:
-        try:
-            if self._part is None:
-                number = len(self._state.parts)
-                self._part = _File(
-                    self._to.with_name(f"{self._to.name}.{number}.part"), self._form.part_writer
-                )
-            self._part.writer.write(rows)
-        except BaseException:
-            self._over = True
-            raise
+        self._torn = True
+        if self._part is None:
+            self._next = _beside(self._to)
+            self._part = _File(self._next, self._form.part_writer)
+        self._part.writer.write(rows)
+        self._torn = False
 
     def save(self, checkpoint: ScanCheckpoint) -> None:
         """Close the part, and note what the parts hold."""
+        self._torn = True
         parts = self._state.parts
         if self._part is not None:
             part, self._part = self._part, None
             part.finish()
-            parts += (f"{self._to.name}.{len(parts)}.part",)
+            parts += (self._next.name,)
         self._state = attrs.evolve(self._state, parts=parts, checkpoint=checkpoint)
         _replace(self._saved_at, self._state.to_json())
+        self._torn = False
 
     def finish(self, checkpoint: ScanCheckpoint) -> None:
         """Join the parts, and remove what is needed no more: the state before the parts."""
         self.save(checkpoint)
-        self._over = True
+        self._torn = True
         whole = _Whole(self._form, self._to)
         parts = [self._to.with_name(part) for part in self._state.parts]
         try:
+            whole.begin()
             for part in parts:
                 whole.take(part)
             whole.finish(checkpoint)
@@ -703,7 +775,7 @@ class _Parts:
     def stop(self, rows: Sequence[bytes], checkpoint: ScanCheckpoint | None) -> None:
         """Save what was written, and these rows; if it can't be, what was saved before stands."""
         try:
-            if checkpoint is not None and not self._over:
+            if checkpoint is not None and not self._torn:
                 if rows:
                     self.write(rows)
                 self.save(checkpoint)
@@ -716,12 +788,34 @@ def _form(name: str, stream: Stream[Any], rows: int) -> _Form:
     check_number("rows", rows, least=1, whole=True)
     engine = _engine(stream)
     fields = [field.name for field in attrs.fields(engine.reader.model)]
+    names = (*([TARGET] if engine.of_targets else []), *fields)
+    _check_names(names)
     columns = None if name == "ndjson" else _columns_of(stream)
-    return _Form(name, (*([TARGET] if engine.of_targets else []), *fields), columns, rows)
+    return _Form(name, names, columns, rows)
 
 
-def _begin(form: _Form, to: Any, saved_at: Path | None, begun: ScanCheckpoint) -> _Whole | _Parts:
-    return _Whole(form, to) if saved_at is None else _Parts(form, to, saved_at, begun)
+def _checked(
+    form: _Form, to: Any, keep: object, saves: tuple[Any, int]
+) -> tuple[Path | BinaryIO, Path | None]:
+    """Return where to write and where to keep the state, or refuse what can't work."""
+    check_number("checkpoint_pages", saves[1], least=1, whole=True)
+    place = Path(to).absolute() if isinstance(to, str | os.PathLike) else to
+    saved_at = None if saves[0] is None else Path(saves[0]).absolute()
+    problem = ""
+    if keep is not None and not callable(keep):
+        problem = f"keep takes a function of an item, but was given {type(keep).__name__}"
+    elif not isinstance(place, Path):
+        if isinstance(to, io.TextIOBase) or not callable(getattr(to, "write", None)):
+            problem = f"to takes a path or a binary file, but was given {type(to).__name__}"
+        elif saved_at is not None:
+            problem = "checkpoint= needs a path to write to: what a file has can't be taken back"
+    elif saved_at is not None and saved_at.resolve() == place.resolve():
+        problem = "checkpoint= needs a path of its own, beside the file's"
+    elif form.columns is None and place.suffix == ".zst":
+        _pyarrow()  # it compresses
+    if problem:
+        raise ConfigurationError(problem)
+    return place, saved_at
 
 
 async def _export(
@@ -732,46 +826,47 @@ async def _export(
     saves: tuple[str | os.PathLike[str] | None, int],
 ) -> None:
     """Write a stream; `saves` are where its state is kept, and after how many pages."""
-    saved_at = None if saves[0] is None else Path(saves[0])
-    check_number("checkpoint_pages", saves[1], least=1, whole=True)
-    if keep is not None and not callable(keep):
-        message = f"keep takes a function of an item, but was given {type(keep).__name__}"
-        raise ConfigurationError(message)
-    path = Path(to) if isinstance(to, str | os.PathLike) else None
-    if path is None and not callable(getattr(to, "write", None)):
-        message = f"to takes a path or a binary file, but was given {type(to).__name__}"
-        raise ConfigurationError(message)
-    if path is None and saved_at is not None:
-        message = "checkpoint= needs a path to write to: what a file object has can't be taken back"
-        raise ConfigurationError(message)
+    place, saved_at = _checked(form, to, keep, saves)
     pages = _Pages(stream, for_arrow=form.columns is not None, keep=keep)
+    export: _Whole | _Parts
+    if saved_at is not None and isinstance(place, Path):
+        export = _Parts(form, place, saved_at, stream.checkpoint())
+    else:
+        export = _Whole(form, place)
     thread = _Thread()
-    await thread.begin(_begin, form, path or to, saved_at, stream.checkpoint())
-    export: _Whole | _Parts = await thread.end()
-    rows: list[bytes] = []
+    rows: list[bytes] = []  # that no thread has yet
     unsaved = 0
     done: ScanCheckpoint | None = None
     try:
+        thread.begin(export.begin)
+        await thread.end()
         async for page in pages:
             rows += page.rows
             done = page.checkpoint
             unsaved += 1
             due = saved_at is not None and unsaved >= saves[1]
             if len(rows) >= form.piece or (rows and due):
+                await thread.end()
                 given, rows = rows, []
-                await thread.begin(export.write, given)
+                thread.begin(export.write, given)
             if due:
+                await thread.end()
                 unsaved = 0
-                await thread.begin(export.save, done)
+                thread.begin(export.save, done)
+        await thread.end()
         if rows:
             given, rows = rows, []
-            await thread.begin(export.write, given)
-        await thread.begin(export.finish, stream.checkpoint())
-        await thread.end()
-    except BaseException:
-        with contextlib.suppress(Exception):
+            thread.begin(export.write, given)
             await thread.end()
-        export.stop(rows, done)
+        thread.begin(export.finish, stream.checkpoint())
+        await thread.end()
+    except BaseException as error:
+        await thread.rest()
+        thread.begin(export.stop, rows, done)
+        try:
+            await thread.end()
+        except Exception as problem:  # noqa: BLE001  what ended the export is told first
+            error.add_note(f"What came since the last checkpoint is not saved: {problem!r}.")
         raise
     finally:
         await stream.aclose()
@@ -801,7 +896,7 @@ def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) ->
 
 
 def _replace(path: Path, text: bytes) -> None:
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    hidden = _hidden(path)
     try:
         with hidden.open("xb") as file:
             file.write(text)
