@@ -90,6 +90,7 @@ from ief_async._models import (
     ValueFrom,
     Volume,
     WeightedPodAffinityTerm,
+    sparse,
 )
 from ief_async._pacing import (
     Limits,
@@ -204,4 +205,5 @@ __all__ = [
     "Volume",
     "WeightedPodAffinityTerm",
     "scan_fleet",
+    "sparse",
 ]

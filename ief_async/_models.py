@@ -9,10 +9,35 @@ service must not break a stream. Pure: no clock, no loop, no socket.
 """
 
 import re
+import types
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
+
+
+def sparse(model: type[T]) -> type[T]:
+    """Make an attrs class cheap to decode whose fields the server mostly leaves out.
+
+    For classes given as ``model=``, on top of ``@attrs.frozen(slots=False)``; those of this library
+    have it. A field that a row lacks then costs nothing: else it takes as long as one that is read.
+    Nothing differs but that ``vars()`` of an object may lack what its row lacked: `attrs.asdict`
+    has all of it.
+
+    Raises:
+        TypeError: the class is no attrs class, or has slots.
+    """
+    # A decoder asks a new object for each field that its row lacked. An empty slot answers with an
+    # error, raised and caught, before the default is set; a class attribute is found, and kept.
+    for field in attrs.fields(model):
+        if isinstance(getattr(model, field.name, None), types.MemberDescriptorType):
+            message = f"{model.__name__}.{field.name} is a slot: sparse takes attrs' slots=False"
+            raise TypeError(message)
+        if not isinstance(field.default, attrs.Factory) and field.default is not attrs.NOTHING:  # type: ignore[arg-type]  # a class, whatever its stub says
+            setattr(model, field.name, field.default)
+    return model
 
 
 def _words(*known: str) -> str | None:
@@ -21,7 +46,8 @@ def _words(*known: str) -> str | None:
     return field
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class MatchExpression:
     """One condition on labels; part of `Affinity`, for which the document has no table.
 
@@ -37,7 +63,8 @@ class MatchExpression:
     values: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NodeSelectorTerm:
     """Conditions that a node meets all together.
 
@@ -48,7 +75,8 @@ class NodeSelectorTerm:
     matchExpressions: tuple[MatchExpression, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NodeSelector:
     """Terms of which a node meets at least one.
 
@@ -59,7 +87,8 @@ class NodeSelector:
     nodeSelectorTerms: tuple[NodeSelectorTerm, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PreferredNodeTerm:
     """A wish for certain nodes.
 
@@ -72,7 +101,8 @@ class PreferredNodeTerm:
     preference: NodeSelectorTerm | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NodeAffinity:
     """Which nodes a pod wants or needs.
 
@@ -85,7 +115,8 @@ class NodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class LabelSelector:
     """Pods with certain labels.
 
@@ -98,7 +129,8 @@ class LabelSelector:
     matchLabels: dict[str, str] = attrs.field(factory=dict, hash=False)
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PodAffinityTerm:
     """Pods to be near to, or away from.
 
@@ -113,7 +145,8 @@ class PodAffinityTerm:
     topologyKey: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class WeightedPodAffinityTerm:
     """A wish to be near to, or away from, certain pods.
 
@@ -126,7 +159,8 @@ class WeightedPodAffinityTerm:
     podAffinityTerm: PodAffinityTerm | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PodAffinity:
     """Which pods a pod wants or needs near to it; as ``podAntiAffinity``: away from it.
 
@@ -139,7 +173,8 @@ class PodAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: tuple[PodAffinityTerm, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Affinity:
     """Where a pod may run; platinum edition only. Its keys are camelCase, unlike all others.
 
@@ -154,7 +189,8 @@ class Affinity:
     podAntiAffinity: PodAffinity | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PodConfigs:
     """How an application instance runs (table 15).
 
@@ -176,7 +212,8 @@ class PodConfigs:
     dns_policy: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Env:
     """An environment variable of a container (table 14).
 
@@ -190,7 +227,8 @@ class Env:
     value: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Exec:
     """A probe that runs a command (table 13).
 
@@ -201,7 +239,8 @@ class Exec:
     command: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class HttpGet:
     """A probe that asks for a URL (table 12).
 
@@ -218,7 +257,8 @@ class HttpGet:
     scheme: str | None = _words("HTTP", "HTTPS", "http", "https")
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Probe:
     """How a container's health is tested (table 11): by a URL or by a command.
 
@@ -235,7 +275,8 @@ class Probe:
     timeout_seconds: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Port:
     """A container's port and the node's port that leads to it (table 10).
 
@@ -250,7 +291,8 @@ class Port:
     host_ip: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class ResourceAmounts:
     """Amounts of resources (table 9). Documented as texts and sent as numbers, too: numbers here.
 
@@ -273,7 +315,8 @@ class ResourceAmounts:
     D910: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Resources:
     """What a container may use, and what is kept for it (table 8).
 
@@ -286,7 +329,8 @@ class Resources:
     requests: ResourceAmounts | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Volume:
     """A volume and where a container sees it (table 7).
 
@@ -310,7 +354,8 @@ class Volume:
     default_mode: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Container:
     """A container of an application instance (table 6).
 
@@ -378,7 +423,8 @@ class _Dated:
         return parse_timestamp(self.updated_at)
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Pod(_Dated):
     """An application instance: a pod on an edge node (table 5).
 
@@ -433,7 +479,8 @@ class Pod(_Dated):
 # ---- deployments -------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Tag:
     """A name and a value that users give: a tag, or an attribute.
 
@@ -446,7 +493,8 @@ class Tag:
     value: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class KeyRef:
     """One key of a secret or of a config map.
 
@@ -459,7 +507,8 @@ class KeyRef:
     key: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class ValueFrom:
     """Where the value of an environment variable comes from: one of the two.
 
@@ -472,7 +521,8 @@ class ValueFrom:
     configmap: KeyRef | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class EnvTemplate:
     """An environment variable as it is deployed: with a value, or with where it comes from.
 
@@ -489,7 +539,8 @@ class EnvTemplate:
     field_path: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PortRange:
     """Ports of a node, any of which may be taken.
 
@@ -502,7 +553,8 @@ class PortRange:
     max_port: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PortTemplate:
     """A container's port as it is deployed.
 
@@ -519,7 +571,8 @@ class PortTemplate:
     host_port_range: PortRange | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class ContainerTemplate:
     """A container as it is deployed; its fields are those of `Container` but for its state.
 
@@ -556,7 +609,8 @@ class ContainerTemplate:
     npu_type: str | None = _words("D310", "D310B", "D910")
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PodTemplate:
     """What every pod of a deployment is made of.
 
@@ -573,7 +627,8 @@ class PodTemplate:
     containers: tuple[ContainerTemplate, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class DeploymentAnnotations:
     """What the service notes on a deployment.
 
@@ -586,7 +641,8 @@ class DeploymentAnnotations:
     autonomy_edge_selector: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Deployment(_Dated):
     """An application that is deployed to a node or to a node group.
 
@@ -632,7 +688,8 @@ class Deployment(_Dated):
 # ---- nodes and groups --------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class LogConfig:
     """How one kind of log of a node is kept.
 
@@ -655,7 +712,8 @@ class LogConfig:
     component: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class DeviceInfo:
     """Devices that are bound to a node.
 
@@ -670,7 +728,8 @@ class DeviceInfo:
     device_ids: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class GpuInfo:
     """A GPU of a node.
 
@@ -685,7 +744,8 @@ class GpuInfo:
     capacity: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NpuInfo:
     """An NPU of a node.
 
@@ -702,7 +762,8 @@ class NpuInfo:
     driver_version: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Nic:
     """A network card of a node.
 
@@ -715,7 +776,8 @@ class Nic:
     ip: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class UpgradeRecord:
     """One upgrade of a node's software.
 
@@ -736,7 +798,8 @@ class UpgradeRecord:
     dur_time: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NtpConfigs:
     """Where a node gets its time.
 
@@ -749,7 +812,8 @@ class NtpConfigs:
     ntp_servers: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class NodeStateDetails:
     """How far the registration of a node is.
 
@@ -764,7 +828,8 @@ class NodeStateDetails:
     purchase_error: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Node(_Dated):
     """An edge node. What could open it is in no ``repr``.
 
@@ -884,7 +949,8 @@ class Node(_Dated):
     cert_remaining_valid_time: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Group(_Dated):
     """A node group of a platinum (enterprise) instance.
 
@@ -932,7 +998,8 @@ class Group(_Dated):
 # ---- instances ---------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class Instance(_Dated):
     """A platinum (enterprise) instance (ListIefInstances); the document explains few of its words.
 
@@ -1012,7 +1079,8 @@ class Instance(_Dated):
 # ---- answers, and times -------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class PodList:
     """A whole answer (table 4); `Page` is what a session makes of one.
 
@@ -1025,7 +1093,8 @@ class PodList:
     pods: tuple[Pod, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
 class ErrorBody:
     """The body of an answer that says no (tables 16 and 17).
 

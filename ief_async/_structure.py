@@ -323,7 +323,8 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     """Tell whether msgspec builds this type as cattrs does.
 
     It runs no converters of attrs and no ``__init__`` but attrs' own, fills in fields that are no
-    arguments, and reads a time without a zone as naive. Whatever holds such a thing, or any type
+    arguments, takes what a class has by a field's name for the field's value in a row that lacks
+    it, and reads a time without a zone as naive. Whatever holds such a thing, or any type
     but the plain ones of JSON, takes the cattrs path.
     """
     if annotation in seen or annotation in PLAIN:
@@ -332,7 +333,10 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     if isinstance(annotation, type) and attrs.has(annotation):
         attrs.resolve_types(annotation)
         return _has_plain_init(annotation) and all(
-            field.init and field.converter is None and _means_the_same(field.type, seen)
+            field.init
+            and field.converter is None
+            and _has_own_default(annotation, field)
+            and _means_the_same(field.type, seen)
             for field in attrs.fields(annotation)
         )
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -348,6 +352,12 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
 def _has_plain_init(model: type) -> bool:
     code = getattr(vars(model).get("__init__"), "__code__", None)
     return code is not None and str(code.co_filename).startswith("<attrs generated")
+
+
+def _has_own_default(model: type, field: "attrs.Attribute[Any]") -> bool:
+    """Tell whether the class has no more by that name than a slot, or the default itself."""
+    found = getattr(model, field.name, field.default)
+    return found is field.default or isinstance(found, types.MemberDescriptorType)
 
 
 # ---- what the models do not know ----------------------------------------------------------------

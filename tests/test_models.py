@@ -30,6 +30,7 @@ from ief_async._models import (
     ResourceAmounts,
     UpgradeRecord,
     parse_timestamp,
+    sparse,
 )
 from ief_async._structure import SchemaWatch, structure_of
 
@@ -142,6 +143,20 @@ def said(data):
     return {key: float(value) for key, value in full.items()} if amounts else full
 
 
+def bare(cls):
+    """Return an object without any field that may be left out: as made, and as decoded."""
+    said = {"id": "p"} if cls in {Pod, *ROWS.values()} else {}
+    return cls(**said), msgspec.json.decode(json.dumps(said), type=cls)
+
+
+def sent(value):
+    """Return what arrives of a value in another process: it is pickled on its way."""
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        here.send(value)
+        return there.recv()
+
+
 def test_every_table_has_its_class():
     """There is one class for each table of the document and each part of affinity, no other."""
     assert TABLES.keys() == MODELS.keys()
@@ -160,16 +175,104 @@ def test_a_class_has_the_keys_of_its_table(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_only_the_id_must_be_there(name):
-    """A class is frozen, slotted and keyword-only; all but a row's id defaults to "not said"."""
+    """A class is frozen and keyword-only; all but a row's id defaults to "not said"."""
     cls = MODELS[name]
-    listed = cls in {Pod, *ROWS.values()}
-    value = cls(id="p") if listed else cls()
+    value, _ = bare(cls)
     rest = attrs.asdict(value, recurse=False, filter=lambda field, _: field.name != "id")
     assert all(item in (None, (), {}) for item in rest.values())
-    assert not hasattr(value, "__dict__")
     assert all(field.kw_only for field in attrs.fields(cls))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(value, attrs.fields(cls)[0].name, None)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_field_that_is_left_out_is_found_on_the_class(name):
+    """A decoder sets no default but that of a dict: so such fields cost nothing."""
+    cls = MODELS[name]
+    _, decoded = bare(cls)
+
+    shared = {
+        field.name
+        for field in attrs.fields(cls)
+        if field.default is not attrs.NOTHING and not isinstance(field.default, attrs.Factory)
+    }
+    assert not (shared - {"id"}) & vars(decoded).keys()
+    assert all(getattr(cls, name) in (None, ()) for name in shared)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_object_with_fields_left_out_is_like_any_other(name):
+    """What was decoded of a bare row is in each respect what the constructor makes."""
+    cls = MODELS[name]
+    made, decoded = bare(cls)
+
+    for twin in (decoded, copy.copy(decoded), copy.deepcopy(decoded), sent(decoded)):
+        assert (made, repr(made), hash(made)) == (twin, repr(twin), hash(twin))
+        assert attrs.asdict(made) == attrs.asdict(twin)
+        assert attrs.astuple(made) == attrs.astuple(twin)
+        assert cattrs.unstructure(made) == cattrs.unstructure(twin)
+        assert made == attrs.evolve(twin) == cattrs.structure(cattrs.unstructure(twin), cls)
+    field = attrs.fields(cls)[-1].name
+    changed = attrs.evolve(decoded, **{field: ("x",)})
+    assert (("x",), made) == (getattr(changed, field), decoded)
+    assert changed != decoded
+    for change in (lambda: setattr(decoded, field, 1), lambda: delattr(decoded, field)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            change()
+
+
+def test_classes_of_users_are_sparse_too():
+    """With `sparse`, or below a class that has it, own defaults are kept as the class says."""
+
+    @sparse
+    @attrs.frozen(kw_only=True, slots=False)
+    class Own:
+        id: str
+        state: str = "UNKNOWN"
+        node_id: str | None = None
+
+    @attrs.frozen(kw_only=True)
+    class Longer(Pod):
+        replicas: int = 1
+
+    for cls, rest in ((Own, ("UNKNOWN", None)), (Longer, (None, None))):
+        (item,) = structure_of(cls).items([b'{"id": "p"}'], [0], key="pods")
+        assert cls(id="p") == item
+        assert rest == (item.state, item.node_id)
+        assert "node_id" not in vars(item)
+        assert structure_of(cls).fast
+
+
+def test_a_class_below_a_sparse_one_may_say_something_else():
+    """A field with another default, or none at all, is not taken from the class above."""
+
+    @attrs.frozen(kw_only=True, slots=False)
+    class Counted(Pod):
+        state: str = "UNKNOWN"
+
+    @attrs.frozen(kw_only=True, slots=False)
+    class Strict(Pod):
+        state: str
+
+    @attrs.frozen(kw_only=True)
+    class Slotted(Pod):
+        state: str = "UNKNOWN"
+
+    for cls in (Counted, Slotted):
+        (item,) = structure_of(cls).items([b'{"id": "p"}'], [0], key="pods")
+        assert ("UNKNOWN", cls(id="p")) == (item.state, item)
+    with pytest.raises(PayloadError, match="state is missing"):
+        structure_of(Strict).items([b'{"id": "p"}'], [0], key="pods")
+
+
+def test_sparse_refuses_slots():
+    """A class with slots would be broken by it, and is refused with what to do instead."""
+    with pytest.raises(TypeError, match="a is a slot: sparse takes attrs' slots=False"):
+
+        @sparse
+        @attrs.frozen
+        class Slotted:
+            a: int | None = None
 
 
 def test_the_documented_answers_are_structured():
@@ -211,10 +314,7 @@ def test_amounts_are_numbers_and_is_ready_is_a_text():
 def test_pods_are_values():
     """A pod can be compared, hashed, pickled, copied and evolved (H18), affinity and all."""
     (pod,) = both(FULL).pods
-    here, there = multiprocessing.Pipe()
-    with here, there:
-        here.send(pod)  # pickled, as on its way to another process
-        pickled = there.recv()
+    pickled = sent(pod)
     assert pickled is not pod
     for twin in (pickled, copy.copy(pod), copy.deepcopy(pod)):
         assert twin == pod
