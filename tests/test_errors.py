@@ -550,7 +550,7 @@ async def test_no_fault_brings_the_token_to_light(name, via, watched):
 @pytest.mark.parametrize("via", CALLS)
 async def test_refused_token_stays_hidden(via, watched):
     """E14: a 401 for a token that the server does not know does not show it."""
-    async with canary_fleet(token="another") as (_, ief):
+    async with canary_fleet(token="another", timeout=Timeouts()) as (_, ief):
         error = await error_of(ief, via)
 
     assert AuthenticationError is type(error)

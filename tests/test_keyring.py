@@ -770,7 +770,7 @@ async def test_first_signed_request_goes_alone(fake, clock):
 
     def watch(_):
         peaks.append(fake.statistics().in_flight)
-        return Fault.slow(0.02)
+        return Fault.slow(0.2)  # long enough for all to be there
 
     fake.intercept(watch)
     async with session(fake, access_key(fake), **clock) as ief:
