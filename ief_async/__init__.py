@@ -1,116 +1,124 @@
-"""Stream every pod of a Huawei Cloud IEF fleet with asyncio: concurrent, typed, bounded."""
+"""Stream every pod of a Huawei Cloud IEF fleet with asyncio: concurrent, typed, bounded.
 
-from ief_async._checkpoint import (
-    ScanCheckpoint,
-)
-from ief_async._credentials import (
-    AccessKey,
-    EcsMetadata,
-    PasswordCredentials,
-    Token,
-)
-from ief_async._errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BatchFailure,
-    CheckpointError,
-    ConfigurationError,
-    DriftError,
-    IefError,
-    NotFoundError,
-    PartialScanError,
-    PayloadError,
-    PermissionDeniedError,
-    ServerError,
-    TargetFailure,
-    ThrottledError,
-    TransportError,
-)
-from ief_async._events import (
-    BatchDone,
-    DriftSeen,
-    Event,
-    LimitClamped,
-    PageReady,
-    RequestFinished,
-    RequestRetried,
-    RequestStarted,
-    ScanEnded,
-    ScanStarted,
-    Throttled,
-    TokenRefreshed,
-)
-from ief_async._fleet import (
-    Target,
-    scan_fleet,
-)
-from ief_async._models import (
-    Affinity,
-    Container,
-    ContainerTemplate,
-    Deployment,
-    DeploymentAnnotations,
-    DeviceInfo,
-    Env,
-    EnvTemplate,
-    ErrorBody,
-    Exec,
-    GpuInfo,
-    Group,
-    HttpGet,
-    Instance,
-    KeyRef,
-    LabelSelector,
-    LogConfig,
-    MatchExpression,
-    Nic,
-    Node,
-    NodeAffinity,
-    NodeSelector,
-    NodeSelectorTerm,
-    NodeStateDetails,
-    NpuInfo,
-    NtpConfigs,
-    Pod,
-    PodAffinity,
-    PodAffinityTerm,
-    PodConfigs,
-    PodList,
-    PodTemplate,
-    Port,
-    PortRange,
-    PortTemplate,
-    PreferredNodeTerm,
-    Probe,
-    ResourceAmounts,
-    Resources,
-    Tag,
-    UpgradeRecord,
-    ValueFrom,
-    Volume,
-    WeightedPodAffinityTerm,
-    sparse,
-)
-from ief_async._pacing import (
-    Limits,
-    RetryPolicy,
-    Timeouts,
-)
-from ief_async._paging import (
-    BatchReport,
-)
-from ief_async._session import (
-    IefSession,
-    PodCount,
-    SessionStatistics,
-)
-from ief_async._stream import (
-    Page,
-    ScanProgress,
-    ScanReport,
-    Stream,
-)
+The rooms below are imported at the first use of a name of theirs: a command that shows its help, or
+a worker that unpickles a pod, need not wait for the network's libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ief_async._checkpoint import (
+        ScanCheckpoint,
+    )
+    from ief_async._credentials import (
+        AccessKey,
+        EcsMetadata,
+        PasswordCredentials,
+        Token,
+    )
+    from ief_async._errors import (
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        BatchFailure,
+        CheckpointError,
+        ConfigurationError,
+        DriftError,
+        IefError,
+        NotFoundError,
+        PartialScanError,
+        PayloadError,
+        PermissionDeniedError,
+        ServerError,
+        TargetFailure,
+        ThrottledError,
+        TransportError,
+    )
+    from ief_async._events import (
+        BatchDone,
+        DriftSeen,
+        Event,
+        LimitClamped,
+        PageReady,
+        RequestFinished,
+        RequestRetried,
+        RequestStarted,
+        ScanEnded,
+        ScanStarted,
+        Throttled,
+        TokenRefreshed,
+    )
+    from ief_async._fleet import (
+        Target,
+        scan_fleet,
+    )
+    from ief_async._models import (
+        Affinity,
+        Container,
+        ContainerTemplate,
+        Deployment,
+        DeploymentAnnotations,
+        DeviceInfo,
+        Env,
+        EnvTemplate,
+        ErrorBody,
+        Exec,
+        GpuInfo,
+        Group,
+        HttpGet,
+        Instance,
+        KeyRef,
+        LabelSelector,
+        LogConfig,
+        MatchExpression,
+        Nic,
+        Node,
+        NodeAffinity,
+        NodeSelector,
+        NodeSelectorTerm,
+        NodeStateDetails,
+        NpuInfo,
+        NtpConfigs,
+        Pod,
+        PodAffinity,
+        PodAffinityTerm,
+        PodConfigs,
+        PodList,
+        PodTemplate,
+        Port,
+        PortRange,
+        PortTemplate,
+        PreferredNodeTerm,
+        Probe,
+        ResourceAmounts,
+        Resources,
+        Tag,
+        UpgradeRecord,
+        ValueFrom,
+        Volume,
+        WeightedPodAffinityTerm,
+        sparse,
+    )
+    from ief_async._pacing import (
+        Limits,
+        RetryPolicy,
+        Timeouts,
+    )
+    from ief_async._paging import (
+        BatchReport,
+    )
+    from ief_async._session import (
+        IefSession,
+        PodCount,
+        SessionStatistics,
+    )
+    from ief_async._stream import (
+        Page,
+        ScanProgress,
+        ScanReport,
+        Stream,
+    )
 
 __version__ = "0.1.0"
 
@@ -207,3 +215,32 @@ __all__ = [
     "scan_fleet",
     "sparse",
 ]
+
+# From the lowest one up: what a name needs is imported, and no more.
+_ROOMS = (
+    "_errors",
+    "_events",
+    "_models",
+    "_checkpoint",
+    "_credentials",
+    "_paging",
+    "_pacing",
+    "_stream",
+    "_session",
+    "_fleet",
+)
+
+if not TYPE_CHECKING:  # a checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            for room in _ROOMS:
+                found = vars(import_module(f"{__name__}.{room}"))
+                if name in found:
+                    globals()[name] = found[name]
+                    return found[name]
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

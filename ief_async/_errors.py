@@ -21,12 +21,16 @@ Every error is made of plain values, so it pickles. None holds a token, a key or
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
 
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
+
+# what a scan does about a batch that failed, and about a list that moved under it
+OnError = Literal["raise", "defer", "collect"]
+OnDrift = Literal["repair", "raise", "report", "ignore"]
 
 
 class IefError(Exception):

@@ -16,6 +16,8 @@ from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
     IefError,
+    OnDrift,
+    OnError,
     PartialScanError,
     TargetFailure,
 )
@@ -24,9 +26,8 @@ from ief_async._keyring import Keyring
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._paging import OnDrift
 from ief_async._session import IefSession
-from ief_async._stream import OnError, Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
+from ief_async._stream import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
 from ief_async._structure import structure_of
 
 T = TypeVar("T")

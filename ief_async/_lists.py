@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
+from ief_async._errors import OnDrift
 from ief_async._models import Deployment, Group, Instance, Node, Pod
-from ief_async._paging import OnDrift
 from ief_async._structure import Rows, split
 
 MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page

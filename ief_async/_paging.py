@@ -38,7 +38,7 @@ import attrs
 
 from ief_async._batches import Query
 from ief_async._checkpoint import Mark
-from ief_async._errors import DriftError
+from ief_async._errors import DriftError, OnDrift
 
 OVERLAP = 5  # rows, at the least; a hundredth of the page if that is more
 OVERLAP_SHARE = 4  # never more than this part of a page as the server gives it
@@ -47,7 +47,6 @@ WALK_PAGES = 20  # what bridging may cost, with one more for each page that brou
 SWEEPS = 3  # how often a list without an order is read again until it is all there
 BLIND_PAGES = 10_000  # how many pages may come that no count explains, before the list is endless
 
-OnDrift = Literal["repair", "raise", "report", "ignore"]
 Drift = Literal["exact", "repaired", "unknown"]
 
 

@@ -20,7 +20,7 @@ from ief_async._environment import (
     iam_endpoint_of,
     known_region,
 )
-from ief_async._errors import CheckpointError, ConfigurationError, PayloadError
+from ief_async._errors import CheckpointError, ConfigurationError, OnDrift, OnError, PayloadError
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring, Project
 from ief_async._lists import (
@@ -48,8 +48,8 @@ from ief_async._pacing import (
     Timeouts,
     check_number,
 )
-from ief_async._paging import OnDrift, PageRequest, requests_for
-from ief_async._stream import OnError, Page, Scan, Stream, page_of, structure_some
+from ief_async._paging import PageRequest, requests_for
+from ief_async._stream import Page, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from itertools import count
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 import attrs
 
@@ -39,6 +39,7 @@ from ief_async._errors import (
     DriftError,
     Failure,
     IefError,
+    OnError,
     PartialScanError,
     PayloadError,
     TransportError,
@@ -70,7 +71,6 @@ FATAL = (AuthenticationError, CheckpointError, ConfigurationError)
 SCANS = count(1)  # of the process: a hook may serve several sessions
 VERDICTS = ("unknown", "repaired", "exact")  # the worst first
 
-OnError = Literal["raise", "defer", "collect"]
 Fetch = Callable[[PageRequest, float, int], Awaitable[Answer[Rows]]]
 
 

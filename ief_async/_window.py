@@ -19,7 +19,8 @@ import attrs
 
 from ief_async._batches import Batch, Query
 from ief_async._checkpoint import Entry, Mark, Run
-from ief_async._paging import Accepted, BatchPlan, BatchReport, OnDrift, PageRequest, Signal
+from ief_async._errors import OnDrift
+from ief_async._paging import Accepted, BatchPlan, BatchReport, PageRequest, Signal
 
 
 @attrs.define(eq=False, kw_only=True)

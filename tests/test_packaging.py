@@ -28,15 +28,16 @@ def run(code):
     )
 
 
-def test_all_lists_every_public_name():
-    """What tab completion shows is what __all__ promises, sorted."""
-    public = {
-        name
-        for name, value in vars(ief_async).items()
-        if not name.startswith("_") and not isinstance(value, type(sys))
-    }
-
-    assert sorted(public) == ief_async.__all__
+def test_every_public_name_is_there():
+    """Tab completion and ``import *`` show what __all__ promises, sorted, and each can be had."""
+    assert sorted(ief_async.__all__) == ief_async.__all__
+    assert {*ief_async.__all__} <= {*dir(ief_async)}
+    names = run("from ief_async import *; print(*[name for name in dir() if name[0] != '_'])")
+    assert ief_async.__all__ == names.stdout.split()
+    for name in ief_async.__all__:
+        assert name == getattr(ief_async, name).__name__.rpartition(".")[2]
+    with pytest.raises(AttributeError, match="'ief_async' has no attribute 'Poodle'"):
+        _ = ief_async.Poodle
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -45,14 +46,29 @@ def test_module_imports_alone(module):
     assert ("", 0) == ((done := run(f"import {module}")).stderr, done.returncode)
 
 
-def test_import_is_light():
-    """Importing the package loads no fake server, no command, no test framework and no extra."""
-    loaded = set(run("import ief_async, sys; print(*sys.modules)").stdout.split())
+LIBRARIES = {"aiohttp", "attrs", "backoff", "cattrs", "msgspec"}
 
-    assert "ief_async._session" in loaded
-    extras = {"opentelemetry", "pyarrow", "rich"}
-    assert not {"ief_async.testing", "ief_async.cli", "ief_async.otel", "pytest"} & loaded
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        ("import ief_async", set()),
+        ("from ief_async import IefError", {"attrs"}),
+        ("from ief_async import Pod", {"attrs"}),
+        ("from ief_async.cli._arguments import parser_of; parser_of().format_help()", {"attrs"}),
+        ("from ief_async import IefSession", LIBRARIES),
+        ("from ief_async import scan_fleet", LIBRARIES),
+    ],
+)
+def test_import_loads_what_is_needed(code, needed):
+    """A name brings the libraries that it needs; no fake server, test framework or extra."""
+    loaded = set(run(f"{code}; import sys; print(*sys.modules)").stdout.split())
+
+    extras = {"opentelemetry", "pyarrow", "rich", "jmespath", "yaml", "dask", "pyspark"}
+    assert needed == LIBRARIES & loaded
+    assert not {"ief_async.testing", "ief_async.otel", "ief_async.sinks", "pytest"} & loaded
     assert not extras & loaded
+    assert ("ief_async._session" in loaded) == (needed == LIBRARIES)
 
 
 def test_version_is_said_once():

@@ -1,27 +1,9 @@
 """The command ``ief-async``: arguments in, exit code out. Data to stdout, all else to stderr."""
 
-import argparse
-import asyncio
-import logging
-import os
-import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from ief_async._errors import (
-    AuthenticationError,
-    ConfigurationError,
-    DriftError,
-    IefError,
-    PartialScanError,
-    TransportError,
-)
-from ief_async.cli._arguments import Exit, parser_of, program
-from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, told
-
-FORMAT = "%(asctime)s %(levelname)s %(message)s"
+from ief_async.cli._arguments import parser_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,88 +13,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser_of().parse_args(given)
-    with _listening(arguments.verbose, quiet=arguments.quiet):
-        return _end(arguments, given)
+    from ief_async.cli._process import run  # help and completion by Tab do not wait for it
 
-
-def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
-    """Run a command to its end, say what came of it, and return the exit code."""
-    outcome = Outcome()
-    code: int = Exit.USAGE
-    try:
-        read_ids(arguments, outcome)  # a loop would keep Ctrl-C from ending it
-        code = asyncio.run(_run(arguments, outcome))
-        sys.stdout.flush()
-    except Usage as error:
-        arguments.parser.error(str(error))
-    except KeyboardInterrupt:
-        _say("interrupted")
-        code = Exit.INTERRUPTED
-    except BrokenPipeError:  # whoever read has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.WHOLE
-    except IefError as error:
-        _say(str(error), *getattr(error, "__notes__", ()), *_next(error))
-        code = _code_of(error)
-    except OSError as error:
-        _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-        code = Exit.ERROR
-    if outcome.saved and code != Exit.WHOLE and os.path.exists(outcome.saved):  # noqa: PTH110  a word
-        again = [part for part in given if part != "--restart"]
-        how = " and ".join(outcome.to_go_on)
-        _say(f"what is done is kept in {outcome.saved}; to go on{how and f', {how}'}:")
-        _say(f"{program()} {shlex.join(again)}", prefix="  ")
-    return code
-
-
-async def _run(arguments: argparse.Namespace, outcome: Outcome) -> int:
-    """Run a command; a request to end it, as by ``kill``, is like an interruption."""
-    task = asyncio.create_task(COMMANDS[arguments.command](arguments, outcome))
-    loop = asyncio.get_running_loop()
-    if sys.platform != "win32":
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-def _code_of(error: IefError) -> int:
-    if isinstance(error, AuthenticationError):
-        return Exit.AUTHENTICATION
-    if isinstance(error, PartialScanError):
-        return Exit.PARTIAL
-    if isinstance(error, DriftError):
-        return Exit.DRIFT
-    return Exit.USAGE if isinstance(error, ConfigurationError) else Exit.ERROR
-
-
-def _next(error: IefError) -> Sequence[str]:
-    """Return what the library's words leave out: what failed, and what to look at."""
-    if isinstance(error, PartialScanError):
-        return told(error.failures)
-    if isinstance(error, TransportError):
-        return ("Check the network, a proxy, and --region or --endpoint.",)
-    return ()
-
-
-@contextmanager
-def _listening(verbose: int, *, quiet: bool) -> Iterator[None]:
-    """Show the library's log lines while this lasts: warnings, and more if they are asked for."""
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(FORMAT if verbose else "ief-async: %(message)s"))
-    log = logging.getLogger("ief_async")
-    before = log.handlers, log.propagate, log.level
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(logging.ERROR if quiet and not verbose else level)
-    try:
-        yield
-    finally:
-        log.handlers, log.propagate, level = before
-        log.setLevel(level)
-
-
-def _say(*lines: str, prefix: str = "ief-async: ") -> None:
-    print(prefix + "\n".join(lines), file=sys.stderr)
+    return run(arguments, given)

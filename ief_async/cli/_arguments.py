@@ -11,20 +11,11 @@ from typing import Any, get_args
 import attrs
 
 from ief_async import __version__
-from ief_async._models import Deployment, Group, Instance, Node, Pod
-from ief_async._paging import OnDrift
-from ief_async._stream import OnError
+from ief_async._errors import OnDrift, OnError
 
-LISTS: dict[str, type] = {
-    "pods": Pod,
-    "deployments": Deployment,
-    "nodes": Node,
-    "groups": Group,
-    "instances": Instance,
-}
 FORMATS = ("table", "wide", "json", "ndjson", "tsv", "name", "parquet", "arrow")
-# the filters of the service itself, as it calls them
-FILTERS = {
+# what can be listed, and the filters of the service itself, as it calls them
+LISTS: dict[str, tuple[str, ...]] = {
     "pods": (),
     "deployments": ("name", "node-id", "group-id", "sort"),
     "nodes": ("name", "state", "tags", "group-id", "app-name", "sort"),
@@ -106,7 +97,7 @@ def _add_list(commands: Any, name: str) -> None:
             "--state", action="append", metavar="STATE", help="only pods in this state; repeatable"
         )
         which.add_argument("--name", metavar="PATTERN", help="only pods of such names, as web-*")
-    for filtered in FILTERS[name]:
+    for filtered in LISTS[name]:
         which.add_argument(f"--{filtered}", metavar="TEXT", help="as the service filters by it")
     which.add_argument(
         "--max-items", type=bounded(int, least=1), metavar="N", help="read no more than N"

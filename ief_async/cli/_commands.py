@@ -14,12 +14,13 @@ import msgspec
 
 from ief_async._environment import known_region
 from ief_async._errors import Failure
+from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._pacing import Limits
 from ief_async._plain import Plain, narrowed
 from ief_async._session import IefSession
 from ief_async._stream import Stream, engine_of
 from ief_async._structure import structure_of
-from ief_async.cli._arguments import COMPLETIONS, FILTERS, LISTS, Exit
+from ief_async.cli._arguments import COMPLETIONS, LISTS, Exit
 from ief_async.cli._demo import demo
 from ief_async.cli._output import (
     COLUMNS,
@@ -37,6 +38,13 @@ from ief_async.cli._output import (
 )
 from ief_async.cli._progress import bar_of, shown
 
+MODELS: dict[str, type] = {
+    "pods": Pod,
+    "deployments": Deployment,
+    "nodes": Node,
+    "groups": Group,
+    "instances": Instance,
+}
 PAGE_SIZES = {"pods": 1000, "nodes": 1000}
 SMALL_PAGE = 100
 TOLD = 3  # failures that are told one by one
@@ -78,7 +86,7 @@ class _Identified(msgspec.Struct):
 
 
 async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
-    name, model = arguments.command, LISTS[arguments.command]
+    name, model = arguments.command, MODELS[arguments.command]
     form = _form(arguments)
     query = _query(arguments, form)
     keep = _keep(arguments)
@@ -286,7 +294,7 @@ def _stream(
     fields: Sequence[str] | None,
 ) -> Stream[Any]:
     name, ids = arguments.command, arguments.ids
-    model: Any = LISTS[name] if fields is None else narrowed(LISTS[name], fields)
+    model: Any = MODELS[name] if fields is None else narrowed(MODELS[name], fields)
     options: dict[str, Any] = {
         "model": model,
         "page_size": arguments.page_size or PAGE_SIZES.get(name, SMALL_PAGE),
@@ -296,7 +304,7 @@ def _stream(
         "deadline": arguments.deadline,
     }
     if name != "pods":
-        chosen = {one.replace("-", "_") for one in FILTERS[name]}
+        chosen = {one.replace("-", "_") for one in LISTS[name]}
         options |= {one: getattr(arguments, one) for one in chosen}
         read: Callable[..., Stream[Any]] = getattr(ief, f"iter_{name}")
         return read(**options)

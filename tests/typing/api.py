@@ -44,6 +44,7 @@ from ief_async import (
     Token,
     TokenRefreshed,
     scan_fleet,
+    sparse,
 )
 from ief_async.otel import observer
 
@@ -53,6 +54,15 @@ class Row:
     """A class of a user's own."""
 
     id: str
+
+
+@sparse
+@attrs.frozen(kw_only=True, slots=False)
+class SparseRow:
+    """One of which most rows lack most fields: a checker sees no difference."""
+
+    id: str
+    state: str | None = None
 
 
 async def ids() -> AsyncIterator[str]:
@@ -75,6 +85,8 @@ async def session(http: aiohttp.ClientSession) -> None:
         assert_type(ief.iter_pods(["d"]), Stream[Pod])
         assert_type(ief.iter_pods(ids()), Stream[Pod])
         assert_type(ief.iter_pods(node_ids={"n"}, model=Row), Stream[Row])
+        assert_type(ief.iter_pods(["d"], model=SparseRow), Stream[SparseRow])
+        assert_type(SparseRow(id="p").state, str | None)
         assert_type(await ief.list_pods(node_id="n"), Page[Pod])
         assert_type(await ief.list_pods(deployment_ids=["d"], model=Row), Page[Row])
         assert_type(await ief.count_pods(["d"]), PodCount)
