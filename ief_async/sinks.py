@@ -322,6 +322,9 @@ class _Batches:
                     rows += (await anext(self._pages)).rows
             except Exception as error:  # noqa: BLE001  it comes in its turn, whatever it is
                 self._over = error
+            except asyncio.CancelledError:  # what was read is gone: nothing may come behind it
+                self._thread, self._over = _Thread(), StopAsyncIteration()
+                raise
             made = await self._end()
             if rows:
                 self._thread.begin(self._columns.batch, rows)

@@ -432,15 +432,16 @@ async def test_rows_before_an_error_of_the_ids_come_first():
     assert [pod["id"] for pod in fake.pods] == seen
 
 
-async def test_batches_that_are_cancelled_end(monkeypatch):
-    """Cancelled while a batch is made, the batches end, and do not go on behind a gap."""
+@pytest.mark.parametrize("later", [0, 0.1])
+async def test_batches_that_are_cancelled_end(monkeypatch, later):
+    """Cancelled while a batch is made, or the next one read, they end, and leave no gap."""
     async with FakeIef(2_000) as fake, session_with(fake) as ief:
         slow = Slow(monkeypatch, _Columns, "batch")
         stream = ief.iter_pods(fake.deployment_ids)
         batches = record_batches(stream, rows=100)
         task = asyncio.ensure_future(anext(batches))
         await slow.is_entered()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(later)
         task.cancel()
         slow.go_on.set()
         with pytest.raises(asyncio.CancelledError):
