@@ -1,18 +1,22 @@
-"""How fast `iter_pods` is, side by side with loops that are written by hand.
+"""How fast `iter_pods` is, side by side with what people write instead.
 
 Measured, against a `FakeIef` on loopback in a process of its own:
 
-* time per pod of five ways to read the same fleet, from opening the session to closing it, in
+* time per pod of nine ways to read the same fleet, from opening the session to closing it, in
   interleaved rounds, and the ratios of their medians;
-* the wall time of a scan with 100 ms latency, against the least that latency allows;
+* the wall time of a scan with 100 ms latency, against the least that latency allows and against
+  the vendor's SDK;
 * how long other tasks wait for the event loop while pages of 1,000 pods are decoded;
-* how much more memory a scan takes that is twenty times as long.
+* how much more memory a scan takes that is twenty times as long, or has twice the batches;
+* how many requests a calm list takes, against the fewest possible;
+* how long an interpreter takes to import the package, and the command to show its help, against
+  importing the four libraries.
 
 What is timed is checked for each pod, once; what is watched for stalls and memory, for the number
 of pods alone. A wrong result ends the run; a slow one never does.
 
-Not measured: a real network, TLS, compression, retries, faults, the time of imports, and the
-server's own work, for which a second core has to be free.
+Not measured: a real network, TLS, compression, retries, faults, and the server's own work, for
+which a second core has to be free.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import contextlib
 import functools
 import gc
 import importlib.metadata
+import importlib.util
 import itertools
 import json
 import math
@@ -30,30 +35,43 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import aiohttp
 import attrs
-import cattrs
-import orjson
+from peers import (
+    IN_FLIGHT,
+    Consumer,
+    Fleet,
+    dicts,
+    dlt,
+    httpx_pydantic,
+    plain_cattrs,
+    vendor,
+    vendor_threads,
+)
 
 import ief_async
-from ief_async import IefSession, Limits, Pod, Token
+from ief_async import IefSession, Limits, Token
 from ief_async.testing import FakeIef
 
 PAGE_SIZES = (1_000, 100)
-IN_FLIGHT = 8
 DEPLOYMENTS = 20  # a twentieth of the fleet is one deployment; all of them are one batch
 LATENCY = 0.1
 LATENCY_PAGE = 100
 LATENCY_IN_FLIGHT = 16
 PING = 0.001
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 7
 LIBRARIES = ("aiohttp", "attrs", "cattrs", "msgspec", "orjson")
+PEERS = ("huaweicloudsdkief", "httpx", "pydantic", "dlt")
+FOUR = "import aiohttp, cattrs, msgspec, backoff"
+IMPORTS = {
+    "four libraries": FOUR,
+    "import ief_async": "import ief_async",
+    "from ief_async import IefSession": "from ief_async import IefSession",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -68,26 +86,6 @@ class FiveFields:
 
 
 @attrs.frozen(kw_only=True)
-class Fleet:
-    """Where a fake server is, and what it serves."""
-
-    endpoint: str
-    project_id: str
-    token: str
-    deployment_ids: list[str]
-    pods: int
-
-    def session(self, in_flight: int) -> IefSession:
-        """Return what a user of the library makes."""
-        return IefSession(
-            self.project_id,
-            credentials=Token(self.token),
-            endpoint=self.endpoint,
-            limits=Limits(concurrency=in_flight),
-        )
-
-
-@attrs.frozen(kw_only=True)
 class Scale:
     """How much is measured."""
 
@@ -99,20 +97,20 @@ class Scale:
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """A measured number, and the numbers asked for and aimed at, where there are any."""
+    """A measured number, and what it has to reach, if that was set."""
 
     name: str
     value: float
     better: Literal[">=", "<="] = ">="
-    asked: float | None = None
-    aim: float | None = None
+    goal: float | None = None
 
-    def verdict(self, goal: float | None) -> str:
-        """Say what the number should be, and whether it is."""
-        if goal is None:
+    @property
+    def verdict(self) -> str:
+        """What the number should be, and whether it is."""
+        if self.goal is None:
             return ""
-        met = self.value >= goal if self.better == ">=" else self.value <= goal
-        return f"{self.better} {goal:.2f} {'met' if met else 'not met'}"
+        met = self.value >= self.goal if self.better == ">=" else self.value <= self.goal
+        return f"{self.better} {self.goal:.2f} {'met' if met else 'not met'}"
 
 
 # --- the server, in its own process ---------------------------------------------------------------
@@ -137,6 +135,8 @@ async def serve(pods: int, latency: float) -> None:
             endpoint=fake.endpoint,
             project_id=fake.project_id,
             token=fake.token or "",
+            access_key=fake.access_key,
+            secret_key=fake.secret_key,
             deployment_ids=list(fake.deployment_ids),
             pods=pods,
         )
@@ -144,14 +144,9 @@ async def serve(pods: int, latency: float) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
-# --- five ways to read a fleet; each returns how many pods it saw ---------------------------------
+# --- the ways to read a fleet: each returns how many pods it saw ----------------------------------
 
 Way = Callable[..., Awaitable[int]]
-Consumer = Callable[[AsyncIterator[Any]], Awaitable[int]]
-
-
-async def distinct_rows(rows: AsyncIterator[dict[str, Any]]) -> int:
-    return len({row["id"] async for row in rows})
 
 
 async def distinct(pods: AsyncIterator[Any]) -> int:
@@ -166,42 +161,13 @@ async def dropped(items: AsyncIterator[Any]) -> int:
     return count
 
 
-async def rows(http: aiohttp.ClientSession, fleet: Fleet, size: int) -> AsyncIterator[Any]:
-    """Yield dicts in order: what one writes by hand, with nothing but what the job needs."""
-    url = f"{fleet.endpoint}/v3/{fleet.project_id}/edgemgr/pods"
-    ids = ",".join(fleet.deployment_ids)
-
-    async def fetch(offset: int) -> bytes:
-        query: dict[str, str | int] = {"deployment_ids": ids, "limit": size, "offset": offset}
-        async with http.get(url, params=query) as answer:
-            return await answer.read()
-
-    page = orjson.loads(await fetch(0))
-    tasks = (asyncio.create_task(fetch(at)) for at in range(size, page["count"], size))
-    pending = deque(itertools.islice(tasks, IN_FLIGHT))
-    for row in page["pods"]:
-        yield row
-    while pending:
-        body = await pending.popleft()
-        pending.extend(itertools.islice(tasks, 1))
-        # decoded here and not in the task: eight pages of dicts at a time take a quarter longer
-        for row in orjson.loads(body)["pods"]:
-            yield row
-
-
-def by_hand(fleet: Fleet) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(headers={"X-Auth-Token": fleet.token}, raise_for_status=True)
-
-
-async def dicts(fleet: Fleet, size: int, consume: Consumer = distinct_rows) -> int:
-    async with by_hand(fleet) as http:
-        return await consume(rows(http, fleet, size))
-
-
-async def plain_cattrs(fleet: Fleet, size: int) -> int:
-    structure = CONVERTER.structure
-    async with by_hand(fleet) as http:
-        return len({structure(row, Pod).id async for row in rows(http, fleet, size)})
+def session(fleet: Fleet, in_flight: int) -> IefSession:
+    return IefSession(
+        fleet.project_id,
+        credentials=Token(fleet.token),
+        endpoint=fleet.endpoint,
+        limits=Limits(concurrency=in_flight),
+    )
 
 
 async def ours(
@@ -209,25 +175,24 @@ async def ours(
     size: int,
     consume: Consumer = distinct,
     *,
-    model: type[Any] = Pod,
     in_flight: int = IN_FLIGHT,
-    on_drift: Literal["repair", "ignore"] = "repair",
+    **options: Any,
 ) -> int:
-    ids = fleet.deployment_ids
-    async with fleet.session(in_flight) as ief:
-        pods = ief.iter_pods(
-            ids, model=model, page_size=size, concurrency=in_flight, on_drift=on_drift
-        )
+    async with session(fleet, in_flight) as ief:
+        pods = ief.iter_pods(fleet.deployment_ids, page_size=size, concurrency=in_flight, **options)
         return await consume(aiter(pods))
 
 
-CONVERTER = cattrs.Converter()  # one for all rounds: it writes its code for Pod once
 WAYS: dict[str, Way] = {
-    "dicts": dicts,
-    "cattrs": plain_cattrs,
     "iter_pods": ours,
     "unwatched": functools.partial(ours, on_drift="ignore"),
     "five fields": functools.partial(ours, model=FiveFields),
+    "dicts": dicts,
+    "cattrs": plain_cattrs,
+    "httpx, pydantic": httpx_pydantic,
+    "dlt": dlt,
+    "vendor": vendor,
+    "vendor, threads": vendor_threads,
 }
 
 
@@ -261,43 +226,72 @@ def speed_figures(found: dict[int, dict[str, list[float]]]) -> Iterator[Figure]:
     for size, times in found.items():
         middle = {name: statistics.median(values) for name, values in times.items()}
         large = size == max(PAGE_SIZES)
-        ours, five, page = middle["iter_pods"], middle["five fields"], f"{size:,} a page"
-        yield Figure(
-            name=f"speed, iter_pods : dicts, {page}",
-            value=middle["dicts"] / ours,
-            asked=0.45 if large else None,
-            aim=0.7 if large else 0.6,
-        )
-        yield Figure(
-            name=f"speed, five fields : dicts, {page}",
-            value=middle["dicts"] / five,
-            aim=2.0 if large else 1.6,
-        )
-        yield Figure(
-            name=f"speed, iter_pods : cattrs, {page}",
-            value=middle["cattrs"] / ours,
-            asked=2.5,
-            aim=3.6,
-        )
-        yield Figure(
-            name=f"speed, iter_pods : unwatched, {page}",
-            value=middle["unwatched"] / ours,
-            asked=0.9,
-        )
+        goals = {
+            ("iter_pods", "dicts"): 0.7 if large else 0.6,
+            ("five fields", "dicts"): 2.0 if large else 1.6,
+            ("iter_pods", "cattrs"): 3.6,
+            ("iter_pods", "vendor"): 8.0,
+        }
+        others = [name for name in WAYS if name not in {"iter_pods", "five fields"}]
+        for faster, slower in [*(("iter_pods", name) for name in others), ("five fields", "dicts")]:
+            yield Figure(
+                name=f"speed, {faster} : {slower}, {size:,} a page",
+                value=middle[slower] / middle[faster],
+                goal=goals.get((faster, slower)),
+            )
 
 
 def latency_figures(scale: Scale) -> Iterator[Figure]:
     # the first page says how many there are; the others follow, so many at a time
     trips = 1 + math.ceil((scale.latency_pages - 1) / LATENCY_IN_FLIGHT)
     pods = scale.latency_pages * LATENCY_PAGE
+    ways: dict[str, Way] = {
+        "iter_pods": functools.partial(ours, in_flight=LATENCY_IN_FLIGHT),
+        "vendor": vendor,
+        "vendor, threads": vendor_threads,
+    }
+    walls: dict[str, list[float]] = {name: [] for name in ways}
     with serving(pods, LATENCY) as fleet:
-        scans = (
-            ours(fleet, LATENCY_PAGE, in_flight=LATENCY_IN_FLIGHT) for _ in range(scale.rounds)
-        )
-        walls = [asyncio.run(timed(scan, pods)) for scan in scans]
-    value = statistics.median(walls) / (trips * LATENCY)
-    name = f"wall time : latency's {trips} x {LATENCY:.1f} s"
-    yield Figure(name=name, value=value, better="<=", asked=1.08)
+        for _, (name, way) in itertools.product(range(scale.rounds), ways.items()):
+            walls[name].append(asyncio.run(timed(way(fleet, LATENCY_PAGE), pods)))
+    middle = {name: statistics.median(values) for name, values in walls.items()}
+    least = f"wall time : latency's {trips} x {LATENCY:.1f} s"
+    yield Figure(name=least, value=middle["iter_pods"] / (trips * LATENCY), better="<=", goal=1.1)
+    for name, goal in {"vendor": 14.0, "vendor, threads": None}.items():
+        ratio = middle[name] / middle["iter_pods"]
+        yield Figure(name=f"speed, iter_pods : {name}, 100 ms", value=ratio, goal=goal)
+
+
+def request_figures(fleet: Fleet) -> Iterator[Figure]:
+    async def requests(size: int) -> int:
+        async with session(fleet, IN_FLIGHT) as ief:
+            await dropped(aiter(ief.iter_pods(fleet.deployment_ids, page_size=size)))
+            return ief.statistics().requests
+
+    for size in PAGE_SIZES:
+        ratio = asyncio.run(requests(size)) / math.ceil(fleet.pods / size)
+        name = f"requests : the fewest, {size:,} a page"
+        yield Figure(name=name, value=ratio, better="<=", goal=1.1)
+
+
+def import_figures(scale: Scale) -> Iterator[Figure]:
+    """Time interpreters that are new each time, without what starting one takes."""
+    timed_import = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+    seconds: dict[str, list[float]] = {name: [] for name in [*IMPORTS, "process", "help"]}
+    for _ in range(2 * scale.rounds):
+        for name, code in IMPORTS.items():
+            command = [sys.executable, "-c", timed_import.format(code)]
+            seconds[name].append(float(subprocess.check_output(command)))
+        for name, rest in {"process": ["-c", FOUR], "help": ["-m", "ief_async", "--help"]}.items():
+            start = time.perf_counter()
+            subprocess.check_output([sys.executable, *rest])
+            seconds[name].append(time.perf_counter() - start)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, goal in zip([*IMPORTS][1:], (1.15, None), strict=True):
+        value = middle[name] / middle["four libraries"]
+        yield Figure(name=f"{name} : four libraries", value=value, better="<=", goal=goal)
+    value = middle["help"] / middle["process"]
+    yield Figure(name="ief-async --help : four libraries", value=value, better="<=", goal=1.5)
 
 
 async def ping(lateness: list[float]) -> None:
@@ -328,10 +322,11 @@ def stall_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
     for name, values in late.items():
         ours = name == "iter_pods"
         p99 = statistics.quantiles(values, n=100, method="inclusive")[-1]
-        goals = {"asked": 12.0, "aim": 8.0} if ours else {}
-        yield Figure(name=f"stall, {name}, p50, ms", value=statistics.median(values), better="<=")
-        yield Figure(name=f"stall, {name}, p99, ms", value=p99, better="<=", **goals)
-        yield Figure(name=f"stall, {name}, max, ms", value=max(values), better="<=")
+        p50, most = statistics.median(values), max(values)
+        yield Figure(name=f"stall, {name}, p50, ms", value=p50, better="<=")
+        for what, value, goal in (("p99", p99, 8.0), ("max", most, 15.0)):
+            asked = goal if ours else None
+            yield Figure(name=f"stall, {name}, {what}, ms", value=value, better="<=", goal=asked)
 
 
 def peak_memory() -> float:
@@ -345,25 +340,38 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-async def read_and_drop(fleet: Fleet) -> None:
+async def read_and_drop(fleet: Fleet, batch_size: int) -> None:
     before = peak_memory()
-    await timed(ours(fleet, max(PAGE_SIZES), dropped), fleet.pods)
+    await timed(ours(fleet, max(PAGE_SIZES), dropped, batch_size=batch_size), fleet.pods)
     print(peak_memory() - before)
 
 
-def growth(fleet: Fleet) -> float:
-    command = [sys.executable, __file__, "peak", json.dumps(attrs.asdict(fleet))]
+def growth(fleet: Fleet, deployments: int, batch_size: int = DEPLOYMENTS) -> float:
+    """Return by how many MiB a new process grows while it reads some deployments."""
+    part = attrs.evolve(
+        fleet,
+        deployment_ids=fleet.deployment_ids[:deployments],
+        pods=fleet.pods * deployments // DEPLOYMENTS,
+    )
+    command = [sys.executable, __file__, "peak", json.dumps(attrs.asdict(part)), str(batch_size)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def memory_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
+    half = DEPLOYMENTS // 2
+    ways = {"few": (1,), "all": (DEPLOYMENTS,), "half": (half, 1), "batches": (DEPLOYMENTS, 1)}
+    grown: dict[str, list[float]] = {name: [] for name in ways}
+    for _, (name, way) in itertools.product(range(scale.rounds), ways.items()):
+        grown[name].append(growth(fleet, *way))
+    middle = {name: statistics.median(values) for name, values in grown.items()}
     few = fleet.pods // DEPLOYMENTS
-    part = attrs.evolve(fleet, deployment_ids=fleet.deployment_ids[:1], pods=few)
-    pairs = [(growth(part), growth(fleet)) for _ in range(scale.rounds)]
-    less, more = (statistics.median(values) for values in zip(*pairs, strict=True))
-    yield Figure(name=f"memory, {few:,} pods, MiB", value=less, better="<=")
-    yield Figure(name=f"memory, {fleet.pods:,} pods, MiB", value=more, better="<=")
-    yield Figure(name="memory, 20 x the pods, MiB more", value=more - less, better="<=", asked=40.0)
+    yield Figure(name=f"memory, {few:,} pods, MiB", value=middle["few"], better="<=")
+    yield Figure(name=f"memory, {fleet.pods:,} pods, MiB", value=middle["all"], better="<=")
+    more = middle["all"] - middle["few"]
+    yield Figure(name="memory, 20 x the pods, MiB more", value=more, better="<=", goal=40.0)
+    more = middle["batches"] - middle["half"]
+    name = f"memory, {DEPLOYMENTS} batches, MiB more than {half}"
+    yield Figure(name=name, value=more, better="<=", goal=5.0)
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -372,7 +380,11 @@ def memory_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
 def environment() -> dict[str, str]:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    versions = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in (*LIBRARIES, *PEERS)
+        if importlib.util.find_spec(name) is not None
+    ]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{python}, {platform.system()}, {os.cpu_count()} cores{load}",
@@ -383,29 +395,28 @@ def environment() -> dict[str, str]:
 def print_speed(found: dict[int, dict[str, list[float]]], scale: Scale) -> None:
     rounds = f"median of {scale.rounds} rounds (least to most)"
     print(f"\nmicroseconds per pod, {scale.pods:,} pods: {rounds}")
-    print(f"{'':12}" + "".join(f"{f'{size:,} a page':>24}" for size in found))
+    print(f"{'':16}" + "".join(f"{f'{size:,} a page':>24}" for size in found))
     for name in WAYS:
         cells = [
             f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
             for values in (times[name] for times in found.values())
         ]
-        print(f"{name:12}" + "".join(f"{cell:>24}" for cell in cells))
+        print(f"{name:16}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def print_figures(figures: Iterable[Figure], base: Mapping[str, float]) -> None:
     against = f"  {'base':>7}" if base else ""
-    print(f"\n{'figure':42}{'here':>7}{against}  {'asked':17} aim")
+    print(f"\n{'figure':52}{'here':>7}{against}  goal")
     for figure in figures:
         old = base.get(figure.name, math.nan)
         against = f"  {old:7.2f}" if base else ""
-        asked, aim = figure.verdict(figure.asked), figure.verdict(figure.aim)
-        print(f"{figure.name:42}{figure.value:7.2f}{against}  {asked:17} {aim}".rstrip())
+        print(f"{figure.name:52}{figure.value:7.2f}{against}  {figure.verdict}".rstrip())
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How fast iter_pods is, side by side.")
     parser.add_argument("--pods", type=int, default=20_000, help="read in each round of the race")
-    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="5 at least")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help=f"{LEAST_ROUNDS} at least")
     parser.add_argument("--quick", action="store_true", help="only show that all of it runs")
     parser.add_argument("--json", type=Path, metavar="PATH", help="save the result")
     parser.add_argument("--base", type=Path, metavar="PATH", help="show a saved result beside")
@@ -417,6 +428,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
+    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"{', '.join(missing)} not installed: pip install -e '.[test,bench]'")
     scale = Scale(pods=given.pods, rounds=given.rounds)
     if given.quick:
         scale = Scale(pods=2_000, rounds=1, latency_pages=20, long_scan=20_000)
@@ -425,9 +439,10 @@ def main() -> None:
     print(*about.values(), sep="\n")
     found = measure_speed(scale)
     print_speed(found, scale)
-    figures = [*speed_figures(found), *latency_figures(scale)]
+    figures = [*speed_figures(found), *latency_figures(scale), *import_figures(scale)]
     with serving(scale.long_scan) as fleet:
         figures += [*stall_figures(fleet, scale), *memory_figures(fleet, scale)]
+        figures += request_figures(fleet)
     print_figures(figures, base)
     if given.quick:
         print("\nA quick run: it shows that all of it works, and says nothing about speed.")
@@ -442,7 +457,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", pods, latency]:
             asyncio.run(serve(int(pods), float(latency)))
-        case ["peak", fleet]:
-            asyncio.run(read_and_drop(Fleet(**json.loads(fleet))))
+        case ["peak", fleet, batch_size]:
+            asyncio.run(read_and_drop(Fleet(**json.loads(fleet)), int(batch_size)))
         case _:
             main()
