@@ -9,7 +9,7 @@ service must not break a stream. Pure: no clock, no loop, no socket.
 """
 
 import re
-import types
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,26 +18,48 @@ import attrs
 T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
-def sparse(model: type[T]) -> type[T]:
-    """Make an attrs class cheap to decode whose fields the server mostly leaves out.
+def sparse(*names: str) -> Callable[[type[T]], type[T]]:
+    """Make an attrs class cheap to decode and to keep whose rows mostly lack these fields.
 
-    For classes given as ``model=``, on top of ``@attrs.frozen(slots=False)``; those of this library
-    have it. A field that a row lacks then costs nothing: else it takes as long as one that is read.
-    Nothing differs but that ``vars()`` of an object may lack what its row lacked: `attrs.asdict`
-    has all of it.
+    For classes given as ``model=``, on top of ``@attrs.frozen``; those of this library have it. A
+    named field costs nothing where a row lacks it; where it is there, a little more than others do.
+    To all else the class is as it was, a subclass of it also.
 
     Raises:
-        TypeError: the class is no attrs class, or has slots.
+        TypeError: the class has no slots, or a name has no constant for its default.
     """
-    # A decoder asks a new object for each field that its row lacked. An empty slot answers with an
-    # error, raised and caught, before the default is set; a class attribute is found, and kept.
-    for field in attrs.fields(model):
-        if isinstance(getattr(model, field.name, None), types.MemberDescriptorType):
-            message = f"{model.__name__}.{field.name} is a slot: sparse takes attrs' slots=False"
+
+    def rebuild(model: type[T]) -> type[T]:
+        fields = attrs.fields_dict(model)
+        slots: tuple[str, ...] = vars(model).get("__slots__", ())
+        problem = "" if slots else "sparse takes an attrs class with slots"
+        for name in names:
+            default = fields[name].default if name in fields else attrs.NOTHING
+            if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, whatever its stub says
+                problem = problem or f"{name} is no field with a constant for its default"
+        if problem:
+            message = f"{model.__name__}: {problem}"
             raise TypeError(message)
-        if not isinstance(field.default, attrs.Factory) and field.default is not attrs.NOTHING:  # type: ignore[arg-type]  # a class, whatever its stub says
-            setattr(model, field.name, field.default)
-    return model
+        # A decoder asks a new object for each field that its row lacked. An empty slot answers with
+        # an error, raised and caught, before the default is set; what the class has is found, and
+        # takes no room in the object.
+        own = {key: value for key, value in vars(model).items() if key not in slots}
+        room = () if model.__dictoffset__ else ("__dict__",)
+        namespace = {
+            **own,
+            **{name: fields[name].default for name in names},
+            "__qualname__": model.__qualname__,
+            "__slots__": (*(name for name in slots if name not in names), *room),
+        }
+        kind: Any = type(model)
+        made: type[T] = kind(model.__name__, model.__bases__, namespace)
+        for value in own.values():  # what `super()` goes by
+            for cell in getattr(value, "__closure__", None) or ():
+                if cell.cell_contents is model:
+                    cell.cell_contents = made
+        return made
+
+    return rebuild
 
 
 def _words(*known: str) -> str | None:
@@ -46,8 +68,7 @@ def _words(*known: str) -> str | None:
     return field
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class MatchExpression:
     """One condition on labels; part of `Affinity`, for which the document has no table.
 
@@ -63,8 +84,7 @@ class MatchExpression:
     values: tuple[str, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NodeSelectorTerm:
     """Conditions that a node meets all together.
 
@@ -75,8 +95,7 @@ class NodeSelectorTerm:
     matchExpressions: tuple[MatchExpression, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NodeSelector:
     """Terms of which a node meets at least one.
 
@@ -87,8 +106,7 @@ class NodeSelector:
     nodeSelectorTerms: tuple[NodeSelectorTerm, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PreferredNodeTerm:
     """A wish for certain nodes.
 
@@ -101,8 +119,7 @@ class PreferredNodeTerm:
     preference: NodeSelectorTerm | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NodeAffinity:
     """Which nodes a pod wants or needs.
 
@@ -115,8 +132,7 @@ class NodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class LabelSelector:
     """Pods with certain labels.
 
@@ -129,8 +145,7 @@ class LabelSelector:
     matchLabels: dict[str, str] = attrs.field(factory=dict, hash=False)
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PodAffinityTerm:
     """Pods to be near to, or away from.
 
@@ -145,8 +160,7 @@ class PodAffinityTerm:
     topologyKey: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class WeightedPodAffinityTerm:
     """A wish to be near to, or away from, certain pods.
 
@@ -159,8 +173,7 @@ class WeightedPodAffinityTerm:
     podAffinityTerm: PodAffinityTerm | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PodAffinity:
     """Which pods a pod wants or needs near to it; as ``podAntiAffinity``: away from it.
 
@@ -173,8 +186,7 @@ class PodAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: tuple[PodAffinityTerm, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Affinity:
     """Where a pod may run; platinum edition only. Its keys are camelCase, unlike all others.
 
@@ -189,8 +201,8 @@ class Affinity:
     podAntiAffinity: PodAffinity | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("dns_policy")
+@attrs.frozen(kw_only=True)
 class PodConfigs:
     """How an application instance runs (table 15).
 
@@ -212,8 +224,7 @@ class PodConfigs:
     dns_policy: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Env:
     """An environment variable of a container (table 14).
 
@@ -227,8 +238,7 @@ class Env:
     value: str | None = attrs.field(default=None, repr=False)
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Exec:
     """A probe that runs a command (table 13).
 
@@ -239,8 +249,8 @@ class Exec:
     command: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("host")
+@attrs.frozen(kw_only=True)
 class HttpGet:
     """A probe that asks for a URL (table 12).
 
@@ -257,8 +267,8 @@ class HttpGet:
     scheme: str | None = _words("HTTP", "HTTPS", "http", "https")
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("exec")
+@attrs.frozen(kw_only=True)
 class Probe:
     """How a container's health is tested (table 11): by a URL or by a command.
 
@@ -275,8 +285,8 @@ class Probe:
     timeout_seconds: int | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("host_ip")
+@attrs.frozen(kw_only=True)
 class Port:
     """A container's port and the node's port that leads to it (table 10).
 
@@ -291,8 +301,8 @@ class Port:
     host_ip: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("npu", "D310", "D310B", "D910")
+@attrs.frozen(kw_only=True)
 class ResourceAmounts:
     """Amounts of resources (table 9). Documented as texts and sent as numbers, too: numbers here.
 
@@ -315,8 +325,7 @@ class ResourceAmounts:
     D910: float | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Resources:
     """What a container may use, and what is kept for it (table 8).
 
@@ -329,8 +338,8 @@ class Resources:
     requests: ResourceAmounts | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("default_mode")
+@attrs.frozen(kw_only=True)
 class Volume:
     """A volume and where a container sees it (table 7).
 
@@ -354,8 +363,8 @@ class Volume:
     default_mode: int | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("version", "is_ready", "privileged", "container_id", "state")
+@attrs.frozen(kw_only=True)
 class Container:
     """A container of an application instance (table 6).
 
@@ -423,8 +432,8 @@ class _Dated:
         return parse_timestamp(self.updated_at)
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("affinity", "init_containers")
+@attrs.frozen(kw_only=True)
 class Pod(_Dated):
     """An application instance: a pod on an edge node (table 5).
 
@@ -479,8 +488,7 @@ class Pod(_Dated):
 # ---- deployments -------------------------------------------------------------------------------
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Tag:
     """A name and a value that users give: a tag, or an attribute.
 
@@ -493,8 +501,7 @@ class Tag:
     value: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class KeyRef:
     """One key of a secret or of a config map.
 
@@ -507,8 +514,7 @@ class KeyRef:
     key: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class ValueFrom:
     """Where the value of an environment variable comes from: one of the two.
 
@@ -521,8 +527,7 @@ class ValueFrom:
     configmap: KeyRef | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class EnvTemplate:
     """An environment variable as it is deployed: with a value, or with where it comes from.
 
@@ -539,8 +544,7 @@ class EnvTemplate:
     field_path: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PortRange:
     """Ports of a node, any of which may be taken.
 
@@ -553,8 +557,7 @@ class PortRange:
     max_port: int | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PortTemplate:
     """A container's port as it is deployed.
 
@@ -571,8 +574,7 @@ class PortTemplate:
     host_port_range: PortRange | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class ContainerTemplate:
     """A container as it is deployed; its fields are those of `Container` but for its state.
 
@@ -609,8 +611,7 @@ class ContainerTemplate:
     npu_type: str | None = _words("D310", "D310B", "D910")
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PodTemplate:
     """What every pod of a deployment is made of.
 
@@ -627,8 +628,7 @@ class PodTemplate:
     containers: tuple[ContainerTemplate, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class DeploymentAnnotations:
     """What the service notes on a deployment.
 
@@ -641,8 +641,7 @@ class DeploymentAnnotations:
     autonomy_edge_selector: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Deployment(_Dated):
     """An application that is deployed to a node or to a node group.
 
@@ -688,8 +687,7 @@ class Deployment(_Dated):
 # ---- nodes and groups --------------------------------------------------------------------------
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class LogConfig:
     """How one kind of log of a node is kept.
 
@@ -712,8 +710,7 @@ class LogConfig:
     component: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class DeviceInfo:
     """Devices that are bound to a node.
 
@@ -728,8 +725,7 @@ class DeviceInfo:
     device_ids: tuple[str, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class GpuInfo:
     """A GPU of a node.
 
@@ -744,8 +740,7 @@ class GpuInfo:
     capacity: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NpuInfo:
     """An NPU of a node.
 
@@ -762,8 +757,7 @@ class NpuInfo:
     driver_version: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Nic:
     """A network card of a node.
 
@@ -776,8 +770,7 @@ class Nic:
     ip: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class UpgradeRecord:
     """One upgrade of a node's software.
 
@@ -798,8 +791,7 @@ class UpgradeRecord:
     dur_time: int | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NtpConfigs:
     """Where a node gets its time.
 
@@ -812,8 +804,7 @@ class NtpConfigs:
     ntp_servers: tuple[str, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class NodeStateDetails:
     """How far the registration of a node is.
 
@@ -828,8 +819,7 @@ class NodeStateDetails:
     purchase_error: str | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Node(_Dated):
     """An edge node. What could open it is in no ``repr``.
 
@@ -949,8 +939,7 @@ class Node(_Dated):
     cert_remaining_valid_time: int | None = None
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Group(_Dated):
     """A node group of a platinum (enterprise) instance.
 
@@ -998,8 +987,7 @@ class Group(_Dated):
 # ---- instances ---------------------------------------------------------------------------------
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class Instance(_Dated):
     """A platinum (enterprise) instance (ListIefInstances); the document explains few of its words.
 
@@ -1079,8 +1067,7 @@ class Instance(_Dated):
 # ---- answers, and times -------------------------------------------------------------------------
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class PodList:
     """A whole answer (table 4); `Page` is what a session makes of one.
 
@@ -1093,8 +1080,7 @@ class PodList:
     pods: tuple[Pod, ...] = ()
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True)
 class ErrorBody:
     """The body of an answer that says no (tables 16 and 17).
 

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache, partial
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._models import sparse
 from ief_async._structure import ARRAYS, MAPPINGS, Row, Structure, structure_of
 
 SCALARS = {str, int, float, bool, datetime}
@@ -258,9 +257,8 @@ def _narrowed(model: type, names: tuple[str, ...]) -> type[Any]:
         },
         frozen=True,
         kw_only=True,
-        slots=False,
     )
-    return sparse(made)
+    return cast("type[Any]", made)
 
 
 def narrowed(model: type, fields: Sequence[str]) -> type[Any]:

@@ -185,19 +185,21 @@ def test_only_the_id_must_be_there(name):
         setattr(value, attrs.fields(cls)[0].name, None)
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_field_that_is_left_out_is_found_on_the_class(name):
-    """A decoder sets no default but that of a dict: so such fields cost nothing."""
-    cls = MODELS[name]
-    _, decoded = bare(cls)
-
-    shared = {
-        field.name
-        for field in attrs.fields(cls)
-        if field.default is not attrs.NOTHING and not isinstance(field.default, attrs.Factory)
-    }
-    assert not (shared - {"id"}) & vars(decoded).keys()
-    assert all(getattr(cls, name) in (None, ()) for name in shared)
+def test_what_a_pod_mostly_lacks_takes_no_room():
+    """What is left out in the document's own example is found on the class, not in the object."""
+    (pod,) = msgspec.json.decode(EXAMPLE, type=PodList, strict=False).pods
+    (container,) = pod.containers
+    probe = container.liveness_probe
+    for value in (pod, pod.configs, container, probe, probe.http_get, *container.volumes):
+        rare = {
+            field.name
+            for field in attrs.fields(type(value))
+            if getattr(type(value), field.name, None) is field.default
+        }
+        assert rare
+        assert {} == vars(value)
+    assert pod.affinity is None
+    assert () == pod.init_containers
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -222,25 +224,41 @@ def test_an_object_with_fields_left_out_is_like_any_other(name):
 
 
 def test_classes_of_users_are_sparse_too():
-    """With `sparse`, or below a class that has it, own defaults are kept as the class says."""
+    """With `sparse`, or below a class that has it, defaults and methods are as a class says."""
 
-    @sparse
-    @attrs.frozen(kw_only=True, slots=False)
-    class Own:
-        id: str
+    @sparse("state", "node_id")
+    @attrs.frozen(kw_only=True)
+    class Own(Pod):
+        """It has a docstring."""
+
         state: str = "UNKNOWN"
         node_id: str | None = None
-
-    @attrs.frozen(kw_only=True)
-    class Longer(Pod):
         replicas: int = 1
 
-    for cls, rest in ((Own, ("UNKNOWN", None)), (Longer, (None, None))):
-        (item,) = structure_of(cls).items([b'{"id": "p"}'], [0], key="pods")
-        assert cls(id="p") == item
-        assert rest == (item.state, item.node_id)
-        assert "node_id" not in vars(item)
+        @property
+        def label(self):
+            return super().__repr__()[:8] + self.state
+
+        def longer(self):
+            return super().__hash__() and self.label
+
+    @attrs.frozen(kw_only=True)
+    class Longer(Own):
+        replicas: int = 2
+
+    for cls in (Own, Longer):
+        bare, full = structure_of(cls).items(
+            [b'{"id": "p"}', b'{"id": "p", "state": "RUNNING", "replicas": 3}'], [0, 1], key="pods"
+        )
         assert structure_of(cls).fast
+        assert (cls(id="p"), cls(id="p", state="RUNNING", replicas=3)) == (bare, full)
+        assert ("UNKNOWN", None, attrs.fields(cls).replicas.default) == (
+            bare.state, bare.node_id, bare.replicas,
+        )  # fmt: skip
+        assert "RUNNING" in full.longer()
+        assert ({}, {"state": "RUNNING"}) == (vars(bare), vars(full))
+        assert f"{__name__}.{test_classes_of_users_are_sparse_too.__name__}.<locals>" in repr(cls)
+    assert "It has a docstring." == Own.__doc__
 
 
 def test_a_class_below_a_sparse_one_may_say_something_else():
@@ -248,31 +266,42 @@ def test_a_class_below_a_sparse_one_may_say_something_else():
 
     @attrs.frozen(kw_only=True, slots=False)
     class Counted(Pod):
-        state: str = "UNKNOWN"
+        affinity: str = "UNKNOWN"
 
     @attrs.frozen(kw_only=True, slots=False)
     class Strict(Pod):
-        state: str
+        affinity: str
 
     @attrs.frozen(kw_only=True)
     class Slotted(Pod):
-        state: str = "UNKNOWN"
+        affinity: str = "UNKNOWN"
 
     for cls in (Counted, Slotted):
         (item,) = structure_of(cls).items([b'{"id": "p"}'], [0], key="pods")
-        assert ("UNKNOWN", cls(id="p")) == (item.state, item)
-    with pytest.raises(PayloadError, match="state is missing"):
+        assert ("UNKNOWN", cls(id="p")) == (item.affinity, item)
+    with pytest.raises(PayloadError, match="affinity is missing"):
         structure_of(Strict).items([b'{"id": "p"}'], [0], key="pods")
 
 
-def test_sparse_refuses_slots():
-    """A class with slots would be broken by it, and is refused with what to do instead."""
-    with pytest.raises(TypeError, match="a is a slot: sparse takes attrs' slots=False"):
+@pytest.mark.parametrize(
+    ("slots", "name", "problem"),
+    [
+        (False, "state", "sparse takes an attrs class with slots"),
+        (True, "id", "id is no field with a constant for its default"),
+        (True, "labels", "labels is no field with a constant for its default"),
+        (True, "stat", "stat is no field with a constant for its default"),
+    ],
+)
+def test_sparse_refuses_what_it_can_not_do(slots, name, problem):
+    """A class without slots, and a name without a constant to fall back to, are refused."""
 
-        @sparse
-        @attrs.frozen
-        class Slotted:
-            a: int | None = None
+    class Row:
+        id: str
+        state: str | None = None
+        labels: dict[str, str] = attrs.field(factory=dict)
+
+    with pytest.raises(TypeError, match=f"Row: {problem}"):
+        sparse(name)(attrs.frozen(Row, slots=slots))
 
 
 def test_the_documented_answers_are_structured():

@@ -56,8 +56,8 @@ class Row:
     id: str
 
 
-@sparse
-@attrs.frozen(kw_only=True, slots=False)
+@sparse("state")
+@attrs.frozen(kw_only=True)
 class SparseRow:
     """One of which most rows lack most fields: a checker sees no difference."""
 
