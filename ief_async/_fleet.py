@@ -275,6 +275,8 @@ class _Fleet(Generic[T]):
             items=sum(report.items for report in reports),
             retries=sum(report.retries for report in reports),
             elapsed=max((report.elapsed for report in reports), default=0.0),
+            most_pages=sum(report.most_pages for report in reports),
+            most_bytes=sum(report.most_bytes for report in reports),
             complete=not self._failures and all(report.complete for report in reports),
             targets=targets,
         )

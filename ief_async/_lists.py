@@ -1,7 +1,6 @@
 """The table of the lists that the API has: where each is, what its rows are, what filters it."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypedDict
 
 import attrs
@@ -76,7 +75,7 @@ class Listing:
         model: what is documented of a row.
         most_rows: that a page may have.
         options: its filters, and how it is read.
-        read: what takes an answer apart.
+        read: what takes an answer apart whose envelope is not that of all others.
     """
 
     path: str
@@ -84,11 +83,7 @@ class Listing:
     model: type
     most_rows: int = MOST_ROWS
     options: Any = ListOptions
-    read: Callable[[bytes], Rows] = attrs.field()
-
-    @read.default
-    def _split(self) -> Callable[[bytes], Rows]:
-        return partial(split, key=self.key)
+    read: Callable[[bytes], Rows] | None = None
 
     @property
     def operation(self) -> str:

@@ -39,6 +39,7 @@ import attrs
 from ief_async._batches import Query
 from ief_async._checkpoint import Mark
 from ief_async._errors import DriftError, OnDrift
+from ief_async._ids import IdSet
 
 OVERLAP = 5  # rows, at the least; a hundredth of the page if that is more
 OVERLAP_SHARE = 4  # never more than this part of a page as the server gives it
@@ -213,7 +214,7 @@ class BatchPlan:
     _lost: bool = False  # positions mean nothing
     _headed: bool = False  # the head was read again
     _stepped: bool = False  # a page that is not the first one was anchored
-    _ids: set[str] = attrs.field(factory=set)  # U
+    _ids: IdSet = attrs.field(factory=IdSet)  # U
     _first: _Answer | None = None  # page 0
     _last: _Answer | None = None  # the page accepted last
     _first_count: int | None = None
@@ -444,7 +445,7 @@ class BatchPlan:
         self._first_count = count
         self._blind = count is None or count < answer.end or count == answer.end >= asked
         if answer.request.offset == 0:
-            self._first = answer
+            self._first = attrs.evolve(answer, page=None)  # its ids are enough
 
     def _resize(self, size: int) -> None:
         self._size = size
@@ -506,7 +507,7 @@ class BatchPlan:
     def _accept(self, answer: _Answer) -> None:
         end, count = answer.end, answer.count
         fresh = self._deliver(answer, proven=self._proof)
-        self._last = answer
+        self._last = attrs.evolve(answer, page=None)
         self._edge = end if self._overlap else max(self._edge, end)
         self._stepped |= answer.request.offset > 0
         self._tally["pages"] += 1
@@ -593,12 +594,8 @@ class BatchPlan:
         Also tell how many rows lead up to the first one that was.
         """
         rest = ids[skip:] if skip else ids
-        before = len(self._ids)
-        if self._ids.isdisjoint(rest):
-            self._ids.update(rest)
-            if len(self._ids) == before + len(rest):
-                return range(skip, len(ids)), None
-            self._ids.difference_update(rest)
+        if self._ids.add(rest):
+            return range(skip, len(ids)), None
         positions: list[int] = []
         here: set[str] = set()
         known: int | None = None
@@ -607,12 +604,11 @@ class BatchPlan:
             if identity in here:
                 self._flags["repeated_rows"] = None
                 self._tally["repeated"] += 1
-            elif identity in self._ids:
+            elif self._ids.add([identity]):
+                positions.append(position)
+            else:
                 self._moved = True
                 known = position + 1 if known is None else known
-            else:
-                self._ids.add(identity)
-                positions.append(position)
             here.add(identity)
         self._tally["duplicates"] += len(rest) - len(positions)
         return positions, known
@@ -799,11 +795,16 @@ class BatchPlan:
             return "repaired"
         return "unknown"
 
+    @property
+    def ids_bytes(self) -> int:
+        """What the ids take that were seen so far."""
+        return self._ids.nbytes
+
     def release(self) -> None:
         """Free what only reading on needs."""
         self.waiting.clear()
         self._again.clear()
-        self._ids = set()
+        self._ids = IdSet()
         self._first = self._last = None
 
     def _start_over(self) -> None:

@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure import ARRAYS, MAPPINGS, Row, Structure, structure_of
+from ief_async._structure import ARRAYS, MAPPINGS, Row, Rows, Structure, split, structure_of
 
 SCALARS = {str, int, float, bool, datetime}
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -50,6 +50,10 @@ class Plain:
         if structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
+
+    def read(self, body: bytes, *, key: str) -> Rows:
+        """Take an answer apart."""
+        return split(body, key=key)
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[bytes]:
         """Return the rows at these positions as lines of JSON, as far as they can be read."""

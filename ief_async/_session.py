@@ -49,7 +49,7 @@ from ief_async._pacing import (
     check_number,
 )
 from ief_async._paging import PageRequest, requests_for
-from ief_async._stream import Page, Scan, Stream, page_of, structure_some
+from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
@@ -370,9 +370,9 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        answer = await self._transport.get(target, PODS.read)
+        answer = await self._transport.get(target, partial(structure.read, key=PODS.key))
         items: list[Any] = []
-        while rest := range(len(items), len(answer.value.raw)):
+        while rest := range(len(items), len(answer.value.ids)):
             await asyncio.sleep(0)  # between chunks the event loop has its turn
             items += structure_some(structure, answer, rest, key=PODS.key)
         return page_of(answer, items, offset=offset, limit=limit)
@@ -732,11 +732,17 @@ class IefSession:
         )
 
     async def _fetch(
-        self, listing: Listing, request: PageRequest, deadline: float, scan: int
+        self,
+        listing: Listing,
+        request: PageRequest,
+        reader: Reader[Any],
+        deadline: float,
+        scan: int,
     ) -> Answer[Rows]:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        return await self._transport.get(target, listing.read, deadline=deadline, scan=scan)
+        read = listing.read or partial(reader.read, key=listing.key)
+        return await self._transport.get(target, read, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------

@@ -55,12 +55,13 @@ from ief_async._events import (
 from ief_async._observer import Observer
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import Row, Rows, SchemaWatch
+from ief_async._structure import Row, Rows, SchemaWatch, split
 from ief_async._transport import Answer
 from ief_async._window import ScanPlan
 
 T = TypeVar("T")
 
+CHUNK_ITEMS = 250  # handed out at a time, where they were made with their page
 CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
 NOTE_IDS = 3
 WATCHED_ROWS = 100  # of the first page of each batch: a millisecond
@@ -71,7 +72,7 @@ FATAL = (AuthenticationError, CheckpointError, ConfigurationError)
 SCANS = count(1)  # of the process: a hook may serve several sessions
 VERDICTS = ("unknown", "repaired", "exact")  # the worst first
 
-Fetch = Callable[[PageRequest, float, int], Awaitable[Answer[Rows]]]
+Fetch = Callable[[PageRequest, "Reader[Any]", float, int], Awaitable[Answer[Rows]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -152,6 +153,9 @@ class ScanReport:
         items: items handed to the consumer.
         retries: requests that were sent again.
         elapsed: seconds from the first item asked for to the last one given, or to now.
+        most_pages: pages that were in flight, waiting or being read at once; never more than
+            ``2 * concurrency + 1``.
+        most_bytes: what the bodies of such pages, and the ids that tell rows apart, took at most.
         complete: whether every batch was read to its end and handed over. Whether rows are missing
             that the list moved past says each batch's `drift`.
         targets: of `scan_fleet`, the report of each target.
@@ -165,6 +169,8 @@ class ScanReport:
     items: int
     retries: int
     elapsed: float
+    most_pages: int
+    most_bytes: int
     complete: bool
     targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
 
@@ -173,6 +179,9 @@ class Reader(Protocol[T]):
     """What turns rows into items: a `Structure`, or whatever a sink puts in its stead."""
 
     model: type
+
+    def read(self, body: bytes, *, key: str) -> Rows:
+        """Take an answer apart."""
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Return the first of the rows at these positions, as many as can be read."""
@@ -262,6 +271,7 @@ class Scan(Generic[T]):
         self._over = False
         self._started = self._ended = math.nan
         self._retries = self._pages = self._items = 0
+        self._most_pages = self._most_bytes = 0
         self._current: Accepted | None = None
         self._taken = 0  # rows of the current page that were structured
         self._chunk: Iterator[T] | None = None  # those that are handed out now, one by one
@@ -355,7 +365,7 @@ class Scan(Generic[T]):
 
     async def _read(self, request: PageRequest) -> None:
         try:
-            answer = await self._fetch(request, self._deadline, self._number)
+            answer = await self._fetch(request, self.reader, self._deadline, self._number)
         except Exception as error:  # noqa: BLE001  it travels as itself, to the consumer
             self._bear(error, request)
             return
@@ -365,9 +375,17 @@ class Scan(Generic[T]):
         except Exception as error:  # noqa: BLE001  likewise
             self._give_up(error, request)
             return
+        self._weigh()
         if ended is not None:
             self._tell_batch(ended)
         self._pump()
+
+    def _weigh(self) -> None:
+        """Note how much is held, if that was never more."""
+        pages = [*self.plan.pages(), *([self._current.page] if self._current is not None else ())]
+        self._most_pages = max(self._most_pages, self.plan.in_flight + len(pages))
+        held = sum(len(page.raw) for page in pages) + self.plan.ids_bytes
+        self._most_bytes = max(self._most_bytes, held)
 
     def _bear(self, error: Exception, request: PageRequest) -> None:
         """Split what the server found too much, give up the batch, or end the scan."""
@@ -473,7 +491,10 @@ class Scan(Generic[T]):
         """Look through one page of each batch for what the models do not know."""
         if accepted.request.batch not in self._watched:
             self._watched.add(accepted.request.batch)
-            self._watch.look(accepted.page.value.raw[:WATCHED_ROWS])
+            rows = accepted.page.value
+            if rows.items is not None:
+                rows = split(accepted.page.raw, key=self._key)
+            self._watch.look(rows.raw[:WATCHED_ROWS])
 
     def _end(self) -> None:
         if self._failures and self._on_error == "defer":
@@ -768,6 +789,8 @@ class Scan(Generic[T]):
             items=self._delivered,
             retries=self._retries,
             elapsed=self.elapsed,
+            most_pages=self._most_pages,
+            most_bytes=self._most_bytes,
             complete=self.plan.complete,
         )
 
@@ -796,7 +819,9 @@ def structure_some(
     reader: Reader[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
 ) -> list[T]:
     """Structure the first of these rows: as many as do not make the event loop wait."""
-    rows = answer.value.raw
+    rows, made = answer.value.raw, answer.value.items
+    if made is not None:
+        return [made[at] for at in positions[:CHUNK_ITEMS]]
     chunk = max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))
     problem: PayloadError
     try:

@@ -23,7 +23,7 @@ import types
 from collections import Counter, abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
@@ -55,17 +55,35 @@ class Rows:
     Attributes:
         count: what the server says the whole list holds, or None if it does not say.
         ids: the id of every row, in the server's order.
-        raw: every row as JSON bytes, in the same order.
+        raw: every row as JSON bytes, in the same order; none if there are `items`.
+        items: every row as an object, if all were made at once.
     """
 
     count: int | None
     ids: list[str]
     raw: Sequence[Row]
+    items: Sequence[Any] | None = None
 
 
 # A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Digits = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
+
+
+_COUNT: msgspec.json.Decoder[int | str | None] = msgspec.json.Decoder(_Count | _Digits | None)
+
+
+@lru_cache(maxsize=128)
+def _flat_envelope(key: str, model: Any) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of the same that makes objects, and leaves the count as it is."""
+    shape = msgspec.defstruct(
+        "FlatEnvelope",
+        [
+            ("rows", list[model], msgspec.field(name=key)),
+            ("count", msgspec.Raw, msgspec.Raw(b"null")),
+        ],
+    )
+    return msgspec.json.Decoder(shape, strict=False)
 
 
 @lru_cache(maxsize=32)
@@ -210,6 +228,8 @@ class Structure(Generic[T]):
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._page, self._row = _fast_decoders(model)
+        self._envelope = partial(_flat_envelope, model=cast("Any", model))
+        self._flat = self.fast and _is_flat(model)
         try:
             self._tolerant = _CONVERTER.get_structure_hook(model)
         except (cattrs.StructureHandlerNotFoundError, NameError, TypeError) as error:
@@ -222,6 +242,20 @@ class Structure(Generic[T]):
     def fast(self) -> bool:
         """Whether msgspec builds what cattrs would, so that cattrs has the odd rows alone."""
         return self._page is not None
+
+    def read(self, body: bytes, *, key: str) -> Rows:
+        """Read an answer as `split` does, but make objects that hold plain values alone at once.
+
+        That costs less than taking the rows apart, and a millisecond for a thousand of them.
+        """
+        if self._flat:
+            with contextlib.suppress(Exception):  # whatever it is, `split` says so, or the odd row
+                envelope = self._envelope(key).decode(body)
+                count = _COUNT.decode(envelope.count)
+                ids = [item.id for item in envelope.rows]
+                if all(ids):
+                    return Rows(None if count is None else int(count), ids, (), envelope.rows)
+        return split(body, key=key)
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Structure the rows at these positions, as far as they can be.
@@ -352,6 +386,16 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
 def _has_plain_init(model: type) -> bool:
     code = getattr(vars(model).get("__init__"), "__code__", None)
     return code is not None and str(code.co_filename).startswith("<attrs generated")
+
+
+def _is_flat(model: type) -> bool:
+    """Tell whether objects hold plain values alone, one of them the row's id."""
+    kinds = {field.name: field.type for field in attrs.fields(model)}
+    plain = PLAIN - {Any}
+    return kinds.get("id") is str and all(
+        kind in plain or (_is_optional(kind) and {*get_args(kind)} <= plain)
+        for kind in kinds.values()
+    )
 
 
 def _has_own_default(model: type, field: "attrs.Attribute[Any]") -> bool:

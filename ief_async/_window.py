@@ -13,7 +13,8 @@ taken yet at most twice as many. Free slots go to the earliest batch that is not
 batch may ask for a page, window or no window, while nothing is ready: so nothing waits for itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -73,6 +74,17 @@ class ScanPlan:
     def held(self) -> int:
         """How many pages arrived and were not taken yet."""
         return sum(len(plan.waiting) + len(plan.ready) for plan in self._open)
+
+    def pages(self) -> Iterator[Any]:
+        """Give what was handed in with the pages that arrived and were not taken yet."""
+        for plan in self._open:
+            yield from (answer.page for answer in plan.waiting.values())
+            yield from (accepted.page for accepted in plan.ready)
+
+    @property
+    def ids_bytes(self) -> int:
+        """What it takes to tell the rows of all open batches apart."""
+        return sum(plan.ids_bytes for plan in self._open)
 
     @property
     def expected(self) -> int | None:

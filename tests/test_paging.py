@@ -288,6 +288,7 @@ def test_page_of_one_row_proves_nothing():
 @example(
     hidden=frozenset([0, 1, 2, 3, 4, 5, 6, 7, 10, 11]), concurrency=1, seed=0, patience=1.0
 )  # the pages at 0 and 2 show the same two rows
+@example(hidden=frozenset(range(2, 12)), concurrency=1, seed=0, patience=0.1)
 @settings(max_examples=200, deadline=None)
 def test_short_page_is_not_the_last(hidden, **options):
     """Rows that the server hides after slicing make pages short; the others come all the same."""
@@ -298,8 +299,11 @@ def test_short_page_is_not_the_last(hidden, **options):
 
     ids, report = read(server, **options)
 
-    assert visible == ids
     assert report.complete
+    if any({*range(at, at + 9)} <= hidden for at in range(51)):
+        assert visible == ids or report.drift == "unknown"  # a page that is all hidden is an end
+    else:
+        assert visible == ids
 
 
 @given(

@@ -968,3 +968,38 @@ async def test_row_that_cannot_be_structured_fails_its_batch(on_error):
     ]
     kinds = {"raise": PayloadError, "defer": PartialScanError, "collect": type(None)}
     assert kinds[on_error] is type(problem)
+
+
+@pytest.mark.parametrize("page_size", [20, 100, 1_000])
+@pytest.mark.parametrize(("batch_size", "concurrency"), [(1, 2), (6, 2), (2, 8)])
+async def test_what_a_scan_holds_is_bounded(page_size, batch_size, concurrency):
+    """The README's formula: bodies of 2 x concurrency + 1 pages, and 60 bytes for each pod read."""
+    async with fleet(3_000, deployments=6) as (fake, ief):
+        stream = ief.iter_pods(
+            fake.deployment_ids,
+            page_size=page_size,
+            batch_size=batch_size,
+            concurrency=concurrency,
+        )
+        bodies = []
+        async for page in stream.pages():
+            bodies.append(len(page.raw))
+            await asyncio.sleep(0.001)  # a consumer that is slower than the server
+        report = stream.report
+
+    pages, largest = 2 * concurrency + 1, max(bodies)
+    assert min(concurrency, len(bodies)) <= report.most_pages <= pages
+    assert largest <= report.most_bytes <= pages * largest + 60 * 3_000
+    assert report.most_bytes <= sum(bodies) * 1.2 + 60 * 3_000
+
+
+async def test_ids_are_freed_with_their_batch():
+    """Of batches that were read to their end nothing is held that tells their rows apart."""
+    async with fleet(3_000, deployments=30) as (fake, ief):
+        stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=1)
+        most = 0
+        async for _ in stream:
+            most = max(most, stream._scan.plan.ids_bytes)
+
+        assert 0 == stream._scan.plan.ids_bytes
+        assert most < 3 * 100 * 60

@@ -1396,3 +1396,73 @@ def test_known_words_are_those_of_the_docstring():
 
     listed = Pod.__doc__.partition("state: ")[2].partition("whatever")[0]
     assert set(re.findall("``([A-Z_]+)``", listed)) == known
+
+
+@attrs.frozen
+class Flat:
+    """A row of plain fields alone, which is made with its whole page."""
+
+    id: str
+    state: str | None = None
+    restarts: int | None = None
+
+
+@attrs.frozen
+class Nested:
+    """The same, by way of a row that is taken apart first."""
+
+    id: str
+    state: str | None = None
+    restarts: int | None = None
+    more: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("body", "at_once"),
+    [
+        (b'{"count": 2, "pods": [{"id": "a", "state": "RUNNING"}, {"id": "b"}]}', True),
+        (b'{"count": "2", "pods": [{"id": "a", "restarts": "7"}, {"id": "b", "x": [{}]}]}', True),
+        (b'{"pods": [{"id": "a"}], "more": {}}', True),
+        (b'{"count": 0, "pods": []}', True),
+        (b'{"count": 0, "pods": null}', False),
+        (b'\xef\xbb\xbf{"count": 1, "pods": [{"id": "a"}]}', False),
+        (b'{"count": 1, "pods": [{"id": "a", "state": 5}]}', False),
+        (b'{"count": 1, "pods": [{"id": "a", "restarts": ""}]}', False),
+    ],
+)
+def test_a_page_of_plain_rows_is_made_at_once(body, at_once):
+    """It is what it would be row by row; a page with an odd row is taken apart instead."""
+    pages = [(cls, structure_of(cls).read(body, key="pods")) for cls in (Flat, Nested)]
+    (flat, rows), (nested, apart) = pages
+
+    assert (rows.count, rows.ids) == (apart.count, apart.ids)
+    assert at_once == (rows.items is not None)
+    assert apart.items is None
+    every = range(len(rows.ids))
+    wanted = structure_of(nested).items(apart.raw, every, key="pods")
+    made = rows.items if at_once else structure_of(flat).items(rows.raw, every, key="pods")
+    assert [attrs.astuple(row)[:3] for row in wanted] == [attrs.astuple(row) for row in made]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"count": "null", "pods": [{"id": "a"}]}',
+        b'{"count": 1.5, "pods": [{"id": "a"}]}',
+        b'{"count": 1, "pods": [{"id": ""}]}',
+        b'{"count": 1, "pods": [{"id": 5}]}',
+        b'{"count": 1, "pods": [{}]}',
+        b'{"count": 1, "pods": "null"}',
+        b'{"count": 1}',
+        b"<html>",
+        b"",
+    ],
+)
+def test_what_is_refused_is_refused_of_plain_rows_too(body):
+    """Reading at once is no way around what an answer has to be."""
+    with pytest.raises(PayloadError) as apart:
+        split(body, key="pods")
+    with pytest.raises(PayloadError) as at_once:
+        structure_of(Flat).read(body, key="pods")
+
+    assert str(apart.value) == str(at_once.value)

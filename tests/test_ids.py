@@ -1,0 +1,46 @@
+"""The ids of a batch, kept in few bytes."""
+
+import tracemalloc
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ief_async._ids import IdSet
+
+some_ids = st.lists(st.text("abc", max_size=2), max_size=8)
+
+
+@given(pages=st.lists(some_ids, max_size=12), asked=some_ids)
+def test_it_is_a_set(pages, asked):
+    """It holds what a set of texts would; a page that is not all new changes nothing."""
+    ids, texts = IdSet(), set()
+    for page in pages:
+        new = texts.isdisjoint(page) and len(page) == len(set(page))
+        assert new == ids.add(page)
+        if not new:
+            ids.update(page)
+        texts.update(page)
+        assert len(texts) == len(ids)
+
+    assert texts.isdisjoint(asked) == ids.isdisjoint(asked)
+    assert texts.issuperset(asked) == ids.issuperset(asked)
+
+
+@pytest.mark.parametrize("pods", [100, 1_000, 9_999, 40_000])
+def test_an_id_takes_few_bytes(pods):
+    """An id costs 60 bytes at most, a set without any 1,000, and it says what that comes to."""
+    pages = [[str(uuid.uuid4()) for _ in range(100)] for _ in range(pods // 100)]
+    tracemalloc.start()
+    try:
+        ids = IdSet()
+        for page in pages:
+            assert ids.add(page)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert not any(map(ids.add, pages))
+    assert taken < 60 * len(ids) + 1_000
+    assert taken == pytest.approx(ids.nbytes, rel=0.3, abs=4_000)
