@@ -28,7 +28,7 @@ def test_it_is_a_set(pages, asked):
     assert texts.issuperset(asked) == ids.issuperset(asked)
 
 
-@pytest.mark.parametrize("pods", [100, 1_000, 9_999, 40_000])
+@pytest.mark.parametrize("pods", [1_000, 9_900, 40_000])
 def test_an_id_takes_few_bytes(pods):
     """An id costs 60 bytes at most, a set without any 1,000, and it says what that comes to."""
     pages = [[str(uuid.uuid4()) for _ in range(100)] for _ in range(pods // 100)]
