@@ -1,0 +1,411 @@
+"""How time, requests and memory of a scan grow, and which page size and concurrency suit it.
+
+A `FakeIef` in a process of its own, on loopback, is read by a process that is new for each scan.
+
+* The axes: from one middle point, the number of pods, of batches, the latency and the page size
+  are varied one at a time. A scan is timed from opening the session to closing it; the first pod,
+  and by how much the peak of the process grew, are told besides.
+* The sweep: page size against concurrency, without latency and with it. A task sleeps for 1 ms
+  over and over; the longest time by which it woke late is how long the event loop was kept.
+  A scan stops after some seconds, so that what is slow does not take hours.
+
+All points are visited in turn, several times over; what is shown are medians. Every scan that ends
+has counted its pods, and a wrong number ends the run. Text and plots go to ``results/``.
+
+Not measured: a real network, TLS, compression, faults; the server's own work is part of all.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import attrs
+from throughput import environment, peak_memory, ping
+
+from ief_async import IefSession, Limits, Token
+from ief_async.testing import FakeIef
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 3
+SWEEP_SECONDS = 2.0
+BUSY = 0.3  # of a core: more than this taken by others is worth a word
+JIFFIES = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+@attrs.frozen(kw_only=True)
+class Point:
+    """What is read, and how; the defaults are the middle point of all axes.
+
+    Attributes:
+        batches: deployments, each a batch of its own.
+        latency_ms: from a request to its answer.
+        page: rows asked for at a time.
+        seconds: the scan is left after so many; None: never.
+    """
+
+    pods: int = 20_000
+    batches: int = 1
+    latency_ms: int = 0
+    page: int = 100
+    concurrency: int = 8
+    seconds: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Scan:
+    """What one scan took; `stall_ms` only where the event loop was watched."""
+
+    pods: int
+    seconds: float
+    first: float
+    requests: int
+    memory: float
+    stall_ms: float
+
+
+MIDDLE = Point()
+AXES: dict[str, list[int]] = {
+    "pods": [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
+    "batches": [1, 10, 100, 1_000, 10_000],
+    "latency_ms": [0, 10, 50, 100, 200],
+    "page": [10, 20, 50, 100, 200, 500, 1_000],
+}
+WORDS = {
+    "pods": "pods",
+    "batches": "batches",
+    "latency_ms": "latency, ms",
+    "page": "page size",
+}
+SWEEP: dict[str, list[int]] = {
+    "latency_ms": [0, 50],
+    "page": [50, 100, 200, 500, 1_000],
+    "concurrency": [1, 2, 4, 8, 16, 32],
+}
+Found = dict[Point, Scan]
+
+
+# --- the server, in its own process ---------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(point: Point) -> Iterator[dict[str, Any]]:
+    """Serve what a point reads; what comes is an address, and what to read there."""
+    command = [sys.executable, __file__, "serve", *map(str, fleet_of(point))]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.stdin.close()
+
+
+def fleet_of(point: Point) -> tuple[int, int, int]:
+    """Return what decides on the server that a point needs."""
+    return point.pods, point.batches, point.latency_ms
+
+
+async def serve(pods: int, batches: int, latency_ms: int) -> None:
+    async with FakeIef(pods=pods, deployments=batches, latency=latency_ms / 1e3) as fake:
+        place = {
+            "endpoint": fake.endpoint,
+            "project_id": fake.project_id,
+            "token": fake.token,
+            "ids": fake.deployment_ids,
+        }
+        async with session(place, 1) as ief:  # whose pods are whose is found out only once
+            await ief.list_pods(deployment_ids=fake.deployment_ids[:1], limit=1)
+        print(json.dumps(place), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+# --- the reader, in a process for each scan -------------------------------------------------------
+
+
+def session(place: dict[str, Any], concurrency: int) -> IefSession:
+    return IefSession(
+        place["project_id"],
+        credentials=Token(place["token"]),
+        endpoint=place["endpoint"],
+        limits=Limits(concurrency=concurrency),
+    )
+
+
+async def scan(point: Point, place: dict[str, Any]) -> Scan:
+    lateness = [0.0]
+    pinging = asyncio.create_task(ping(lateness)) if point.seconds is not None else None
+    gc.collect()
+    gc.freeze()  # as a service does once it has started
+    before, start = peak_memory(), time.perf_counter()
+    first, end = start, start + (point.seconds or float("inf"))
+    pods = 0
+    async with session(place, point.concurrency) as ief:
+        stream = ief.iter_pods(
+            place["ids"], batch_size=1, page_size=point.page, concurrency=point.concurrency
+        )
+        async with stream:
+            async for _ in stream:
+                pods += 1
+                if pods == 1:
+                    first = time.perf_counter()
+                elif not pods % 50 and time.perf_counter() > end:
+                    break
+            else:
+                assert pods == point.pods, f"{pods} of {point.pods} pods"
+        requests = ief.statistics().requests
+    elapsed = time.perf_counter() - start
+    if pinging is not None:
+        pinging.cancel()
+    return Scan(
+        pods=pods,
+        seconds=elapsed,
+        first=first - start,
+        requests=requests,
+        memory=peak_memory() - before,
+        stall_ms=max(lateness),
+    )
+
+
+def read(point: Point, place: dict[str, Any]) -> Scan:
+    """Read in a process of its own, so that the peak of its memory is this scan's."""
+    given = json.dumps([attrs.asdict(point), place])
+    command = [sys.executable, __file__, "read"]
+    done = subprocess.run(command, input=given, check=True, stdout=subprocess.PIPE, text=True)
+    return Scan(**json.loads(done.stdout))
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def axis_points(center: Point, axes: dict[str, list[int]]) -> dict[str, list[Point]]:
+    return {
+        axis: [attrs.evolve(center, **{axis: value}) for value in values]
+        for axis, values in axes.items()
+    }
+
+
+def sweep_points(center: Point, axes: dict[str, list[int]]) -> list[Point]:
+    return [
+        attrs.evolve(center, seconds=SWEEP_SECONDS, **dict(zip(axes, values, strict=True)))
+        for values in itertools.product(*axes.values())
+    ]
+
+
+def measure(points: Iterable[Point], rounds: int) -> Found:
+    """Return the medians of each point; each is visited once in every round."""
+    by_fleet: dict[tuple[int, int, int], list[Point]] = {}
+    for point in dict.fromkeys(points):
+        by_fleet.setdefault(fleet_of(point), []).append(point)
+    scans: dict[Point, list[Scan]] = {}
+    for number, same in itertools.product(range(rounds), by_fleet.values()):
+        with serving(same[0]) as place:
+            for point in same:
+                print(f"round {number + 1} of {rounds}: {said(point)}", file=sys.stderr)
+                scans.setdefault(point, []).append(read(point, place))
+    return {point: middle(found) for point, found in scans.items()}
+
+
+def middle(scans: Sequence[Scan]) -> Scan:
+    rows = zip(*map(attrs.astuple, scans), strict=True)
+    names = [field.name for field in attrs.fields(Scan)]
+    return Scan(**{name: statistics.median_low(row) for name, row in zip(names, rows, strict=True)})
+
+
+def noted(points: Iterable[Point], rounds: int) -> tuple[list[str], Found]:
+    """Measure; put down where and when, and how much of the machine others took meanwhile."""
+    about = list(environment().values())
+    start, before = time.perf_counter(), busy()
+    found = measure(points, rounds)
+    elapsed, after = time.perf_counter() - start, busy()
+    if before is not None and after is not None:
+        others = (after - before) / elapsed
+        advice = ": the figures are noisy" if others > BUSY else ""
+        about.append(f"meanwhile other work took {others:.1f} cores{advice}")
+    about.append(f"medians of {rounds} rounds, {elapsed / 60:.1f} minutes")
+    return about, found
+
+
+def busy() -> float | None:
+    """Return how many seconds of the cores others than this process and its children had."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(
+        int, stat.read_text().split("\n", 1)[0].split()[1:]
+    )
+    mine = os.times()
+    ours = mine.user + mine.system + mine.children_user + mine.children_system
+    return (user + nice + system + irq + softirq + steal) / JIFFIES - ours
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def axis_lines(center: Point, axes: dict[str, list[Point]], found: Found) -> Iterator[str]:
+    yield f"middle point: {said(center)}"
+    for axis, points in axes.items():
+        yield ""
+        yield (
+            f"{WORDS[axis]:>12}{'seconds':>10}{'µs a pod':>10}{'first pod, ms':>15}"
+            f"{'requests':>10}{'MiB':>8}"
+        )
+        for point in points:
+            one = found[point]
+            yield (
+                f"{getattr(point, axis):12,}{one.seconds:10.3f}{one.seconds / one.pods * 1e6:10.1f}"
+                f"{one.first * 1e3:15.1f}{one.requests:10,}{one.memory:8.1f}"
+            )
+
+
+def said(point: Point) -> str:
+    batches = "1 batch" if point.batches == 1 else f"{point.batches:,} batches"
+    return (
+        f"{point.pods:,} pods, {batches}, {point.latency_ms} ms latency, {point.page:,} a page, "
+        f"{point.concurrency} in flight"
+    )
+
+
+FIGURES: dict[str, Callable[[Scan], float]] = {
+    "pods/s": lambda one: one.pods / one.seconds,
+    "longest stall, ms": lambda one: one.stall_ms,
+    "memory, MiB": lambda one: one.memory,
+}
+
+
+def sweep_lines(points: list[Point], found: Found) -> Iterator[str]:
+    yield f"{points[0].pods:,} pods, or as many as come in {SWEEP_SECONDS:.0f} s"
+    for latency, (figure, value) in itertools.product(
+        sorted({point.latency_ms for point in points}), FIGURES.items()
+    ):
+        here = [point for point in points if point.latency_ms == latency]
+        columns = sorted({point.concurrency for point in here})
+        yield ""
+        yield f"{figure}, {latency} ms latency"
+        yield f"{'a page':>8}" + "".join(f"{f'{one} in flight':>14}" for one in columns)
+        for page in sorted({point.page for point in here}):
+            row = sorted((one for one in here if one.page == page), key=lambda one: one.concurrency)
+            digits = 0 if figure == "pods/s" else 1
+            cells = [f"{value(found[point]):14,.{digits}f}" for point in row]
+            yield f"{page:8,}" + "".join(cells)
+
+
+def panels(rows: int, columns: int) -> tuple[Any, Any]:
+    """Return a small figure whose file is text, and the same for the same numbers."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ief-async", "font.size": 8})
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(
+        rows, columns, figsize=(3 * columns, 2.3 * rows), squeeze=False, layout="constrained"
+    )
+
+
+def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
+    drawn = {
+        "seconds": lambda one: one.seconds,
+        "requests": lambda one: one.requests,
+        "memory, MiB": lambda one: one.memory,
+    }
+    figure, grid = panels(len(drawn), len(axes))
+    for (row, (name, value)), (column, (axis, points)) in itertools.product(
+        enumerate(drawn.items()), enumerate(axes.items())
+    ):
+        panel = grid[row][column]
+        values = [value(found[point]) for point in points]
+        panel.plot([getattr(point, axis) for point in points], values, "o-", markersize=3)
+        if axis == "latency_ms":
+            panel.set_ylim(bottom=0, top=1.1 * max(values))
+        else:
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+        panel.grid(alpha=0.3)
+        panel.set_title(f"{name} by {WORDS[axis]}")
+    figure.savefig(to, metadata={"Date": None})
+
+
+def plot_sweep(points: list[Point], found: Found, to: Path) -> None:
+    latencies = sorted({point.latency_ms for point in points})
+    figure, grid = panels(len(latencies), len(FIGURES))
+    for (row, latency), (column, (name, value)) in itertools.product(
+        enumerate(latencies), enumerate(FIGURES.items())
+    ):
+        panel = grid[row][column]
+        for page in sorted({point.page for point in points}):
+            line = [point for point in points if (point.page, point.latency_ms) == (page, latency)]
+            flights = [point.concurrency for point in line]
+            values = [value(found[point]) for point in line]
+            panel.plot(flights, values, "o-", markersize=3, label=f"{page:,} a page")
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(flights, [str(one) for one in flights], minor=False)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+        panel.set_title(f"{name}, {latency} ms latency")
+        panel.set_xlabel("in flight")
+    grid[0][0].legend(fontsize=6)
+    figure.savefig(to, metadata={"Date": None})
+
+
+def write(to: Path, lines: Iterable[str]) -> None:
+    text = "\n".join([*lines, ""])
+    print(f"\n{text}")
+    to.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How a scan grows, and which pages suit it.")
+    parser.add_argument("part", nargs="?", choices=["axes", "sweep"], help="only this one")
+    parser.add_argument("--quick", action="store_true", help="show that all runs; keep nothing")
+    given = parser.parse_args()
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.exit(1, 'the plots need matplotlib: pip install -e ".[test,bench]"\n')
+    with TemporaryDirectory() as scratch:
+        run(given.part, Path(scratch) if given.quick else RESULTS, quick=given.quick)
+    if given.quick:
+        print("A quick run: it shows that all of it works, and says nothing about speed.")
+
+
+def run(part: str | None, folder: Path, *, quick: bool) -> None:
+    center, rounds, axes, sweep = MIDDLE, ROUNDS, AXES, SWEEP
+    if quick:
+        center, rounds = attrs.evolve(center, pods=1_000), 1
+        axes, sweep = (
+            {name: values[:2] for name, values in those.items()} for those in (axes, sweep)
+        )
+    folder.mkdir(exist_ok=True)
+    if part != "sweep":
+        along = axis_points(center, axes)
+        about, found = noted(itertools.chain(*along.values()), rounds)
+        write(folder / "scale.txt", [*about, *axis_lines(center, along, found)])
+        plot_axes(along, found, folder / "scale.svg")
+    if part != "axes":
+        points = sweep_points(center, sweep)
+        about, found = noted(points, rounds)
+        write(folder / "sweep.txt", [*about, *sweep_lines(points, found)])
+        plot_sweep(points, found, folder / "sweep.svg")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", *numbers]:
+            asyncio.run(serve(*map(int, numbers)))
+        case ["read"]:
+            asked, where = json.load(sys.stdin)
+            print(json.dumps(attrs.asdict(asyncio.run(scan(Point(**asked), where)))))
+        case _:
+            main()
