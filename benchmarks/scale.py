@@ -41,6 +41,7 @@ from ief_async.testing import FakeIef
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 SWEEP_SECONDS = 2.0
+SWEEP_PODS = 60_000  # about as many as the largest window of the largest pages can hold
 BUSY = 0.3  # of a core: more than this taken by others is worth a word
 JIFFIES = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -66,7 +67,18 @@ class Point:
 
 @attrs.frozen(kw_only=True)
 class Scan:
-    """What one scan took; `stall_ms` only where the event loop was watched."""
+    """What one scan took.
+
+    Attributes:
+        pods: how many came.
+        seconds: from opening the session to closing it.
+        first: seconds until the first pod.
+        requests: how many were sent.
+        memory: MiB by which the peak of the process grew.
+        stall_ms: by how much the task woke too late that slept for 1 ms, at the worst; 0 where
+            none did.
+        p99_ms: the same of all but a hundredth of its wakes.
+    """
 
     pods: int
     seconds: float
@@ -74,6 +86,7 @@ class Scan:
     requests: int
     memory: float
     stall_ms: float
+    p99_ms: float
 
 
 MIDDLE = Point()
@@ -146,7 +159,7 @@ def session(place: dict[str, Any], concurrency: int) -> IefSession:
 
 
 async def scan(point: Point, place: dict[str, Any]) -> Scan:
-    lateness = [0.0]
+    lateness = [0.0, 0.0]
     pinging = asyncio.create_task(ping(lateness)) if point.seconds is not None else None
     gc.collect()
     gc.freeze()  # as a service does once it has started
@@ -177,6 +190,7 @@ async def scan(point: Point, place: dict[str, Any]) -> Scan:
         requests=requests,
         memory=peak_memory() - before,
         stall_ms=max(lateness),
+        p99_ms=statistics.quantiles(lateness, n=100, method="inclusive")[-1],
     )
 
 
@@ -232,7 +246,7 @@ def noted(points: Iterable[Point], rounds: int) -> tuple[list[str], Found]:
     found = measure(points, rounds)
     elapsed, after = time.perf_counter() - start, busy()
     if before is not None and after is not None:
-        others = (after - before) / elapsed
+        others = max(0.0, after - before) / elapsed
         advice = ": the figures are noisy" if others > BUSY else ""
         about.append(f"meanwhile other work took {others:.1f} cores{advice}")
     about.append(f"medians of {rounds} rounds, {elapsed / 60:.1f} minutes")
@@ -281,6 +295,7 @@ def said(point: Point) -> str:
 
 FIGURES: dict[str, Callable[[Scan], float]] = {
     "pods/s": lambda one: one.pods / one.seconds,
+    "stall, p99, ms": lambda one: one.p99_ms,
     "longest stall, ms": lambda one: one.stall_ms,
     "memory, MiB": lambda one: one.memory,
 }
@@ -334,6 +349,7 @@ def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
         else:
             panel.set_xscale("log")
             panel.set_yscale("log")
+            panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.set_title(f"{name} by {WORDS[axis]}")
     figure.savefig(to, metadata={"Date": None})
@@ -352,7 +368,7 @@ def plot_sweep(points: list[Point], found: Found, to: Path) -> None:
             values = [value(found[point]) for point in line]
             panel.plot(flights, values, "o-", markersize=3, label=f"{page:,} a page")
         panel.set_xscale("log", base=2)
-        panel.set_xticks(flights, [str(one) for one in flights], minor=False)
+        panel.set_xticks(flights, [str(one) for one in flights])
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.set_title(f"{name}, {latency} ms latency")
@@ -394,7 +410,7 @@ def run(part: str | None, folder: Path, *, quick: bool) -> None:
         write(folder / "scale.txt", [*about, *axis_lines(center, along, found)])
         plot_axes(along, found, folder / "scale.svg")
     if part != "axes":
-        points = sweep_points(center, sweep)
+        points = sweep_points(center if quick else attrs.evolve(center, pods=SWEEP_PODS), sweep)
         about, found = noted(points, rounds)
         write(folder / "sweep.txt", [*about, *sweep_lines(points, found)])
         plot_sweep(points, found, folder / "sweep.svg")
