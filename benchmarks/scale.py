@@ -22,6 +22,7 @@ import gc
 import importlib.util
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -335,7 +336,7 @@ def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
     drawn = {
         "seconds": lambda one: one.seconds,
         "requests": lambda one: one.requests,
-        "memory, MiB": lambda one: one.memory,
+        "memory, MiB": lambda one: max(one.memory, 0.1),  # 0 has no place on this scale
     }
     figure, grid = panels(len(drawn), len(axes))
     for (row, (name, value)), (column, (axis, points)) in itertools.product(
@@ -345,10 +346,10 @@ def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
         values = [value(found[point]) for point in points]
         panel.plot([getattr(point, axis) for point in points], values, "o-", markersize=3)
         if axis == "latency_ms":
-            panel.set_ylim(bottom=0, top=1.1 * max(values))
-        else:
-            panel.set_xscale("log")
-            panel.set_yscale("log")
+            panel.set_ylim(0, 1.1 * max(values))
+        else:  # whole decades, so that every panel has some that are marked
+            low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+            panel.set(xscale="log", yscale="log", ylim=(10**low, 10 ** (high + (low == high))))
             panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.set_title(f"{name} by {WORDS[axis]}")
