@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 KEY_BYTES = 8
 FULL = 8  # keys on a shelf, on average: a few hundred bytes are searched faster than found
 GROWTH = 4
+MOST_EXPECTED = 1_000_000
 SHELF_BYTES = 8 + sys.getsizeof(b"") + 7  # its place, its header, and what it is rounded up by
 
 
@@ -19,6 +20,11 @@ class IdSet:
     def __init__(self) -> None:
         self._shelves = [b""] * FULL
         self._len = 0
+
+    def expect(self, ids: int) -> None:
+        """Make room for so many, as to make it later takes long; nothing comes of it but that."""
+        while self._len == 0 and len(self._shelves) * FULL < min(ids, MOST_EXPECTED):
+            self._shelves *= 2
 
     @property
     def nbytes(self) -> int:

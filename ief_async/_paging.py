@@ -232,8 +232,8 @@ class BatchPlan:
         if mark.offset:
             before = PageRequest(self.number, self.query, self._start, len(anchors))
             self._last = _Answer(before, mark.count, list(anchors), None)
-            self._ids.update(anchors)
             self._hear(mark.count)
+            self._ids.update(anchors)
 
     @property
     def over(self) -> bool:
@@ -383,6 +383,7 @@ class BatchPlan:
             return
         self._last_count = count
         self.count = max(count, self.count or 0)
+        self._ids.expect(count)
         self._least_count = min(
             count, self.count if self._least_count is None else self._least_count
         )
