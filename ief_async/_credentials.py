@@ -14,6 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import ClassVar, NoReturn, Protocol, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
@@ -242,15 +243,20 @@ def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> s
     """Write a request as both sides of a signature do."""
     parts = urlsplit(request.url)
     path = quote(unquote(parts.path), safe="/~")  # an escaped slash is a slash to both sides
-    pairs = sorted(
-        (unquote(name), unquote(value))
-        for name, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
-    )
-    query = "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in pairs)
+    pairs = sorted(_pair(pair) for pair in parts.query.split("&") if pair)
+    query = "&".join(encoded for _, _, encoded in pairs)
     headers = "".join(f"{name}:{value}\n" for name, value in signed)
     digest = hashlib.sha256(request.body).hexdigest()
     path = path if path.endswith("/") else f"{path}/"
     return f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
+
+
+@lru_cache(maxsize=64)  # each page of a batch asks for the same ids, which take 0.1 ms
+def _pair(text: str) -> tuple[str, str, str]:
+    """Return name and value of a part of a query, and both as they are signed."""
+    name, _, value = text.partition("=")
+    name, value = unquote(name), unquote(value)
+    return name, value, f"{_encoded(name)}={_encoded(value)}"
 
 
 def _encoded(text: str) -> str:
