@@ -87,10 +87,11 @@ def body_of(pods: list[dict[str, Any]]) -> bytes:
 
 def structured(body: bytes, reader: Any) -> list[Any]:
     """Structure a page as a stream does when it is consumed: chunk after chunk."""
-    answer: Answer[Rows] = Answer(value=split(body, key=KEY), raw=body, request_id=None)
+    value: Rows = reader.read(body, key=KEY)
+    answer: Answer[Rows] = Answer(value=value, raw=body, request_id=None)
     items: list[Any] = []
-    while len(items) < len(answer.value.raw):
-        rest = range(len(items), len(answer.value.raw))
+    while len(items) < len(value.ids):
+        rest = range(len(items), len(value.ids))
         items += structure_some(reader, answer, rest, key=KEY)
     return items
 
