@@ -111,7 +111,7 @@ async def test_unordered_batches_come_as_they_are_ready():
     """With ordered=False a slow batch keeps no other waiting; inside a batch the order holds."""
     async with fleet(400, deployments=4) as (fake, ief):
         slow = fake.deployment_ids[0]
-        fake.intercept(lambda seen: Fault.slow(0.1) if slow in seen.raw_query else None)
+        fake.intercept(lambda seen: Fault.slow(1) if slow in seen.raw_query else None)
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, ordered=False, page_size=20)
 
         pods = [(pod.deployment_id, pod.id) async for pod in stream]
