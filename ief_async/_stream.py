@@ -482,6 +482,7 @@ class Scan(Generic[T]):
             if self.plan.done and self._error is None:
                 self._end()
             if self._error is not None:
+                await self._rest()
                 self._raise(self._error)
             if not self._over:
                 await self._wait()
@@ -547,7 +548,7 @@ class Scan(Generic[T]):
                 if self._current is None:
                     return iter(())
                 await asyncio.sleep(0)
-                items = self._structure_some(self._current)
+                items = await self._structure_some(self._current)
                 if items is not None:
                     self._chunk, self._chunk_size = iter(items), len(items)
                     return self._chunk
@@ -561,7 +562,7 @@ class Scan(Generic[T]):
                 items: list[T] = []
                 while self._taken < len(accepted.positions):
                     await asyncio.sleep(0)
-                    some = self._structure_some(accepted)
+                    some = await self._structure_some(accepted)
                     if some is None:
                         break
                     items += some
@@ -578,7 +579,7 @@ class Scan(Generic[T]):
                     return None
             return None
 
-    def _structure_some(self, accepted: Accepted) -> list[T] | None:
+    async def _structure_some(self, accepted: Accepted) -> list[T] | None:
         """Structure a chunk of a page, and count its items; None if its batch fails."""
         try:
             rest = accepted.positions[self._taken :]
@@ -593,6 +594,7 @@ class Scan(Generic[T]):
         self._give_up(problem, accepted.request)
         self._current = self._chunk = None
         if self._error is not None:
+            await self._rest()
             self._raise(self._error)
         return None
 
@@ -648,6 +650,10 @@ class Scan(Generic[T]):
     async def aclose(self) -> None:
         """End the scan, and wait until no task of it runs."""
         self.cancel()
+        await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait until no task of it runs; they were cancelled."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 

@@ -526,7 +526,7 @@ async def test_failed_page_ends_the_scan_as_itself():
         with pytest.raises(ServerError) as caught:
             async for pod in ief.iter_pods(fake.deployment_ids):
                 seen.append(pod.id)
-        assert all(task.cancelling() for task in ours())
+        assert not ours()
 
     assert (502, 2, 0, 285) == (
         caught.value.status,
