@@ -23,8 +23,11 @@ class IdSet:
 
     def expect(self, ids: int) -> None:
         """Make room for so many, as to make it later takes long; nothing comes of it but that."""
-        while self._len == 0 and len(self._shelves) * FULL < min(ids, MOST_EXPECTED):
-            self._shelves *= 2
+        size = len(self._shelves)
+        while size * FULL < min(ids, MOST_EXPECTED):
+            size *= 2
+        if size > len(self._shelves):
+            self._spread(size)
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +67,7 @@ class IdSet:
             shelves[shelf] += key
         self._len += len(ids)
         if self._len > FULL * len(shelves):
-            self._grow()
+            self._spread(GROWTH * len(shelves))
         return True
 
     def update(self, ids: Iterable[str]) -> None:
@@ -72,8 +75,8 @@ class IdSet:
         for identity in ids:
             self.add([identity])
 
-    def _grow(self) -> None:
-        size = GROWTH * len(self._shelves)
+    def _spread(self, size: int) -> None:
+        """Put what is there on so many shelves."""
         shelves = [b""] * size
         for held in self._shelves:
             for (number,) in struct.iter_unpack("<q", held):

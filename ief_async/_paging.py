@@ -232,8 +232,8 @@ class BatchPlan:
         if mark.offset:
             before = PageRequest(self.number, self.query, self._start, len(anchors))
             self._last = _Answer(before, mark.count, list(anchors), None)
-            self._hear(mark.count)
             self._ids.update(anchors)
+            self._hear(mark.count)
 
     @property
     def over(self) -> bool:
@@ -383,7 +383,6 @@ class BatchPlan:
             return
         self._last_count = count
         self.count = max(count, self.count or 0)
-        self._ids.expect(count)
         self._least_count = min(
             count, self.count if self._least_count is None else self._least_count
         )
@@ -595,6 +594,7 @@ class BatchPlan:
         Also tell how many rows lead up to the first one that was.
         """
         rest = ids[skip:] if skip else ids
+        self._ids.expect(self.count or 0)
         if self._ids.add(rest):
             return range(skip, len(ids)), None
         positions: list[int] = []
