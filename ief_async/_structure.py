@@ -23,7 +23,7 @@ import types
 from collections import Counter, abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
@@ -68,22 +68,7 @@ class Rows:
 # A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Digits = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
-
-
 _COUNT: msgspec.json.Decoder[int | str | None] = msgspec.json.Decoder(_Count | _Digits | None)
-
-
-@lru_cache(maxsize=128)
-def _flat_envelope(key: str, model: Any) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of the same that makes objects, and leaves the count as it is."""
-    shape = msgspec.defstruct(
-        "FlatEnvelope",
-        [
-            ("rows", list[model], msgspec.field(name=key)),
-            ("count", msgspec.Raw, msgspec.Raw(b"null")),
-        ],
-    )
-    return msgspec.json.Decoder(shape, strict=False)
 
 
 @lru_cache(maxsize=32)
@@ -97,6 +82,19 @@ def _envelope(key: str, row: Any) -> msgspec.json.Decoder[Any]:
         ],
     )
     return msgspec.json.Decoder(shape)
+
+
+@lru_cache(maxsize=128)
+def _flat_envelope(key: str, model: Any) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of the same that makes objects, leniently, and leaves the count as it is."""
+    shape = msgspec.defstruct(
+        "FlatEnvelope",
+        [
+            ("rows", list[model], msgspec.field(name=key)),
+            ("count", msgspec.Raw, msgspec.Raw(b"null")),
+        ],
+    )
+    return msgspec.json.Decoder(shape, strict=False)
 
 
 class _Identified(msgspec.Struct, gc=False):
@@ -228,7 +226,6 @@ class Structure(Generic[T]):
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._page, self._row = _fast_decoders(model)
-        self._envelope = partial(_flat_envelope, model=cast("Any", model))
         self._flat = self.fast and _is_flat(model)
         try:
             self._tolerant = _CONVERTER.get_structure_hook(model)
@@ -250,7 +247,7 @@ class Structure(Generic[T]):
         """
         if self._flat:
             with contextlib.suppress(Exception):  # whatever it is, `split` says so, or the odd row
-                envelope = self._envelope(key).decode(body)
+                envelope = _flat_envelope(key, cast("Any", self.model)).decode(body)
                 count = _COUNT.decode(envelope.count)
                 ids = [item.id for item in envelope.rows]
                 if all(ids):
