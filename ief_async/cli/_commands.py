@@ -117,14 +117,14 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
             raise
         report = stream.report
     if report.failures:
-        _say("partial: some batches failed, all others came", *told(report.failures))
+        say("partial: some batches failed, all others came", *told(report.failures))
         outcome.saved = saved
         return Exit.PARTIAL
     if isinstance(writer, Table) and writer.empty and not arguments.quiet:
-        _say(f"no {name} found")
+        say(f"no {name} found")
     doubtful = sum(one.complete and one.drift == "unknown" for one in report.batches)
     if doubtful and arguments.on_drift != "ignore":
-        _say(f"rows may be missing: {doubtful} of {len(report.batches)} batches moved too much")
+        say(f"rows may be missing: {doubtful} of {len(report.batches)} batches moved too much")
         return Exit.DRIFT
     return Exit.WHOLE
 
@@ -136,8 +136,9 @@ def told(failures: Sequence[Failure]) -> list[str]:
     return [*lines, f"… and {more} more"] if more else lines
 
 
-def _say(*lines: str) -> None:
-    print("ief-async: " + "\n".join(lines), file=sys.stderr)
+def say(*lines: str, prefix: str = "ief-async: ") -> None:
+    """Print on stderr: stdout is for data."""
+    print(prefix + "\n".join(lines), file=sys.stderr)
 
 
 def _form(arguments: argparse.Namespace) -> str:

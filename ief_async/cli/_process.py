@@ -19,7 +19,7 @@ from ief_async._errors import (
     TransportError,
 )
 from ief_async.cli._arguments import Exit, program
-from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, told
+from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, say, told
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -41,22 +41,22 @@ def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     except Usage as error:
         arguments.parser.error(str(error))
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         code = Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read has enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.WHOLE
     except IefError as error:
-        _say(str(error), *getattr(error, "__notes__", ()), *_next(error))
+        say(str(error), *getattr(error, "__notes__", ()), *_next(error))
         code = _code_of(error)
     except OSError as error:
-        _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         code = Exit.ERROR
     if outcome.saved and code != Exit.WHOLE and os.path.exists(outcome.saved):  # noqa: PTH110  a word
         again = [part for part in given if part != "--restart"]
         how = " and ".join(outcome.to_go_on)
-        _say(f"what is done is kept in {outcome.saved}; to go on{how and f', {how}'}:")
-        _say(f"{program()} {shlex.join(again)}", prefix="  ")
+        say(f"what is done is kept in {outcome.saved}; to go on{how and f', {how}'}:")
+        say(f"{program()} {shlex.join(again)}", prefix="  ")
     return code
 
 
@@ -107,7 +107,3 @@ def _listening(verbose: int, *, quiet: bool) -> Iterator[None]:
     finally:
         log.handlers, log.propagate, level = before
         log.setLevel(level)
-
-
-def _say(*lines: str, prefix: str = "ief-async: ") -> None:
-    print(prefix + "\n".join(lines), file=sys.stderr)
