@@ -194,14 +194,12 @@ async def vendor(fleet: Fleet, size: int) -> int:
     """Read page after page: it has no paging of its own."""
     client = vendor_client(fleet, "IefClient")
     ids: set[str] = set()
-    count = 1
-    for offset in itertools.count(0, size):
-        if offset >= count:
-            return len(ids)
+    offset, count = 0, 1
+    while offset < count:
         page = client.list_pods(vendor_request(fleet, size, offset))
-        count = page.count
+        offset, count = offset + size, page.count
         ids |= {pod.id for pod in page.pods}
-    raise AssertionError
+    return len(ids)
 
 
 async def vendor_threads(fleet: Fleet, size: int) -> int:

@@ -17,7 +17,6 @@ Not measured: a real network, TLS, compression, faults; the server's own work is
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import importlib.util
 import itertools
@@ -34,10 +33,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
-from throughput import environment, peak_memory, ping
-
-from ief_async import IefSession, Limits, Token
-from ief_async.testing import FakeIef
+from peers import Fleet
+from throughput import environment, peak_memory, ping, serving, session
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
@@ -64,6 +61,11 @@ class Point:
     page: int = 100
     concurrency: int = 8
     seconds: float | None = None
+
+    @property
+    def served(self) -> tuple[int, float, int]:
+        """What `serving` takes: what decides on the server that it needs."""
+        return self.pods, self.latency_ms / 1e3, self.batches
 
 
 @attrs.frozen(kw_only=True)
@@ -111,55 +113,10 @@ SWEEP: dict[str, list[int]] = {
 Found = dict[Point, Scan]
 
 
-# --- the server, in its own process ---------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(point: Point) -> Iterator[dict[str, Any]]:
-    """Serve what a point reads; what comes is an address, and what to read there."""
-    command = [sys.executable, __file__, "serve", *map(str, fleet_of(point))]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        try:
-            yield json.loads(server.stdout.readline())
-        finally:
-            server.stdin.close()
-
-
-def fleet_of(point: Point) -> tuple[int, int, int]:
-    """Return what decides on the server that a point needs."""
-    return point.pods, point.batches, point.latency_ms
-
-
-async def serve(pods: int, batches: int, latency_ms: int) -> None:
-    async with FakeIef(pods=pods, deployments=batches, latency=latency_ms / 1e3) as fake:
-        place = {
-            "endpoint": fake.endpoint,
-            "project_id": fake.project_id,
-            "token": fake.token,
-            "ids": fake.deployment_ids,
-        }
-        async with session(place, 1) as ief:  # whose pods are whose is found out only once
-            await ief.list_pods(deployment_ids=fake.deployment_ids[:1], limit=1)
-        print(json.dumps(place), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
 # --- the reader, in a process for each scan -------------------------------------------------------
 
 
-def session(place: dict[str, Any], concurrency: int) -> IefSession:
-    return IefSession(
-        place["project_id"],
-        credentials=Token(place["token"]),
-        endpoint=place["endpoint"],
-        limits=Limits(concurrency=concurrency),
-    )
-
-
-async def scan(point: Point, place: dict[str, Any]) -> Scan:
+async def scan(point: Point, fleet: Fleet) -> Scan:
     lateness = [0.0, 0.0]
     pinging = asyncio.create_task(ping(lateness)) if point.seconds is not None else None
     gc.collect()
@@ -167,9 +124,12 @@ async def scan(point: Point, place: dict[str, Any]) -> Scan:
     before, start = peak_memory(), time.perf_counter()
     first, end = start, start + (point.seconds or float("inf"))
     pods = 0
-    async with session(place, point.concurrency) as ief:
+    async with session(fleet, point.concurrency) as ief:
         stream = ief.iter_pods(
-            place["ids"], batch_size=1, page_size=point.page, concurrency=point.concurrency
+            fleet.deployment_ids,
+            batch_size=1,
+            page_size=point.page,
+            concurrency=point.concurrency,
         )
         async with stream:
             async for _ in stream:
@@ -195,9 +155,9 @@ async def scan(point: Point, place: dict[str, Any]) -> Scan:
     )
 
 
-def read(point: Point, place: dict[str, Any]) -> Scan:
+def read(point: Point, fleet: Fleet) -> Scan:
     """Read in a process of its own, so that the peak of its memory is this scan's."""
-    given = json.dumps([attrs.asdict(point), place])
+    given = json.dumps([attrs.asdict(point), attrs.asdict(fleet)])
     command = [sys.executable, __file__, "read"]
     done = subprocess.run(command, input=given, check=True, stdout=subprocess.PIPE, text=True)
     return Scan(**json.loads(done.stdout))
@@ -222,15 +182,15 @@ def sweep_points(center: Point, axes: dict[str, list[int]]) -> list[Point]:
 
 def measure(points: Iterable[Point], rounds: int) -> Found:
     """Return the medians of each point; each is visited once in every round."""
-    by_fleet: dict[tuple[int, int, int], list[Point]] = {}
+    by_fleet: dict[tuple[int, float, int], list[Point]] = {}
     for point in dict.fromkeys(points):
-        by_fleet.setdefault(fleet_of(point), []).append(point)
+        by_fleet.setdefault(point.served, []).append(point)
     scans: dict[Point, list[Scan]] = {}
-    for number, same in itertools.product(range(rounds), by_fleet.values()):
-        with serving(same[0]) as place:
+    for number, (served, same) in itertools.product(range(rounds), by_fleet.items()):
+        with serving(*served) as fleet:
             for point in same:
                 print(f"round {number + 1} of {rounds}: {said(point)}", file=sys.stderr)
-                scans.setdefault(point, []).append(read(point, place))
+                scans.setdefault(point, []).append(read(point, fleet))
     return {point: middle(found) for point, found in scans.items()}
 
 
@@ -419,10 +379,8 @@ def run(part: str | None, folder: Path, *, quick: bool) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve", *numbers]:
-            asyncio.run(serve(*map(int, numbers)))
         case ["read"]:
             asked, where = json.load(sys.stdin)
-            print(json.dumps(attrs.asdict(asyncio.run(scan(Point(**asked), where)))))
+            print(json.dumps(attrs.asdict(asyncio.run(scan(Point(**asked), Fleet(**where))))))
         case _:
             main()

@@ -117,8 +117,8 @@ class Figure:
 
 
 @contextlib.contextmanager
-def serving(pods: int, latency: float = 0.0) -> Iterator[Fleet]:
-    command = [sys.executable, __file__, "serve", str(pods), str(latency)]
+def serving(pods: int, latency: float = 0.0, deployments: int = DEPLOYMENTS) -> Iterator[Fleet]:
+    command = [sys.executable, __file__, "serve", str(pods), str(latency), str(deployments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
         assert server.stdin is not None
@@ -129,8 +129,8 @@ def serving(pods: int, latency: float = 0.0) -> Iterator[Fleet]:
             server.stdin.close()
 
 
-async def serve(pods: int, latency: float) -> None:
-    async with FakeIef(pods=pods, deployments=DEPLOYMENTS, latency=latency) as fake:
+async def serve(pods: int, latency: float, deployments: int) -> None:
+    async with FakeIef(pods=pods, deployments=deployments, latency=latency) as fake:
         fleet = Fleet(
             endpoint=fake.endpoint,
             project_id=fake.project_id,
@@ -140,6 +140,8 @@ async def serve(pods: int, latency: float) -> None:
             deployment_ids=list(fake.deployment_ids),
             pods=pods,
         )
+        async with session(fleet, 1) as ief:  # whose pods are whose is found out only once
+            await ief.list_pods(deployment_ids=fleet.deployment_ids[:1], limit=1)
         print(json.dumps(attrs.asdict(fleet)), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
@@ -455,8 +457,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve", pods, latency]:
-            asyncio.run(serve(int(pods), float(latency)))
+        case ["serve", pods, latency, deployments]:
+            asyncio.run(serve(int(pods), float(latency), int(deployments)))
         case ["peak", fleet, batch_size]:
             asyncio.run(read_and_drop(Fleet(**json.loads(fleet)), int(batch_size)))
         case _:
