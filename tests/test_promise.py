@@ -1,0 +1,480 @@
+"""The promise itself, over all options together: a scan ends, and loses nothing in silence.
+
+The public API reads lists that move, from a service that shares nothing with it (`moving`). After
+each run: it ended; every row that was there throughout came once, or its batch says that it may
+not have; nothing is left running; and what was resumed is whole.
+
+`IEF_PROMISES=20000 pytest tests/test_promise.py` tries so many random cases in the place of the few
+hundred fixed ones.
+"""
+
+import asyncio
+import gc
+import os
+import random
+from collections import Counter
+from contextlib import suppress
+from itertools import pairwise, takewhile
+
+import aiohttp
+import attrs
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
+
+from ief_async import (
+    IefError,
+    IefSession,
+    PartialScanError,
+    Pod,
+    RetryPolicy,
+    Target,
+    Token,
+    scan_fleet,
+)
+from ief_async._pacing import Clock
+
+PROMISES = int(os.environ.get("IEF_PROMISES", "0"))
+PODS = ("deployment_ids", "node_ids", "group_ids")
+LISTS = ("deployments", "nodes", "groups", "instances")
+TARGETS = 2
+ADDRESS = "http://127.0.0.1:9"
+
+
+@attrs.frozen(kw_only=True)
+class Named:
+    """A model with an id."""
+
+    id: str
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class Nameless:
+    """A model without one: ids are read beside it."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class Stop:
+    """When a consumer leaves, and how; at a row that never comes it reads to the end."""
+
+    row: int
+    how: str
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """A run: what is read, how, in which weather, and when its consumer leaves."""
+
+    what: str
+    rows: tuple[int, ...]  # of each id, or of each target's ids
+    weather: Weather
+    page_size: int
+    batch_size: int
+    concurrency: int
+    ordered: bool
+    on_drift: str
+    on_error: str
+    max_items: int | None
+    model: type
+    pages: bool
+    source: str
+    stops: tuple[Stop, ...]
+    seed: int
+
+    @property
+    def of_pods(self):
+        """Whether its list is of pods, in batches; else it is one batch without ids."""
+        return self.what in PODS or self.what == "fleet"
+
+    @property
+    def calm(self):
+        """Whether nothing moves, fails or lies."""
+        weather = self.weather
+        return not weather.changes and not weather.faults and weather.count == "true"
+
+    @property
+    def most(self):
+        """How many items may come, if that is limited; a fleet has no such limit."""
+        return None if self.what == "fleet" else self.max_items
+
+
+def weathers():
+    """Draw how a service behaves; calm ones are as likely as bad ones."""
+    faults = st.sampled_from(["504", "500", "429", "cut", "reset", "empty"])
+    return st.builds(
+        Weather,
+        cap=st.none() | st.integers(1, 12),
+        count=st.sampled_from(["true"] * 6 + ["high", "low", "jitter", "page", "zero", "none"]),
+        changes=st.sampled_from([0, 0, 0, 0.1, 0.5, 2]),
+        deletes=st.sampled_from([0, 0.5, 1]),
+        lag=st.sampled_from([1, 1, 3]),
+        faults=st.sampled_from([0, 0, 0, 0.05, 0.3]),
+        kinds=st.lists(faults, min_size=1, max_size=3, unique=True).map(tuple),
+        failing=st.sampled_from([None, None, None, 0, 1, 2]),
+        most_ids=st.sampled_from([None, None, None, 1, 2]),
+        most_rows=st.sampled_from([None, None, None, 1, 3, 8]),
+    )
+
+
+def cases():
+    """Draw a run."""
+    stop = st.builds(
+        Stop,
+        row=st.integers(0, 40),
+        how=st.sampled_from(["break", "leave", "cancel", "close"]),
+    )
+    return st.builds(
+        Case,
+        what=st.sampled_from([*PODS, *PODS, *LISTS, "fleet"]),
+        rows=st.lists(
+            st.sampled_from([0, 0, 1, 2, 3, 5, 8, 11, 12, 13, 30]), min_size=0, max_size=7
+        ).map(tuple),
+        weather=weathers(),
+        page_size=st.sampled_from([1, 2, 3, 5, 8, 10, 12, 20, 100]),
+        batch_size=st.integers(1, 4),
+        concurrency=st.integers(1, 6),
+        ordered=st.booleans(),
+        on_drift=st.sampled_from(["repair", "repair", "repair", "raise", "report", "ignore"]),
+        on_error=st.sampled_from(["raise", "defer", "collect"]),
+        max_items=st.none() | st.none() | st.integers(1, 60),
+        model=st.sampled_from([Named, Nameless, Pod]),
+        pages=st.booleans(),
+        source=st.sampled_from(["list", "generator", "async", "twice"]),
+        stops=st.lists(stop, max_size=2).map(tuple),
+        seed=st.integers(0, 2**32 - 1),
+    )
+
+
+# ---- a run ---------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Run:
+    """What came of one scan of a case."""
+
+    names: list = attrs.field(factory=list)
+    in_hand: list = attrs.field(factory=list)  # what its consumer had when it left
+    error: BaseException | None = None
+    left: bool = False  # by its consumer
+    report: object = None
+    checkpoint: str = ""
+    began: int = 0  # how many requests the service had seen by then
+    ended: int = 0
+
+
+def projects_of(case):
+    """Return the rows of each project's lists; all projects have the same numbers of rows."""
+    made = {}
+    for project in (f"p{one}" for one in range(TARGETS if case.what == "fleet" else 1)):
+        chance = random.Random(case.seed)
+        rows = [
+            (f"{project}-{owner}-{row}", f"d{owner}")
+            for owner, number in enumerate(case.rows)
+            for row in range(number)
+        ]
+        chance.shuffle(rows)  # the pods of a batch stand among each other
+        owners = [(f"d{owner}", f"d{owner}") for owner in range(len(case.rows))]
+        lists = dict.fromkeys(("pods", "deployments", "nodes", "groups", "ief-instances"), owners)
+        lists["pods"] = rows
+        if not case.of_pods:
+            lists[moving_of(case)] = rows
+        made[project] = lists
+    return made
+
+
+def moving_of(case):
+    """Return the list that moves, as its path calls it."""
+    if case.of_pods:
+        return "pods"
+    return "ief-instances" if case.what == "instances" else case.what
+
+
+def ids_from(case):
+    """Return the ids of a case, as its consumer gives them."""
+    ids = [f"d{owner}" for owner in range(len(case.rows))]
+
+    async def drawn():
+        for one in ids:
+            await asyncio.sleep(0.01)
+            yield one
+
+    return {
+        "list": lambda: ids,
+        "generator": lambda: iter(ids),
+        "async": drawn,
+        "twice": lambda: [*ids, *ids[:2]],
+    }[case.source]()
+
+
+def stream_of(case, ief, http, resume):
+    """Begin a scan of a case, from where the one before it was left."""
+    options = {
+        "model": case.model,
+        "page_size": case.page_size,
+        "concurrency": case.concurrency,
+        "on_drift": case.on_drift,
+        "resume_from": resume,
+    }
+    if case.what == "fleet":
+        targets = [
+            Target(project_id=f"p{one}", endpoint=ADDRESS, credentials=Token("t"))
+            for one in range(TARGETS)
+        ]
+        return scan_fleet(
+            targets,
+            http=http,
+            batch_size=case.batch_size,
+            ordered=case.ordered,
+            on_error=case.on_error,
+            retry=RetryPolicy(base=0.01, budget=10_000),
+            _clock=clock_of(asyncio.get_running_loop()),
+            **options,
+        )
+    options["max_items"] = case.max_items
+    if not case.of_pods:
+        return getattr(ief, f"iter_{case.what}")(**options)
+    options |= {
+        "batch_size": case.batch_size,
+        "ordered": case.ordered,
+        "on_error": case.on_error,
+    }
+    return ief.iter_pods(**{case.what: ids_from(case)}, **options)
+
+
+def clock_of(loop):
+    """Return the library's clock on a loop's time."""
+    return Clock(now=loop.time, wall=lambda: 1.8e9 + loop.time(), jitter=lambda most: most / 2)
+
+
+def names_in(case, item):
+    """Return what an item or a page brought: the names of its rows."""
+    items = item.items if case.pages else [item]
+    return [(one[1] if case.what == "fleet" else one).name for one in items]
+
+
+async def consume(case, stream, run, stop):
+    """Read a stream until its end, or until its consumer leaves."""
+    try:
+        await read(case, stream, run, stop)
+        await asyncio.sleep(0)  # a cancellation comes here at the latest
+    except asyncio.CancelledError:
+        assert run.left, "nobody cancelled the consumer"
+        asyncio.current_task().uncancel()
+
+
+async def read(case, stream, run, stop):
+    """Read a stream, and note what it raises."""
+    try:
+        async for item in stream.pages() if case.pages else stream:
+            run.in_hand = names_in(case, item)
+            run.names += run.in_hand
+            if stop is not None and not run.left and len(run.names) > stop.row:
+                run.left = True
+                if stop.how == "close":
+                    await stream.aclose()
+                elif stop.how == "cancel":
+                    asyncio.current_task().cancel()
+                else:
+                    break
+        else:
+            run.in_hand = []
+    except IefError as error:
+        run.error = error
+
+
+async def scan(case, ief, service, stream, stop):
+    """Run one scan of a case, and look at what it leaves behind."""
+    run = Run(began=len(service.requests))
+    if stop is not None and stop.how == "leave":
+        await consume(case, stream, run, stop)
+        for _ in range(3):  # a bare break: one turn of the loop, and two to notice
+            await asyncio.sleep(0)
+    else:
+        async with stream:
+            await consume(case, stream, run, stop)
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not running, f"still running: {running}"
+    assert not service.pending, "a request is in flight"
+    assert 0 == ief.statistics().in_flight == ief._transport.pacer.slots._held.total()
+    run.report = stream.report
+    run.checkpoint = stream.checkpoint().to_json()
+    run.ended = len(service.requests)
+    assert run.report.items == len(run.names) or run.error is not None
+    return run
+
+
+async def play(case):
+    """Run a case with all that it resumes."""
+    loop = asyncio.get_running_loop()
+    service = MovingIef(projects_of(case), moving_of(case), case.weather, case.seed)
+    http = aiohttp.ClientSession(connector=MovingConnector(service))
+    ief = IefSession(
+        "p0",
+        endpoint=ADDRESS,
+        credentials=Token("t"),
+        http=http,
+        retry=RetryPolicy(base=0.01, budget=10_000),
+        _clock=clock_of(loop),
+    )
+    runs, resume = [], None
+    async with http, ief:
+        for stop in (*case.stops, None):
+            stream = stream_of(case, ief, http, resume)
+            runs.append(await scan(case, ief, service, stream, stop))
+            resume = runs[-1].checkpoint
+            if runs[-1].report.complete:
+                break
+        service.calm_down()
+        page = await ief.list_pods(deployment_ids=["d0"], limit=10)  # the session still works
+        assert page.count is not None
+    await asyncio.sleep(0)
+    assert not service.open, "a connection is open"
+    return service, runs
+
+
+def run_case(case):
+    """Run a case on a loop of its own, and judge it."""
+    loop = VirtualLoop()
+    try:
+        service, runs = loop.run_until_complete(play(case))
+    except Stalled:
+        pytest.fail("it waits for ever")
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        with suppress(Stalled, RuntimeError):
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    judge(case, service, runs)
+
+
+# ---- the judge -----------------------------------------------------------------------------------
+
+
+def judge(case, service, runs):
+    """Hold what came against what was there; see the file's docstring."""
+    assert not service.wrong, f"asked for {service.wrong[0]}"
+    for run in runs:
+        most = max(Counter(run.names).values(), default=0)
+        assert most <= 1 or (case.on_drift == "ignore" and not case.calm), "a row came twice"
+        assert len(run.names) <= (case.most or len(run.names)), "more than max_items"
+        judge_error(case, run)
+    if case.calm:
+        judge_calm(case, runs)
+    last = runs[-1]
+    cut = case.most is not None and len(last.names) == case.most
+    ended = last.report.complete or cut or last.error is not None or last.report.failures
+    assert ended, "it ended early without a word"
+    came = {name for run in runs for name in run.names}
+    for project, rows in service.survivors.items():
+        lost = [row for row in rows if row[0] not in came]
+        doubted = {one for run in runs for one in doubts(case, service, run, project)}
+        doubted |= set(unfinished(case, last, project))
+        proven = {one for run in runs for one in proofs(case, run, project)}
+        silent = [row for row in lost if owner_of(case, row) not in doubted]
+        assert not (silent and last.report.complete), f"{silent[0]} is not there"
+        silent = [row for row in silent if owner_of(case, row) in proven]
+        assert not silent, f"{silent[0]} was lost in silence"
+
+
+def owner_of(case, row):
+    """Return what the batch of a row asked for."""
+    return row[1] if case.of_pods else ""
+
+
+def report_of(case, run, project):
+    """Return the report of one project's scan."""
+    if case.what != "fleet":
+        return run.report
+    return next(said for at, said in run.report.targets.items() if at.project_id == project)
+
+
+def doubts(case, service, run, project):
+    """Yield the ids whose batch was read to its end and does not vouch for all rows."""
+    hidden = hides_its_cap(case, service, run, project)
+    for batch in report_of(case, run, project).batches:
+        if batch.complete and (batch.drift == "unknown" or hidden):
+            yield from batch.ids
+
+
+def unfinished(case, run, project):
+    """Yield the ids of batches that failed, or that an error left unread: resuming reads them."""
+    report = report_of(case, run, project)
+    for failure in report.failures:
+        yield from failure.ids
+    if run.error is not None:
+        for batch in report.batches:
+            yield from () if batch.complete else batch.ids
+
+
+def hides_its_cap(case, service, run, project):
+    """Tell whether nobody could know: a cut page was counted as all, and none showed the cap.
+
+    A session remembers what one of its scans was shown; a fleet has a new one for each target.
+    """
+    begun = run.began if case.what == "fleet" else 0
+    shown = any(at == project and begun < one <= run.ended for at, one in service.showed)
+    return case.weather.count != "true" and case.weather.cap and not shown
+
+
+def proofs(case, run, project):
+    """Yield the ids whose batches were read to their end, promise all, and were handed over."""
+    batches = report_of(case, run, project).batches
+    if run.left or (run.error is not None and not isinstance(run.error, PartialScanError)):
+        return
+    if case.most is not None and len(run.names) == case.most:  # all but the batch that was cut
+        inserted = "-" not in run.names[-1]
+        owner = "" if inserted else f"d{run.names[-1].split('-')[1]}"
+        ordered = case.ordered and case.of_pods and not inserted
+        batches = [*takewhile(lambda batch: ordered and owner not in batch.ids, batches)]
+    for batch in batches:
+        if batch.complete and batch.drift != "unknown":
+            yield from batch.ids
+
+
+def judge_error(case, run):
+    """A scan may fail where something fails, moves or lies, and only in known ways."""
+    if run.error is None:
+        return
+    assert run.error.checkpoint is not None
+    refused = case.weather.failing is not None or case.on_drift == "raise"
+    assert refused or not case.calm, "a calm list failed"
+    assert case.on_error == "defer" or not isinstance(run.error, PartialScanError)
+
+
+def judge_calm(case, runs):
+    """What does not move comes exact, and again only what was in the consumer's hand."""
+    single = 1 in {case.page_size, case.weather.cap, case.weather.most_rows}
+    for run, after in pairwise(runs):
+        failed = (
+            run.error is not None or run.report.failures or (single and case.on_drift == "raise")
+        )
+        again = set(run.names) & set(after.names)
+        assert failed or again <= set(run.in_hand), "a finished row came again"
+    for batch in (batch for run in runs for batch in run.report.batches if batch.complete):
+        if case.on_drift != "ignore" and not single:
+            assert batch.drift == "exact", batch
+
+
+TRIED = settings(
+    max_examples=PROMISES or 300,
+    derandomize=not PROMISES,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.timeout(0 if PROMISES else 120)
+@TRIED
+@given(cases())
+def test_a_scan_ends_loses_nothing_in_silence_and_says_what_it_doubts(case):
+    """Whatever the options, the weather and the consumer are, a scan keeps its promise."""
+    event(case.what)
+    run_case(case)
+    gc.collect(0)
