@@ -3,7 +3,7 @@
 import asyncio
 import operator
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
@@ -257,6 +257,16 @@ class _Fleet(Generic[T]):
             elapsed=max((one.elapsed for one in all_of), default=0.0),
         )
 
+    def _all_failures(self, reports: Mapping[Target, ScanReport]) -> tuple[TargetFailure, ...]:
+        """Return the targets that failed; with "collect" their scans raise nothing."""
+        failures = dict(self._failures)
+        for target, report in reports.items():
+            if report.failures and target not in failures:
+                message = f"{len(report.failures)} batches failed, all others were delivered"
+                error = PartialScanError(message, report.failures)
+                failures[target] = TargetFailure(target.name, error)
+        return tuple(failures.values())
+
     def report(self) -> ScanReport:
         """Return what all targets came to, and each."""
         targets = {member.target: member.scan.report() for member in self._members}
@@ -268,7 +278,7 @@ class _Fleet(Generic[T]):
             values.update(report.unknown_values)
         return ScanReport(
             batches=tuple(chain.from_iterable(report.batches for report in reports)),
-            failures=tuple(self._failures.values()),
+            failures=self._all_failures(targets),
             unknown_fields=dict(fields),
             unknown_values=dict(values),
             pages=sum(report.pages for report in reports),
@@ -436,15 +446,15 @@ def _checked(targets: object) -> tuple[Target, ...]:
 
 def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
     """Return the scan of all pods of a session's project, found by what it lists."""
-    deadline = options["deadline"]
+    found_by: dict[str, Any] = {name: options[name] for name in ("deadline", "on_drift")}
     stream: Stream[Any]
     if by == "nodes":
-        stream = session.iter_pods(node_ids=session.iter_nodes(deadline=deadline), **options)
+        stream = session.iter_pods(node_ids=session.iter_nodes(**found_by), **options)
     elif by == "groups":
-        stream = session.iter_pods(group_ids=session.iter_groups(deadline=deadline), **options)
+        stream = session.iter_pods(group_ids=session.iter_groups(**found_by), **options)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
-        found = session.iter_deployments(sort="created_at:asc", deadline=deadline)
+        found = session.iter_deployments(sort="created_at:asc", **found_by)
         stream = session.iter_pods(found, **options)
     scan: Scan[Any] = engine_of(stream)  # type: ignore[assignment]  # a session's streams have no other
     return scan

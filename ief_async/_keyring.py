@@ -44,7 +44,7 @@ REFUSALS = 2  # in a row, of a key and of its successor
 REMEMBERED_KEYS = 4  # whose text may come back in late answers
 
 E = TypeVar("E", bound=IefError)
-RENEWAL: ContextVar[object] = ContextVar("RENEWAL", default=None)  # that this code runs for
+RENEWALS: ContextVar[tuple[object, ...]] = ContextVar("RENEWALS", default=())  # that code runs for
 Send = Callable[[Request], Awaitable[Reply]]
 
 log = logging.getLogger("ief_async")
@@ -139,7 +139,7 @@ class Keyring:
         """Have a key for one request; what is signed goes alone until the server took one."""
         while True:
             if not self._usable() or (self._due() and not self._flight.running):
-                self._refuse_circle()
+                self.refuse_circle()
                 async with self._flight.turn():
                     if not self._usable() or self._due():
                         await self._renew(send, scope)
@@ -155,9 +155,9 @@ class Keyring:
                     return
         yield
 
-    def _refuse_circle(self) -> None:
-        """Tell a source that asks the session for what the session asks it for."""
-        if self._renewal is not None and RENEWAL.get() is self._renewal:
+    def refuse_circle(self) -> None:
+        """Raise in a source that asks the session for what the session asks it for."""
+        if self._renewal is not None and self._renewal in RENEWALS.get():
             message = (
                 "the source of the credentials uses the session that waits for its key: give it a "
                 "session of its own"
@@ -209,7 +209,7 @@ class Keyring:
             given = await _run(self._source.obtain(scope), send)
         else:
             self._renewal = object()
-            outer = RENEWAL.set(self._renewal)
+            outer = RENEWALS.set((*RENEWALS.get(), self._renewal))
             try:
                 given = self._source()
                 if not inspect.isawaitable(given):
@@ -219,7 +219,7 @@ class Keyring:
                     raise AuthenticationError(message)
                 given = await given
             finally:
-                RENEWAL.reset(outer)
+                RENEWALS.reset(outer)
                 self._renewal = None
         grant = Grant(key=given) if isinstance(given, Key) else given
         if not isinstance(grant, Grant):
@@ -341,6 +341,7 @@ class Project:
     async def find(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
         """Return its id; whoever is first looks it up for all. What it asks is signed, by `ask`."""
         if self.id is None:
+            keyring.refuse_circle()
             async with self._flight.turn():
                 if self.id is None:
                     self.id = await self._look_up(keyring, send, ask, scope)

@@ -37,7 +37,7 @@ from typing import Any, Literal
 import attrs
 
 from ief_async._batches import Query
-from ief_async._checkpoint import Mark
+from ief_async._checkpoint import Mark, Run
 from ief_async._errors import DriftError, OnDrift
 from ief_async._ids import IdSet
 
@@ -62,6 +62,30 @@ class _Phase(enum.Enum):
     PLAN = enum.auto()  # the pages that count explains, all at once
     WALK = enum.auto()  # one page at a time, to join what was accepted to what was not
     HEAD = enum.auto()  # the first page again, for what jumped there
+
+
+@attrs.define
+class PageCap:
+    """How many rows the pages of a list have at most, as far as it has shown; for a whole session.
+
+    Attributes:
+        longest: the most rows that came where more were asked for.
+        shown: whether an answer held fewer rows than were asked for while more followed.
+    """
+
+    longest: int = 0
+    shown: bool = False
+
+    def note(self, rows: int, *, shows: bool) -> bool:
+        """Note a page that is shorter than was asked for; tell whether that is the first to show."""
+        first = shows and not self.shown
+        self.longest = max(self.longest, rows)
+        self.shown |= shows
+        return first
+
+    def may_hold(self, rows: int) -> bool:
+        """Tell whether a page of so many rows may have been cut."""
+        return self.shown and rows >= self.longest
 
 
 @attrs.frozen
@@ -94,7 +118,7 @@ class BatchReport:
         flags: what did not add up. Each of these makes it ``unknown``: ``order`` (rows changed
             places), ``short_of_count`` (fewer rows than every answer counted), ``gap`` (pages that
             share no row), ``unproven`` (bridging would have cost too much), ``no_overlap`` (pages
-            of one row), ``offset_ignored``, ``unchecked`` (``on_drift="ignore"``); but
+            of one row, also before the scan was resumed), ``offset_ignored``, ``unchecked`` (``on_drift="ignore"``); but
             ``counted`` (the same count in every answer, and exactly that many rows) outweighs
             ``order``, and counts that differ outweigh ``short_of_count``. For information:
             ``clamped`` (pages are shorter than asked for), ``limit_ignored`` (longer),
@@ -184,6 +208,7 @@ class BatchPlan:
     query: Query
     limit: int
     on_drift: OnDrift = "repair"
+    cap: PageCap = attrs.field(factory=PageCap)
     look_ahead: int = 1  # pages, where no count helps
     heads_only: bool = False  # page 0 is asked for its count, and nothing more
     mark: Mark = attrs.field(factory=Mark)  # what the consumer has finished with
@@ -195,6 +220,7 @@ class BatchPlan:
     waiting: dict[int, _Answer] = attrs.field(factory=dict)  # by offset; not accepted yet
     ready: deque[Accepted] = attrs.field(factory=deque)
     owed: int = 0  # pages that were taken and are not finished
+    _run: Run | None = None
     _phase: _Phase = _Phase.PLAN
     _walk: _Walk = attrs.field(factory=lambda: _Walk(step=1))
     _base: int = 0  # where this reading began
@@ -236,6 +262,13 @@ class BatchPlan:
             self._hear(mark.count)
 
     @property
+    def run(self) -> Run:
+        """What a checkpoint knows its ids by."""
+        if self._run is None:
+            self._run = Run.of(self.query.ids)
+        return self._run
+
+    @property
     def over(self) -> bool:
         """Whether nothing more is read of it."""
         return self.complete or self.failed
@@ -248,8 +281,8 @@ class BatchPlan:
 
     @property
     def unknown(self) -> bool:
-        """Whether its first page is under way, which tells how much it holds."""
-        return self._size is None and self._asked > 0
+        """Whether its first page is in flight, which tells how much it holds."""
+        return self._size is None and bool(self.in_flight)
 
     @property
     def delivered(self) -> bool:
@@ -300,14 +333,20 @@ class BatchPlan:
         return self._ask(self._page(offset, limit))
 
     def _page(self, offset: int, limit: int | None = None) -> PageRequest:
-        return PageRequest(self.number, self.query, offset, limit or self.limit)
+        return PageRequest(self.number, self.query, max(0, offset), limit or self.limit)
+
+    @property
+    def _behind(self) -> int:
+        """Return the offset of the page behind what was accepted, its overlap included."""
+        return max(0, self._edge - self._overlap)
 
     def _horizon(self) -> int:
         """Return the offset up to which planned pages are worth asking for."""
         if self._size is None or self._ended or self._phase is not _Phase.PLAN or self._orphaned():
             return 0
         horizon = (self._last_count or 0) - self._overlap
-        behind = self._edge - self._overlap  # where the page behind the last one begins
+        # a page of fewer rows than the overlap, as max_items may ask for, is passed all the same
+        behind = max(self._behind, self._last.request.offset + 1 if self._last is not None else 0)
         if self._blind:
             ahead = self.look_ahead if self._tally["pages"] > 1 else 1
             horizon = max(horizon, behind + (ahead - 1) * self._stride + 1)
@@ -433,17 +472,25 @@ class BatchPlan:
         return False
 
     def _learn(self, answer: _Answer) -> None:
-        """Take the size of pages from the first one: shorter while more follows is a cap."""
+        """Take the size of pages from the first one: shorter while more follows is a cap.
+
+        So is one that the count ends with, if the list has shown a cap of just its length.
+        """
         given, count, asked = len(answer.ids), answer.count, answer.request.limit
-        capped = 0 < given < asked and count != answer.end
-        if capped and count is not None and count > answer.end:
+        short = 0 < given < asked
+        shows = short and count is not None and count > answer.end
+        if short:
+            self.cap.note(given, shows=shows)
+        if shows:
             self._flags["clamped"] = None
+        capped = short and (count != answer.end or self.cap.may_hold(given))
         if given > asked:
             self._flags["limit_ignored"] = None
         self._resize(given if capped or given > asked else self.limit)
         self._next = max(answer.request.offset + 1, answer.end - self._overlap)
         self._first_count = count
-        self._blind = count is None or count < answer.end or count == answer.end >= asked
+        full = capped or answer.end >= asked
+        self._blind = count is None or count < answer.end or (count == answer.end and full)
         if answer.request.offset == 0:
             self._first = attrs.evolve(answer, page=None)  # its ids are enough
 
@@ -552,7 +599,7 @@ class BatchPlan:
             self._flags["clamped"] = None
             self._resize(len(self._last.ids) if self._last is not None else 1)
             self._phase, self._void = _Phase.PLAN, None
-            self._next = max(self._edge - self._overlap, 1)
+            self._next = max(self._behind, 1)
         elif (answer.count or 0) > answer.request.offset and not self.waiting:
             self._end_before_count()  # its count lies; a list that shrank would count less
 
@@ -647,7 +694,7 @@ class BatchPlan:
         if self._void is not None:
             self._walk.apart.add(self._void)
         orphan = min(self.waiting, default=None)
-        cursor = self._edge - self._overlap
+        cursor = self._behind
         if orphan is None and self._last_count is not None and not self._blind:
             cursor = min(cursor, self._last_count - size + 1)
         elif orphan is not None and orphan < self._edge:
@@ -660,7 +707,7 @@ class BatchPlan:
         if self._tally["barren"] > 2 * (WALK_PAGES + self._tally["fruitful"]):
             self._give_up("unproven")
         else:
-            self._again.append(self._page(max(0, offset)))
+            self._again.append(self._page(offset))
 
     def _walk_on(self, answer: _Answer) -> None:
         offset = answer.request.offset
@@ -681,7 +728,7 @@ class BatchPlan:
 
     def _walk_further(self) -> None:
         """Go right of what is anchored, left of what is not, and between them where both are."""
-        walk, right = self._walk, self._edge - self._overlap
+        walk, right = self._walk, self._behind
         low, high = walk.low, min(walk.apart, default=None)
         if low is not None and not self.waiting and (high is None or right < high):
             self._phase, self._next = _Phase.PLAN, right
@@ -765,7 +812,8 @@ class BatchPlan:
         self.complete = True
         if not self.heads_only:
             self.drift = self._judge()
-        self.release()
+        if not self.may_be_cut:
+            self.release()
         if self.on_drift == "raise" and self.drift == "unknown" and not self.heads_only:
             self.complete, self.failed = False, True
             self._start_over()
@@ -785,7 +833,9 @@ class BatchPlan:
         short = not self._base and rows < (self._least_count or 0)
         if short:
             self._flags["short_of_count"] = None
-        if not self._overlap and self._asked > 1 and self._tally["pages"]:
+        joined = not self._base or self._start < self._base  # to what was read before
+        alone = not self._base and (self._asked == 1 or not self._tally["pages"])
+        if not joined or not (self._overlap or alone):
             self._flags["no_overlap"] = None
         doubts = {"no_overlap", "offset_ignored", "gap"} & self._flags.keys()
         if self._proof and self._ended and not doubts and not (short and constant):
@@ -797,9 +847,39 @@ class BatchPlan:
         return "unknown"
 
     @property
+    def may_be_cut(self) -> bool:
+        """Whether it ended with its first page, which was shorter than asked for.
+
+        If the list shows later that its pages are never longer, it was not the end: see `doubt`.
+        """
+        last = self._last
+        short = last is not None and 0 < len(last.ids) < last.request.limit
+        return self.complete and short and self._tally["pages"] == 1
+
+    @property
+    def last_rows(self) -> int:
+        """How many rows the page had that was accepted last."""
+        return len(self._last.ids) if self._last is not None else 0
+
+    def doubt(self) -> None:
+        """Read on behind a first page that may have been cut, though it looked like the end."""
+        self.complete = self._ended = False
+        self.drift, self._blind = "unknown", True
+        self._resize(self.last_rows)
+        self._next = max(self._start + 1, self._behind)
+
+    @property
     def ids_bytes(self) -> int:
         """What the ids take that were seen so far."""
         return self._ids.nbytes
+
+    def fail(self, unread: int | None) -> None:
+        """Read nothing more; if so many rows that were taken stay unread, so do those behind."""
+        self.complete, self.failed = False, True
+        self.release()
+        if unread is not None:
+            self._tally["items"] -= unread + sum(len(page.positions) for page in self.ready)
+            self.ready.clear()
 
     def release(self) -> None:
         """Free what only reading on needs."""

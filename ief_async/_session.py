@@ -48,7 +48,7 @@ from ief_async._pacing import (
     Timeouts,
     check_number,
 )
-from ief_async._paging import PageRequest, requests_for
+from ief_async._paging import PageCap, PageRequest, requests_for
 from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
 from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
@@ -203,6 +203,7 @@ class IefSession:
             message = "project_id was not given: give it, or region= so that it can be looked up"
             raise ConfigurationError(message)
         self._owner = True
+        self._caps: dict[str, PageCap] = {}
         self._tally = Tally()
         observer = _observer or Observer(on_event)
         connections = _connections or Connections(http)
@@ -280,6 +281,7 @@ class IefSession:
         _check_policies(retry, limits, timeout)
         other = object.__new__(type(self))
         other._owner = False
+        other._caps = self._caps
         other._tally = self._tally
         project, keyring, pacer = old.project, old.keyring, old.pacer
         if "project_id" in overrides:
@@ -688,6 +690,7 @@ class IefSession:
             limit=page_size,
             on_drift=on_drift,
             max_items=max_items,
+            cap=self._caps.setdefault(listing.key, PageCap()),
         )
         return Stream(
             self._scan(

@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from itertools import count
+from itertools import chain, count
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -57,7 +57,7 @@ from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
 from ief_async._structure import Row, Rows, SchemaWatch, split
 from ief_async._transport import Answer
-from ief_async._window import ScanPlan
+from ief_async._window import STALLED, ScanPlan
 
 T = TypeVar("T")
 
@@ -159,6 +159,8 @@ class ScanReport:
         complete: whether every batch was read to its end and handed over. Whether rows are missing
             that the list moved past says each batch's `drift`.
         targets: of `scan_fleet`, the report of each target.
+        ids: the report of the stream that the ids came from, such as that of `iter_deployments`,
+            once it has ended; None if they came from elsewhere.
     """
 
     batches: tuple[BatchReport, ...]
@@ -173,6 +175,21 @@ class ScanReport:
     most_bytes: int
     complete: bool
     targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
+    ids: "ScanReport | None" = None
+
+    @property
+    def doubtful(self) -> tuple[BatchReport, ...]:
+        """The batches that were read to their end and leave rows in doubt, those of `ids` included.
+
+        Not those of a scan with ``on_drift="ignore"``, which promises nothing.
+        """
+        here = [
+            one
+            for one in self.batches
+            if one.complete and one.drift == "unknown" and "unchecked" not in one.flags
+        ]
+        parts = [self.ids, *(report.ids for report in self.targets.values())]
+        return tuple(chain(here, *(part.doubtful for part in parts if part is not None)))
 
 
 class Reader(Protocol[T]):
@@ -263,10 +280,12 @@ class Scan(Generic[T]):
         self._deadline = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feeder: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()  # a batch of ids is wanted
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
-        self._error: Exception | None = None
+        self._ids_report: ScanReport | None = None  # of the stream that the ids came from
+        self._error: BaseException | None = None
         self._failures: list[BatchFailure] = []
         self._over = False
         self._started = self._ended = math.nan
@@ -293,18 +312,35 @@ class Scan(Generic[T]):
             if self._seconds is not None:
                 self._deadline = self._started + self._seconds
             if isinstance(self._ids, AsyncIterable):
-                self._start(self._feed(self._ids))
+                self._feeder = self._start(self._feed(self._ids))
             self._pump()
         elif self._loop is not loop:
             message = "this stream was started on another event loop: iterate it where it began"
             raise ConfigurationError(message)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Any) -> "asyncio.Task[None]":
         # a copy for each, as what one request sets is not for the others; by `run`, as an
         # application's own task factory may take no context
         task = self._context.copy().run(asyncio.create_task, work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        """Let the consumer have whatever ended a task, and never wait for nothing."""
+        self._tasks.discard(task)
+        try:
+            task.result()
+        except BaseException as error:  # noqa: BLE001  a signal handler's, a cancellation
+            if not self._over:
+                self._fail(error)
+        self._refuse_to_stall()
+
+    def _refuse_to_stall(self) -> None:
+        """Fail where the consumer would wait, and nothing would wake it."""
+        reading = self._tasks - ({self._feeder} if not self._wanted.is_set() else set())
+        if not (reading or self._over or self._error) and self.plan.stalled:
+            self._fail(IefError(STALLED))
 
     def _pump(self) -> None:
         """Start whatever may be started now; called whenever something has changed."""
@@ -354,6 +390,8 @@ class Scan(Generic[T]):
                     self._wanted.clear()
                     self._pump()
                     await self._wanted.wait()
+            if isinstance(ids, Stream):
+                self._ids_report = ids.report
             self._close_ids()
             self._pump()
         except Exception as error:  # noqa: BLE001  the consumer gets it, whatever it is
@@ -419,7 +457,7 @@ class Scan(Generic[T]):
             self.plan.give_up(request.batch)
             self._pump()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
         self._cancel_tasks()
@@ -505,9 +543,16 @@ class Scan(Generic[T]):
                 "from .checkpoint to read them again"
             )
             self._error = PartialScanError(message, self._failures)
+        doubts = self._ids_report.doubtful if self._ids_report is not None else ()
+        if doubts and self.plan.on_drift == "raise" and self._error is None:
+            flags = ", ".join(dict.fromkeys(flag for one in doubts for flag in one.flags))
+            self._error = DriftError(
+                f"the list that the ids came from moved in a way that leaves ids in doubt ({flags}), "
+                "so that pods of some may be missing; scan again"
+            )
         self.cancel(self._error)
 
-    def _raise(self, error: Exception) -> NoReturn:
+    def _raise(self, error: BaseException) -> NoReturn:
         """Raise what ended the scan, with what there is to resume from."""
         self._error = None
         self.cancel(error)
@@ -516,7 +561,7 @@ class Scan(Generic[T]):
         finally:
             del error  # it holds this frame, which would hold it: a cycle
 
-    def _marked(self, error: Exception) -> Exception:
+    def _marked(self, error: BaseException) -> BaseException:
         if isinstance(error, IefError):
             error.checkpoint = self.checkpoint()
         return error
@@ -524,6 +569,9 @@ class Scan(Generic[T]):
     async def _wait(self) -> None:
         """Wait for a page, an error or the end; no longer than the deadline."""
         left = None if self._deadline == math.inf else self._deadline - self._clock.now()
+        self._refuse_to_stall()
+        if self._error is not None:
+            return
         self._waiter = asyncio.get_running_loop().create_future()
         scope = asyncio.timeout(left)
         try:
@@ -590,7 +638,7 @@ class Scan(Generic[T]):
             self._taken += len(items)
             self._items += len(items)
             return items
-        self.plan.give_up(accepted.request.batch, unread=True)
+        self.plan.give_up(accepted.request.batch, unread=len(accepted.positions) - self._taken)
         self._give_up(problem, accepted.request)
         self._current = self._chunk = None
         if self._error is not None:
@@ -798,6 +846,7 @@ class Scan(Generic[T]):
             most_pages=self._most_pages,
             most_bytes=self._most_bytes,
             complete=self.plan.complete,
+            ids=self._ids_report,
         )
 
 

@@ -13,6 +13,7 @@ taken yet at most twice as many. Free slots go to the earliest batch that is not
 batch may ask for a page, window or no window, while nothing is ready: so nothing waits for itself.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,8 +21,14 @@ import attrs
 
 from ief_async._batches import Batch, Query
 from ief_async._checkpoint import Entry, Mark, Run
-from ief_async._errors import OnDrift
-from ief_async._paging import Accepted, BatchPlan, BatchReport, PageRequest, Signal
+from ief_async._errors import IefError, OnDrift
+from ief_async._paging import Accepted, BatchPlan, BatchReport, PageCap, PageRequest, Signal
+
+MOST_SHORT = 64  # batches whose only page may be cut: so many can be read on
+STALLED = (
+    "the scan has nothing to wait for, and is not at its end: this is a bug of ief-async; please "
+    "report it with the arguments of the scan and its report"
+)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -34,6 +41,7 @@ class ScanPlan:
     on_drift: OnDrift = "repair"
     max_items: int | None = None
     heads_only: bool = False
+    cap: PageCap = attrs.field(factory=PageCap)  # of all scans of the list by this session
     closed: bool = False  # no more batches will be added
     in_flight: int = 0
     added: int = 0  # batches
@@ -45,6 +53,8 @@ class ScanPlan:
     _taken: int = 0  # items
     _halted: tuple[int, ...] | None = None  # the last place that may be taken from
     _refused_ids: int | None = None  # so many in one query are too many
+    _short: deque[BatchPlan] = attrs.field(factory=deque)  # ended by a page that may be cut
+    _unkept: list[tuple[tuple[int, ...], int]] = attrs.field(factory=list)  # such ones, and rows
 
     def add(self, batch: Batch | Run) -> None:
         """Add a batch behind the others, or a run of ids that a checkpoint knows as done."""
@@ -67,6 +77,7 @@ class ScanPlan:
             on_drift=self.on_drift,
             look_ahead=self.concurrency,
             heads_only=self.heads_only,
+            cap=self.cap,
             mark=mark,
         )
 
@@ -114,7 +125,7 @@ class ScanPlan:
     @property
     def complete(self) -> bool:
         """Whether every batch was read to its end, and the consumer is done with all of it."""
-        return self.closed and all(isinstance(entry, Run) for entry in self._line)
+        return self.closed and all(isinstance(one, Run) or one.delivered for one in self._line)
 
     def _has_room(self) -> bool:
         """Keep one place of the window free for the batch that the consumer waits for."""
@@ -142,22 +153,44 @@ class ScanPlan:
         return promised
 
     def next_request(self) -> PageRequest | Signal:
-        """Say which page to ask for now: of the earliest batch that has one to ask for."""
-        if self.in_flight < self.concurrency and not self.done:
-            room = self._has_room()
-            starved = self._next_ready() is None
-            for plan in self._open if room else self._open[:1]:
-                if room or (starved and not plan.in_flight):
-                    wanted = None
-                    if self.max_items is not None:
-                        wanted = self.max_items - self._promised(before=plan)
-                        if wanted < self.limit and any(one.unknown for one in self._open):
-                            break  # the batches that are asked already may hold them all
-                    request = plan.next_request(wanted)
-                    if isinstance(request, PageRequest):
-                        self.in_flight += 1
-                        return request
-        return Signal.DONE if self.done else Signal.NOTHING_YET
+        """Say which page to ask for now: of the earliest batch that has one to ask for.
+
+        Raises:
+            IefError: nothing is in flight, nothing can be taken, and there is nothing to ask for.
+        """
+        if self.done:
+            return Signal.DONE
+        if self.in_flight < self.concurrency:
+            for plan in self._may_ask():
+                request = plan.next_request(self._wanted_of(plan))
+                if isinstance(request, PageRequest):
+                    self.in_flight += 1
+                    return request
+        if self.closed and self.stalled:
+            raise IefError(STALLED)
+        return Signal.NOTHING_YET
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing is in flight, nothing can be taken, and it is not done."""
+        return not (self.in_flight or self.done or self.has_page)
+
+    def _may_ask(self) -> Sequence[BatchPlan]:
+        """Return the batches that may ask for a page, the earliest first."""
+        if self._has_room():
+            return self._open
+        if self.has_page:
+            return ()
+        earliest = self._open if not self.in_flight else self._open[:1]
+        return [plan for plan in earliest if not plan.in_flight]
+
+    def _wanted_of(self, plan: BatchPlan) -> int | None:
+        """Return how many rows of a batch are needed; None: every one."""
+        if self.max_items is None:
+            return None
+        wanted = self.max_items - self._promised(before=plan)
+        unknown = wanted < self.limit and any(one.unknown for one in self._open)
+        return 0 if unknown else wanted  # what is asked for already may be enough
 
     def receive(
         self, request: PageRequest, count: int | None, ids: Sequence[str], page: object
@@ -170,11 +203,56 @@ class ScanPlan:
         plan = self._find(request)
         if plan is None or plan.over:  # it came behind the end of its batch
             return None
+        shown = self.cap.shown
         try:
             plan.receive(request, count, ids, page)
         finally:
             self._retire()
+            if self.cap.shown and not shown:
+                self._doubt_short_ones()
         return plan.verdict() if plan.complete else None
+
+    def _doubt_short_ones(self) -> None:
+        """Read on behind pages that ended their batches, as now it shows that they may be cut."""
+        for plan in [*self._short, *self._open]:
+            if plan.may_be_cut and self.cap.may_hold(plan.last_rows):
+                plan.doubt()
+                if plan not in self._open:
+                    self._reopen(plan)
+        for place, rows in self._unkept:
+            if self.cap.may_hold(rows):
+                flags = (*self._reports[place].flags, "clamped")
+                self._reports[place] = attrs.evolve(
+                    self._reports[place], drift="unknown", flags=flags
+                )
+        self._let_go(0)
+
+    def _reopen(self, plan: BatchPlan) -> None:
+        self._open.append(plan)
+        self._open.sort(key=lambda one: one.place)
+        del self._reports[plan.place]
+        self._counted -= plan.expected or 0
+        self._ended_items -= plan.items
+
+    def _keep_short(self, plan: BatchPlan) -> None:
+        """Keep a batch that ended with a page that may turn out to be cut: none was longer yet."""
+        if not plan.may_be_cut or self.cap.shown or plan.last_rows < self.cap.longest:
+            plan.release()
+            return
+        if self._short and self._short[0].last_rows < plan.last_rows:
+            self._let_go(0)
+            self._unkept.clear()
+        self._short.append(plan)
+        self._let_go(MOST_SHORT)
+
+    def _let_go(self, most: int) -> None:
+        """Keep so many of the batches whose page may be cut, and of the others what they were."""
+        while len(self._short) > most:
+            plan = self._short.popleft()
+            if plan.complete:
+                plan.release()
+                self._unkept.append((plan.place, plan.last_rows))
+            self._settle(self._line.index(plan), plan)
 
     def drop(self, request: PageRequest) -> bool:
         """Note that a request failed; tell whether its batch still needs it."""
@@ -189,14 +267,20 @@ class ScanPlan:
         ]
         self._halted = places[0] if places else None
 
-    def give_up(self, number: int, *, unread: bool = False) -> None:
-        """Read nothing more of a batch. What is ready is delivered, unless it is to stay unread."""
-        for plan in self._open:
-            if plan.number == number:
-                plan.failed = True
-                plan.release()
-                if unread:
-                    plan.ready.clear()
+    def give_up(self, number: int, *, unread: int | None = None) -> None:
+        """Read nothing more of a batch. What is ready is delivered, unless it is to stay unread.
+
+        `unread` is how many rows of the page that was taken last stay unread, and so all behind it.
+        """
+        for plan in [one for one in self._line if isinstance(one, BatchPlan)]:
+            if plan.number != number:
+                continue
+            items = plan.items
+            plan.fail(unread)
+            self._taken -= unread or 0
+            if plan not in self._open:
+                self._ended_items -= items - plan.items
+                self._reports[plan.place] = plan.verdict()
         self._retire()
 
     def halve_page(self, request: PageRequest) -> bool:
@@ -280,12 +364,13 @@ class ScanPlan:
             self._reports[plan.place] = plan.verdict()
             self._counted += plan.expected or 0
             self._ended_items += plan.items
+            self._keep_short(plan)
             self._settle(self._line.index(plan), plan)
 
     def _settle(self, at: int, plan: BatchPlan) -> None:
         """Put a run in the place of a batch that is done with, joined to the runs beside it."""
-        if plan.delivered:
-            self._line[at] = Run.of(plan.query.ids)
+        if plan.delivered and plan not in self._short:
+            self._line[at] = plan.run
             for left in (at, at - 1):
                 pair = self._line[left : left + 2] if left >= 0 else []
                 if len(pair) > 1 and isinstance(pair[0], Run) and isinstance(pair[1], Run):
@@ -299,7 +384,10 @@ class ScanPlan:
                 entries.append(Entry(one))
                 continue
             mark = one.mark
-            run = Run.of(one.query.ids)
+            run = one.run
+            if one.delivered:
+                entries.append(Entry(run))
+                continue
             if accepted is not None and accepted.request.batch == one.number:
                 mark = one.mark_after(accepted, rows)
                 last = rows == len(accepted.positions) and one.owed == 1

@@ -122,9 +122,9 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
         return Exit.PARTIAL
     if isinstance(writer, Table) and writer.empty and not arguments.quiet:
         say(f"no {name} found")
-    doubtful = sum(one.complete and one.drift == "unknown" for one in report.batches)
-    if doubtful and arguments.on_drift != "ignore":
-        say(f"rows may be missing: {doubtful} of {len(report.batches)} batches moved too much")
+    if report.doubtful:
+        batches = len(report.batches) + (len(report.ids.batches) if report.ids else 0)
+        say(f"rows may be missing: {len(report.doubtful)} of {batches} batches moved too much")
         return Exit.DRIFT
     return Exit.WHOLE
 
@@ -318,7 +318,9 @@ def _stream(
         options["resume_from"] = load_checkpoint(arguments.checkpoint)
     if ids is None:
         # the oldest first: what comes meanwhile stands behind what a checkpoint knows
-        return ief.iter_pods(ief.iter_deployments(sort="created_at:asc"), **options)
+        return ief.iter_pods(
+            ief.iter_deployments(sort="created_at:asc", on_drift=arguments.on_drift), **options
+        )
     selected: dict[str, Any] = {ids[0]: ids[1]}
     pods: Callable[..., Stream[Any]] = ief.iter_pods
     return pods(**selected, **options)
