@@ -66,7 +66,7 @@ class _Phase(enum.Enum):
 
 @attrs.define
 class PageCap:
-    """How many rows the pages of a list have at most, as far as it has shown; for a whole session.
+    """How long the pages of a list are at most, as far as a session has seen.
 
     Attributes:
         longest: the most rows that came where more were asked for.
@@ -76,12 +76,10 @@ class PageCap:
     longest: int = 0
     shown: bool = False
 
-    def note(self, rows: int, *, shows: bool) -> bool:
-        """Note a page that is shorter than was asked for; tell whether that is the first to show."""
-        first = shows and not self.shown
+    def note(self, rows: int, *, shows: bool) -> None:
+        """Note a page that is shorter than was asked for."""
         self.longest = max(self.longest, rows)
         self.shown |= shows
-        return first
 
     def may_hold(self, rows: int) -> bool:
         """Tell whether a page of so many rows may have been cut."""
@@ -118,10 +116,11 @@ class BatchReport:
         flags: what did not add up. Each of these makes it ``unknown``: ``order`` (rows changed
             places), ``short_of_count`` (fewer rows than every answer counted), ``gap`` (pages that
             share no row), ``unproven`` (bridging would have cost too much), ``no_overlap`` (pages
-            of one row, also before the scan was resumed), ``offset_ignored``, ``unchecked`` (``on_drift="ignore"``); but
-            ``counted`` (the same count in every answer, and exactly that many rows) outweighs
-            ``order``, and counts that differ outweigh ``short_of_count``. For information:
-            ``clamped`` (pages are shorter than asked for), ``limit_ignored`` (longer),
+            of one row, now or before the scan was resumed), ``offset_ignored``, ``unchecked``
+            (``on_drift="ignore"``); but ``counted`` (the same count in every answer, and exactly
+            that many rows) outweighs ``order``, and counts that differ outweigh
+            ``short_of_count``. For information: ``clamped`` (pages are shorter than asked for;
+            with ``unknown`` alone: other batches showed that too late), ``limit_ignored`` (longer),
             ``count_mismatch`` (the list ends before or goes on after its count),
             ``repeated_rows`` (an id twice in a page).
         complete: whether the batch was read to its end.

@@ -547,8 +547,8 @@ class Scan(Generic[T]):
         if doubts and self.plan.on_drift == "raise" and self._error is None:
             flags = ", ".join(dict.fromkeys(flag for one in doubts for flag in one.flags))
             self._error = DriftError(
-                f"the list that the ids came from moved in a way that leaves ids in doubt ({flags}), "
-                "so that pods of some may be missing; scan again"
+                f"the list that the ids came from moved, and leaves ids in doubt ({flags}): their "
+                "pods may be missing; scan again"
             )
         self.cancel(self._error)
 
