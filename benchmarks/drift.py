@@ -30,6 +30,7 @@ import attrs
 
 from ief_async import DriftError
 from ief_async._batches import Batch, Query
+from ief_async._checkpoint import Mark
 from ief_async._paging import PageRequest, requests_for
 from ief_async._window import ScanPlan
 
@@ -64,6 +65,7 @@ class Scenario:
     order: str = ""  # "shuffled" or "ties", for each request anew
     count: str = "true"
     offsets: str = "rows"  # or "ignored", or "pages"
+    stops: float = 0.0  # chance a tick that the planner's reader stops, and resumes
 
 
 CALM = {"calm": Scenario()}
@@ -95,6 +97,16 @@ ODD = {
     "offset ignored": Scenario(mu=0.2, offsets="ignored"),
     "offset as page number": Scenario(mu=0.2, offsets="pages"),
 }
+RESUMED = {
+    "resumed": Scenario(mu=0.2, stops=0.3),
+    "resumed, 3 changes": Scenario(mu=3, stops=0.3),
+    "resumed, deletes": Scenario(mu=1, deletes=1, stops=0.3),
+    "resumed, clamp to 10": Scenario(rows=200, mu=0.2, cap=10, stops=0.3),
+    "one row a page": Scenario(rows=100, limit=1, mu=0.2),
+    "clamp to 1": Scenario(rows=100, mu=0.2, cap=1),
+    "one row, resumed": Scenario(rows=100, limit=1, mu=0.5, deletes=1, stops=0.3),
+    "clamp to 1, resumed": Scenario(rows=100, mu=0.5, deletes=1, cap=1, stops=0.3),
+}
 UNORDERED = {
     "shuffled": Scenario(order="shuffled"),
     "ties of three": Scenario(order="ties"),
@@ -102,7 +114,7 @@ UNORDERED = {
     "rows jump to the head": Scenario(mu=0.2, moving="head"),
     "rows jump anywhere": Scenario(mu=0.2, moving="anywhere"),
 }
-ALL = CALM | MOVING | ODD | UNORDERED
+ALL = CALM | MOVING | ODD | RESUMED | UNORDERED
 COUNTS: dict[str, Count] = {
     "true": lambda total, _, __: total,
     "high": lambda total, _, __: total + 37,
@@ -231,39 +243,62 @@ def all_at_once(moving: MovingList) -> list[str]:
 
 @attrs.frozen
 class Reading:
-    """What the planner made of one list."""
+    """What the planner made of one list: what each scan delivered, until one was not stopped."""
 
-    delivered: list[str]
+    scans: list[list[str]]
     flagged: bool
+
+    @property
+    def delivered(self) -> list[str]:
+        """What all of them delivered."""
+        return [row for scan in self.scans for row in scan]
+
+    @property
+    def repeated(self) -> int:
+        """How many rows one scan delivered that it had delivered before."""
+        return sum(len(scan) - len(set(scan)) for scan in self.scans)
 
 
 def planned(moving: MovingList, *, log: bool = False) -> Reading:
-    """Read as `iter_pods` does."""
-    plan = ScanPlan(concurrency=IN_FLIGHT, ordered=True, limit=moving.scenario.limit)
-    plan.add(Batch(QUERY))
-    plan.closed = True
-    delivered: list[str] = []
-    try:
-        while requests := list(_asked(plan)):
-            moving.chance.shuffle(requests)
-            for request in requests:
-                moving.change(1 / len(requests))
-                count, page = moving.answer(request.offset, request.limit)
-                if log:
-                    ends = (page[0], page[-1]) if page else ()
-                    print(request.offset, request.limit, "->", count, len(page), *ends)
-                plan.receive(request, count, page, page)
-            while (accepted := plan.take()) is not None:
-                delivered += [accepted.page[at] for at in accepted.positions]
-                plan.finish(accepted)
-    except DriftError as error:
+    """Read as `iter_pods` does, and resume where a scan was stopped."""
+    scans: list[list[str]] = []
+    mark: Mark | None = Mark()
+    while mark is not None:
+        plan = ScanPlan(concurrency=IN_FLIGHT, ordered=True, limit=moving.scenario.limit)
+        plan.add(Batch(QUERY, mark))
+        plan.closed = True
+        scans.append([])
+        try:
+            mark = scanned(moving, plan, scans[-1], log=log)
+        except DriftError as error:
+            if log:
+                print(error)
+            return Reading(scans, flagged=True)
+        (report,) = plan.reports()
         if log:
-            print(error)
-        return Reading(delivered, flagged=True)
-    (report,) = plan.reports()
-    if log:
-        print(report)
-    return Reading(delivered, flagged=report.drift == "unknown")
+            print(report)
+        if report.complete and report.drift == "unknown":
+            return Reading(scans, flagged=True)
+    return Reading(scans, flagged=False)
+
+
+def scanned(moving: MovingList, plan: ScanPlan, delivered: list[str], *, log: bool) -> Mark | None:
+    """Read to the end, or until the scan is stopped: then return where it goes on."""
+    while requests := list(_asked(plan)):
+        moving.chance.shuffle(requests)
+        for request in requests:
+            moving.change(1 / len(requests))
+            count, page = moving.answer(request.offset, request.limit)
+            if log:
+                ends = (page[0], page[-1]) if page else ()
+                print(request.offset, request.limit, "->", count, len(page), *ends)
+            plan.receive(request, count, page, page)
+        while (accepted := plan.take()) is not None:
+            delivered += [accepted.page[at] for at in accepted.positions]
+            plan.finish(accepted)
+        if moving.scenario.stops and moving.chance.random() < moving.scenario.stops:
+            return plan.entries()[0].mark
+    return None
 
 
 def _asked(plan: ScanPlan) -> Iterator[PageRequest]:
@@ -297,7 +332,7 @@ def tried(name: str, trials: int, seed: int) -> Figures:
         lost = lists[2].lost(reading.delivered)
         figures.lost += lost
         figures.lost_silently += lost and not reading.flagged
-        figures.repeated += len(reading.delivered) - len(set(reading.delivered))
+        figures.repeated += reading.repeated
         figures.flagged += reading.flagged
         figures.requests += lists[2].requests
         figures.most = max(figures.most, lists[2].requests)
@@ -371,7 +406,9 @@ def main() -> int:
             print(line(name, result), flush=True)
             if name not in UNORDERED:
                 bad += result.lost_silently + result.repeated
-            if name not in UNORDERED and ALL[name].offsets == "rows":  # else it gives up early
+            if (
+                name not in RESUMED | UNORDERED and ALL[name].offsets == "rows"
+            ):  # else it gives up early
                 ratios.append(result.requests / result.trials / fewest(name))
     ratio, extra = calm_requests()
     mean = sum(ratios) / max(1, len(ratios))
