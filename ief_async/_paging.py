@@ -847,13 +847,13 @@ class BatchPlan:
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether it ended with its first page, which was shorter than asked for.
+        """Whether it ended with its first page, shorter than asked for, and none was read behind it.
 
         If the list shows later that its pages are never longer, it was not the end: see `doubt`.
         """
         last = self._last
         short = last is not None and 0 < len(last.ids) < last.request.limit
-        return self.complete and short and self._tally["pages"] == 1
+        return self.complete and short and self._tally["pages"] == 1 and not self._blind
 
     @property
     def last_rows(self) -> int:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
 
 from ief_async import (
+    CheckpointError,
     IefError,
     IefSession,
     PartialScanError,
@@ -39,6 +40,7 @@ PROMISES = int(os.environ.get("IEF_PROMISES", "0"))
 PODS = ("deployment_ids", "node_ids", "group_ids")
 LISTS = ("deployments", "nodes", "groups", "instances")
 TARGETS = 2
+ENDS = 3  # how often a scan is resumed that no consumer left: what was cut or failed goes on
 ADDRESS = "http://127.0.0.1:9"
 
 
@@ -102,50 +104,66 @@ class Case:
         return None if self.what == "fleet" else self.max_items
 
 
-def weathers():
+def weathers(**fixed):
     """Draw how a service behaves; calm ones are as likely as bad ones."""
     faults = st.sampled_from(["504", "500", "429", "cut", "reset", "empty"])
-    return st.builds(
-        Weather,
-        cap=st.none() | st.integers(1, 12),
-        count=st.sampled_from(["true"] * 6 + ["high", "low", "jitter", "page", "zero", "none"]),
-        changes=st.sampled_from([0, 0, 0, 0.1, 0.5, 2]),
-        deletes=st.sampled_from([0, 0.5, 1]),
-        lag=st.sampled_from([1, 1, 3]),
-        faults=st.sampled_from([0, 0, 0, 0.05, 0.3]),
-        kinds=st.lists(faults, min_size=1, max_size=3, unique=True).map(tuple),
-        failing=st.sampled_from([None, None, None, 0, 1, 2]),
-        most_ids=st.sampled_from([None, None, None, 1, 2]),
-        most_rows=st.sampled_from([None, None, None, 1, 3, 8]),
-    )
+    lies = ["high", "low", "jitter", "page", "zero", "none"]
+    drawn = {
+        "cap": st.none() | st.integers(1, 12),
+        "count": st.sampled_from(["true"] * 6 + lies),
+        "changes": st.sampled_from([0, 0, 0, 0.1, 0.5, 2]),
+        "deletes": st.sampled_from([0, 0.5, 1]),
+        "lag": st.sampled_from([1, 1, 3]),
+        "faults": st.sampled_from([0, 0, 0, 0.05, 0.3]),
+        "kinds": st.lists(faults, min_size=1, max_size=3, unique=True).map(tuple),
+        "failing": st.sampled_from([None, None, None, 0, 1, 2]),
+        "most_ids": st.sampled_from([None, None, None, 1, 2]),
+        "most_rows": st.sampled_from([None, None, None, 1, 3, 8]),
+    }
+    return st.builds(Weather, **{**drawn, **fixed})
 
 
-def cases():
+def runs(**fixed):
     """Draw a run."""
     stop = st.builds(
         Stop,
-        row=st.integers(0, 40),
+        row=st.integers(0, 12) | st.integers(0, 60),
         how=st.sampled_from(["break", "leave", "cancel", "close"]),
     )
-    return st.builds(
-        Case,
-        what=st.sampled_from([*PODS, *PODS, *LISTS, "fleet"]),
-        rows=st.lists(
-            st.sampled_from([0, 0, 1, 2, 3, 5, 8, 11, 12, 13, 30]), min_size=0, max_size=7
-        ).map(tuple),
-        weather=weathers(),
-        page_size=st.sampled_from([1, 2, 3, 5, 8, 10, 12, 20, 100]),
-        batch_size=st.integers(1, 4),
-        concurrency=st.integers(1, 6),
-        ordered=st.booleans(),
-        on_drift=st.sampled_from(["repair", "repair", "repair", "raise", "report", "ignore"]),
-        on_error=st.sampled_from(["raise", "defer", "collect"]),
-        max_items=st.none() | st.none() | st.integers(1, 60),
-        model=st.sampled_from([Named, Nameless, Pod]),
-        pages=st.booleans(),
-        source=st.sampled_from(["list", "generator", "async", "twice"]),
-        stops=st.lists(stop, max_size=2).map(tuple),
-        seed=st.integers(0, 2**32 - 1),
+    rows = st.sampled_from([0, 0, 1, 2, 3, 5, 8, 11, 12, 13, 30])
+    drawn = {
+        "what": st.sampled_from([*PODS, *PODS, *LISTS, "fleet"]),
+        "rows": st.lists(rows, min_size=0, max_size=7).map(tuple),
+        "weather": weathers(),
+        "page_size": st.sampled_from([1, 2, 3, 5, 8, 10, 12, 20, 100]),
+        "batch_size": st.integers(1, 4),
+        "concurrency": st.integers(1, 6),
+        "ordered": st.booleans(),
+        "on_drift": st.sampled_from(["repair", "repair", "repair", "raise", "report", "ignore"]),
+        "on_error": st.sampled_from(["raise", "defer", "collect"]),
+        "max_items": st.none() | st.none() | st.integers(1, 60),
+        "model": st.sampled_from([Named, Nameless, Pod]),
+        "pages": st.booleans(),
+        "source": st.sampled_from(["list", "generator", "async", "twice"]),
+        "stops": st.lists(stop, max_size=2).map(tuple),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+    return st.builds(Case, **{**drawn, **fixed})
+
+
+def cases():
+    """Draw a run: of any kind, or of one where faults have lived."""
+    capped = weathers(
+        cap=st.integers(2, 6), count=st.just("jitter"), failing=st.none(), most_rows=st.none()
+    )
+    near = st.lists(st.integers(0, 8), min_size=3, max_size=7).map(tuple)
+    goes = weathers(changes=st.sampled_from([0.5, 1]), deletes=st.just(1), failing=st.none())
+    return st.one_of(
+        runs(),
+        runs(),
+        runs(weather=capped, rows=near, page_size=st.sampled_from([8, 20]), batch_size=st.just(1)),
+        runs(weather=goes, page_size=st.sampled_from([1, 2, 5]), what=st.sampled_from(PODS)),
+        runs(max_items=st.integers(1, 12)),
     )
 
 
@@ -159,7 +177,7 @@ class Run:
     names: list = attrs.field(factory=list)
     in_hand: list = attrs.field(factory=list)  # what its consumer had when it left
     error: BaseException | None = None
-    left: bool = False  # by its consumer
+    left: str = ""  # how its consumer left
     report: object = None
     checkpoint: str = ""
     began: int = 0  # how many requests the service had seen by then
@@ -273,7 +291,7 @@ async def read(case, stream, run, stop):
             run.in_hand = names_in(case, item)
             run.names += run.in_hand
             if stop is not None and not run.left and len(run.names) > stop.row:
-                run.left = True
+                run.left = stop.how
                 if stop.how == "close":
                     await stream.aclose()
                 elif stop.how == "cancel":
@@ -322,7 +340,7 @@ async def play(case):
     )
     runs, resume = [], None
     async with http, ief:
-        for stop in (*case.stops, None):
+        for stop in (*case.stops, *[None] * ENDS):
             stream = stream_of(case, ief, http, resume)
             runs.append(await scan(case, ief, service, stream, stop))
             resume = runs[-1].checkpoint
@@ -362,6 +380,8 @@ def judge(case, service, runs):
         most = max(Counter(run.names).values(), default=0)
         assert most <= 1 or (case.on_drift == "ignore" and not case.calm), "a row came twice"
         assert len(run.names) <= (case.most or len(run.names)), "more than max_items"
+        drifts = [one.drift for one in run.report.batches if one.complete]
+        assert case.on_drift != "raise" or "unknown" not in drifts, "in doubt, and not raised"
         judge_error(case, run)
     if case.calm:
         judge_calm(case, runs)
@@ -441,6 +461,8 @@ def judge_error(case, run):
     if run.error is None:
         return
     assert run.error.checkpoint is not None
+    assert type(run.error) is not IefError, "it had nothing to wait for"
+    assert not isinstance(run.error, CheckpointError)
     refused = case.weather.failing is not None or case.on_drift == "raise"
     assert refused or not case.calm, "a calm list failed"
     assert case.on_error == "defer" or not isinstance(run.error, PartialScanError)
@@ -455,6 +477,8 @@ def judge_calm(case, runs):
         )
         again = set(run.names) & set(after.names)
         assert failed or again <= set(run.in_hand), "a finished row came again"
+        if run.left in {"break", "leave"} and after.report.complete and not failed:
+            assert set(run.in_hand) <= set(after.names), "a row in hand counted as finished"
     for batch in (batch for run in runs for batch in run.report.batches if batch.complete):
         if case.on_drift != "ignore" and not single:
             assert batch.drift == "exact", batch
