@@ -406,6 +406,8 @@ class BatchPlan:
             self._finish()
             return
         answer = _Answer(request, count, ids, page)
+        if 0 < len(ids) < request.limit:
+            self.cap.note(len(ids), shows=count is not None and count > answer.end)
         if self._repeats_the_first(answer):
             self._ended = True
         elif ids or not self._asks_again(answer):
@@ -477,10 +479,7 @@ class BatchPlan:
         """
         given, count, asked = len(answer.ids), answer.count, answer.request.limit
         short = 0 < given < asked
-        shows = short and count is not None and count > answer.end
-        if short:
-            self.cap.note(given, shows=shows)
-        if shows:
+        if short and count is not None and count > answer.end:
             self._flags["clamped"] = None
         capped = short and (count != answer.end or self.cap.may_hold(given))
         if given > asked:

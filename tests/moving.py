@@ -201,7 +201,7 @@ class MovingIef:
                 return FAULTS[kind]
             if count is not None and count > offset:  # else that would be the end of it
                 page = []
-        if offset == 0 < len(page) < limit and (count or 0) > len(page):
+        if 0 < len(page) < limit and (count or 0) > offset + len(page):
             self.showed.append((project, len(self.requests)))
         return Answer(body=_body(name, page, count))
 

@@ -437,7 +437,8 @@ def hides_its_cap(case, service, run, project):
     A session remembers what one of its scans was shown; a fleet has a new one for each target.
     """
     begun = run.began if case.what == "fleet" else 0
-    shown = any(at == project and begun < one <= run.ended for at, one in service.showed)
+    ended = run.began if run.left or run.error else run.ended  # else an answer may be in flight
+    shown = any(at == project and begun < one <= ended for at, one in service.showed)
     return case.weather.count != "true" and case.weather.cap and not shown
 
 
