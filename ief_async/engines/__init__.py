@@ -13,12 +13,11 @@ Needs ``pip install 'ief-async[arrow]'``.
 
 import asyncio
 import inspect
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -31,14 +30,13 @@ from ief_async._pacing import Limits, check_number
 from ief_async._paging import requests_for
 from ief_async._session import Identified, IefSession
 from ief_async._stream import Stream, engine_of
+from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Partition", "plan_pods", "read_partition"]
-
-R = TypeVar("R")
 
 PAGES = 100  # of a partition: an engine takes 2 to 30 ms for each, a page takes as long
 ARGUMENTS: dict[Selector, str] = {
@@ -187,9 +185,12 @@ def plan_pods(
         pages=0,
     )
     ids = None if not chosen else _listed(ARGUMENTS[selector], chosen[0][1])
-    planned = _plan(partition, limits, ids, resume_from)
-    with ThreadPoolExecutor(1) as pool:  # where no other loop runs
-        return pool.submit(asyncio.run, planned).result()
+
+    async def plan(give: Give[tuple[Partition, ...]]) -> None:
+        await give(await _plan(partition, limits, ids, resume_from))
+
+    with closing(Job(plan)) as job:  # where no other loop runs
+        return job.take() or ()
 
 
 def _listed(name: str, ids: Any) -> list[Any]:
@@ -302,51 +303,21 @@ def read_partition(partition: Partition) -> Iterator["pa.RecordBatch"]:
         ConfigurationError: the credentials' source can't be used here.
         IefError: whatever ended the scan. An engine then reads the partition again, as a whole.
     """
-    with _loop() as run:
-        batches, close = run(_begin(partition))
-        try:
-            while (batch := run(anext(batches, None))) is not None:
-                yield batch
-        finally:
-            run(close())
+    with closing(Job(partial(_read, partition))) as job:
+        while (batch := job.take()) is not None:
+            yield batch
 
 
-async def _begin(
-    partition: Partition,
-) -> tuple[AsyncIterator["pa.RecordBatch"], Callable[[], Coroutine[Any, Any, None]]]:
+async def _read(partition: Partition, give: Give["pa.RecordBatch"]) -> None:
     limits = Limits(
         concurrency=partition.concurrency, requests_per_second=partition.requests_per_second
     )
-    session = _session(partition, limits)
-    stream = _scan(session, partition, partition.ids, partition.checkpoint)
-
-    async def close() -> None:
-        await stream.aclose()
-        await session.aclose()
-
-    return record_batches(stream), close
-
-
-@contextmanager
-def _loop() -> Iterator[Callable[[Any], Any]]:
-    """Run an event loop in a thread; what it gives has that loop await something."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="ief-async", daemon=True)
-    thread.start()
-
-    def run(awaitable: Any) -> Any:
-        async def awaited() -> Any:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(awaited(), loop).result()
-
-    try:
-        yield run
-    finally:
-        run(loop.shutdown_default_executor())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    async with (
+        _session(partition, limits) as ief,
+        _scan(ief, partition, partition.ids, partition.checkpoint) as stream,
+    ):
+        async for batch in record_batches(stream):
+            await give(batch)
 
 
 def _session(partition: Partition, limits: Limits) -> IefSession:
