@@ -501,8 +501,15 @@ BEGIN = """
         except Exception as error:
             print(error)
 
-    if "late" in sys.argv:
-        atexit.register(late)  # before ours, so it is called after it
+    def too_late():
+        try:
+            begun()
+        except Exception as error:
+            print(error)
+
+    if "late" in sys.argv:  # before ours, so they are called after it
+        atexit.register(too_late)
+        atexit.register(late)
     from ief_async.engines import _job, plan_pods, read_partition
     with open(sys.argv[1], "rb") as file:
         partition = pickle.load(file)
@@ -615,7 +622,15 @@ def fleet(tmp_path_factory):
             script = textwrap.dedent(BEGIN) + textwrap.dedent(text)
             paths = [str(one) for one in path] + [os.environ.get("PYTHONPATH", "")]
             with subprocess.Popen(
-                [sys.executable, "-c", script, str(file), *arguments],
+                [
+                    sys.executable,
+                    "-W",
+                    "default::ResourceWarning",
+                    "-c",
+                    script,
+                    str(file),
+                    *arguments,
+                ],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -671,9 +686,9 @@ def test_handlers_of_the_end_read_what_is_alive(fleet):
         code, out, err = outcome(process)
 
     assert (0, "") == (code, err)
-    number, said = out.splitlines()
+    number, *said = out.splitlines()
     assert 0 < int(number) < 40_000
-    assert "the interpreter is ending: nothing can be read any more" == said
+    assert ["the interpreter is ending: nothing can be read any more"] * 2 == said
 
 
 @threads_start_late
@@ -865,3 +880,9 @@ def test_no_thread_no_reader(fleet, monkeypatch):
         next(read_partition(partition))
     gc.collect()  # an open loop would warn
     assert not _job._alive
+
+
+def test_a_thread_of_the_loop_hands_its_error_over():
+    """What fails in a thread beside the loop is raised where its result is waited for."""
+    with _job._Threads() as threads, pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(60)
