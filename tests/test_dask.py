@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ief_async import ConfigurationError
+from ief_async import ConfigurationError, DriftError
 from ief_async.testing import FakeIef
 
 pytest.importorskip("dask.dataframe", reason="dask is not installed")
@@ -70,6 +70,21 @@ def test_a_fleet_is_read_though_a_worker_is_killed(cluster, tmp_path):
     assert 20_000 == len(pods) == pods["id"].nunique()
     assert {pod["id"] for pod in fake.pods} == set(pods["id"])
     assert ["string[pyarrow]"] * 2 == [str(kind) for kind in pods.dtypes]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_rows_that_are_hidden_fail_the_computation():
+    """A list that shows fewer rows than it counts raises an error, also where tasks are retried."""
+    with FakeIef(2_000, deployments=2, hidden_rate=0.1) as fake:
+        shown = {pod["id"] for pod in fake.pods} - fake.hidden_ids()
+        plan = {"endpoint": fake.endpoint, "columns": ["id"], "page_size": 100}
+        doubtful = read_pods(plan_pods(fake.deployment_ids, **plan))
+        with pytest.raises(DriftError, match="short_of_count"):
+            doubtful.compute(retries=1)
+        with pytest.raises(DriftError, match="short_of_count"):
+            doubtful.compute(scheduler="threads")
+        taken = read_pods(plan_pods(fake.deployment_ids, **plan, on_drift="repair"))
+        assert shown == set(taken.compute()["id"])
 
 
 def test_nothing_to_read_is_said():

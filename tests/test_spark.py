@@ -124,6 +124,20 @@ def test_a_wrong_key_costs_few_calls(spark):
     assert fake.statistics().requests - before - planned <= 4
 
 
+def test_rows_that_are_hidden_fail_the_query(spark):
+    """A list that shows fewer rows than it counts fails its query, unless that was chosen."""
+    session, _, _ = spark
+    with FakeIef(500, deployments=1, hidden_rate=0.1) as fake:
+        shown = {pod["id"] for pod in fake.pods} - fake.hidden_ids()
+        source = session.read.format("ief_pods").schema("id string")
+        source = source.options(endpoint=fake.endpoint, page_size=100)
+        with pytest.raises(Exception, match=r"DriftError.*short_of_count"):
+            source.load().collect()
+        rows = source.option("on_drift", "repair").load().collect()
+
+    assert shown == {row.id for row in rows}
+
+
 def test_options_are_checked(spark):
     """An option that does not exist, a key above all, is refused by its name alone."""
     session, _, _ = spark
@@ -139,6 +153,8 @@ def test_options_say_what_arguments_do():
     said = _arguments({"deployment_ids": " a, b,", "page_size": "10", "workers": "3"})
     assert {"deployment_ids": ["a", "b"], "page_size": 10, "workers": 3} == said
     assert ["a"] == _arguments({"node_ids": '["a"]', "workers": "1"})["node_ids"]
+    policies = {"on_drift": "repair", "on_error": "defer", "workers": "1"}
+    assert {**policies, "workers": 1} == _arguments(policies)
     for wrong in ({"page_size": "many"}, {"node_ids": "[1"}):
         with pytest.raises(ConfigurationError, match="take numbers, "):
             _arguments(wrong)

@@ -13,24 +13,25 @@ Needs ``pip install 'ief-async[arrow]'``.
 
 import asyncio
 import inspect
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
 from ief_async._batches import Batch, Selector
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._credentials import EcsMetadata
-from ief_async._errors import ConfigurationError
+from ief_async._errors import ConfigurationError, OnDrift
 from ief_async._models import Pod
 from ief_async._pacing import Limits, check_number
 from ief_async._paging import requests_for
 from ief_async._session import Identified, IefSession
 from ief_async._stream import Stream, engine_of
+from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 
 if TYPE_CHECKING:
@@ -38,14 +39,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Partition", "plan_pods", "read_partition"]
 
-R = TypeVar("R")
-
 PAGES = 100  # of a partition: an engine takes 2 to 30 ms for each, a page takes as long
 ARGUMENTS: dict[Selector, str] = {
     "deployment_ids": "deployment_ids",
     "node_id": "node_ids",
     "group_id": "group_ids",
 }
+OnError = Literal["raise", "defer"]
+
+log = logging.getLogger("ief_async")
+
+
+def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
+    """Return an attrs validator that takes the words of a `Literal`."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, str) or value not in get_args(choices):
+            known = ", ".join(map(repr, get_args(choices)))
+            message = f"{attribute.name} takes one of {known}, but was given {value!r:.80}"
+            if value == "collect":
+                message += (
+                    ": a failed batch would be left out without a word, as a partition gives "
+                    "batches of rows and no report"
+                )
+            raise ConfigurationError(message)
+
+    return validate
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +87,8 @@ class Partition:
         batch_size: …
         concurrency: …
         requests_per_second: its share of what the whole scan may send.
+        on_error: what a failed batch of ids leads to, as `plan_pods` has it.
+        on_drift: what is done about a list that moves, likewise.
         rows: how many pods were counted when it was planned.
         pages: how many requests they take.
         checkpoint: where the reading begins, if a part of it is done.
@@ -86,6 +107,8 @@ class Partition:
     batch_size: int
     concurrency: int
     requests_per_second: float | None
+    on_error: OnError = attrs.field(default="raise", validator=_one_of(OnError))
+    on_drift: OnDrift = attrs.field(default="raise", validator=_one_of(OnDrift))
     rows: int
     pages: int
     checkpoint: ScanCheckpoint | None = None
@@ -117,6 +140,8 @@ def plan_pods(
     batch_size: int = 100,
     concurrency: int = 8,
     requests_per_second: float | None = None,
+    on_error: OnError = "raise",
+    on_drift: OnDrift = "raise",
     workers: int = 1,
     resume_from: ScanCheckpoint | str | bytes | None = None,
 ) -> tuple[Partition, ...]:
@@ -149,6 +174,14 @@ def plan_pods(
         batch_size: likewise.
         concurrency: requests of one partition in flight at most.
         requests_per_second: what all workers together may send; each partition has its share.
+        on_error: "raise": the first batch of ids that fails ends the reading of its partition.
+            "defer": the others are read first, then `PartialScanError` is raised. There is no
+            "collect": it says what failed in a report, which a partition does not have.
+        on_drift: "raise": a list that leaves rows in doubt, or shows fewer than it counts, fails
+            with `DriftError`, after it was read again within bounds. So an engine fails, or tries
+            again, and never gives fewer rows in silence. "repair", "report" and "ignore" are as for
+            `IefSession.iter_pods`: rows may be missing, and the worker logs a warning if so. It
+            holds for the list of deployments, too, if that is looked up.
         workers: how many partitions are read at a time.
         resume_from: the checkpoint of a scan by `IefSession.iter_pods` with the same ids, page and
             batch size: only what it did not finish is planned.
@@ -183,13 +216,18 @@ def plan_pods(
         batch_size=batch_size,
         concurrency=concurrency,
         requests_per_second=requests_per_second and requests_per_second / workers,
+        on_error=on_error,
+        on_drift=on_drift,
         rows=0,
         pages=0,
     )
     ids = None if not chosen else _listed(ARGUMENTS[selector], chosen[0][1])
-    planned = _plan(partition, limits, ids, resume_from)
-    with ThreadPoolExecutor(1) as pool:  # where no other loop runs
-        return pool.submit(asyncio.run, planned).result()
+
+    async def plan(give: Give[tuple[Partition, ...]]) -> None:
+        await give(await _plan(partition, limits, ids, resume_from))
+
+    with closing(Job(plan)) as job:  # where no other loop runs
+        return job.take() or ()
 
 
 def _listed(name: str, ids: Any) -> list[Any]:
@@ -207,9 +245,12 @@ async def _plan(
     resume_from: ScanCheckpoint | str | bytes | None,
 ) -> tuple[Partition, ...]:
     async with _session(partition, limits) as ief:
+        # never begun; made before anything is sent, as it checks the arguments
+        scan: Any = engine_of(_scan(ief, partition, (), resume_from))
         if ids is None:
-            ids = [found.id async for found in ief.iter_deployments()]
-        scan: Any = engine_of(_scan(ief, partition, ids, resume_from))  # which is never begun
+            listing = ief.iter_deployments(on_drift=partition.on_drift)
+            ids = [found.id async for found in listing]
+            _warn(partition, listing)
         batches = [batch for one in ids for batch in scan.batcher.add(one)] + scan.batcher.flush()
         counted = await asyncio.gather(
             *(_count(ief, partition, batch) for batch in batches if isinstance(batch, Batch))
@@ -230,6 +271,8 @@ def _scan(
         page_size=partition.page_size,
         batch_size=partition.batch_size,
         concurrency=partition.concurrency,
+        on_error=partition.on_error,
+        on_drift=partition.on_drift,
         resume_from=checkpoint,
     )
 
@@ -296,57 +339,46 @@ def read_partition(partition: Partition) -> Iterator["pa.RecordBatch"]:
     A plain generator, for an engine's task: an event loop runs in a thread of its own, so a slow
     consumer holds no request up; what is read ahead is bounded as in every scan. The first request
     goes alone, so a key that is refused costs one call. When the generator is closed, left or
-    collected, no request of it is in flight and its thread has ended.
+    collected, no request of it is in flight and its thread has ended; when the script ends with it
+    alive, or by Ctrl-C, likewise.
 
     Raises:
-        ConfigurationError: the credentials' source can't be used here.
+        ConfigurationError: the credentials' source can't be used here; or the generator was begun
+            before this process was forked, or the interpreter is ending.
+        DriftError: the list leaves rows in doubt, with ``on_drift="raise"``.
         IefError: whatever ended the scan. An engine then reads the partition again, as a whole.
     """
-    with _loop() as run:
-        batches, close = run(_begin(partition))
-        try:
-            while (batch := run(anext(batches, None))) is not None:
-                yield batch
-        finally:
-            run(close())
+    with closing(Job(partial(_read, partition))) as job:
+        while (batch := job.take()) is not None:
+            yield batch
 
 
-async def _begin(
-    partition: Partition,
-) -> tuple[AsyncIterator["pa.RecordBatch"], Callable[[], Coroutine[Any, Any, None]]]:
+async def _read(partition: Partition, give: Give["pa.RecordBatch"]) -> None:
     limits = Limits(
         concurrency=partition.concurrency, requests_per_second=partition.requests_per_second
     )
-    session = _session(partition, limits)
-    stream = _scan(session, partition, partition.ids, partition.checkpoint)
+    async with (
+        _session(partition, limits) as ief,
+        _scan(ief, partition, partition.ids, partition.checkpoint) as stream,
+    ):
+        async for batch in record_batches(stream):
+            await give(batch)
+        _warn(partition, stream)
 
-    async def close() -> None:
-        await stream.aclose()
-        await session.aclose()
 
-    return record_batches(stream), close
-
-
-@contextmanager
-def _loop() -> Iterator[Callable[[Any], Any]]:
-    """Run an event loop in a thread; what it gives has that loop await something."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="ief-async", daemon=True)
-    thread.start()
-
-    def run(awaitable: Any) -> Any:
-        async def awaited() -> Any:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(awaited(), loop).result()
-
-    try:
-        yield run
-    finally:
-        run(loop.shutdown_default_executor())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+def _warn(partition: Partition, stream: Stream[Any]) -> None:
+    """Say in the log what only a report would say; of "repair" the stream has said it."""
+    if partition.on_drift in {"report", "ignore"}:
+        batches = stream.report.batches
+        doubtful = [batch for batch in batches if batch.drift == "unknown"]
+        if doubtful:
+            log.warning(
+                'on_drift="%s": %d of %d batches may lack rows (%s)',
+                partition.on_drift,
+                len(doubtful),
+                len(batches),
+                ", ".join(dict.fromkeys(flag for batch in doubtful for flag in batch.flags)),
+            )
 
 
 def _session(partition: Partition, limits: Limits) -> IefSession:

@@ -6,7 +6,7 @@
     print(pods.groupby("state").size().compute(retries=3))
 
 Dask reads a partition whose worker was killed again as a whole, and with ``retries=`` one that
-failed.
+failed. A list that leaves rows in doubt fails its partition, unless `plan_pods` was told otherwise.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,8 @@ Spark 3.5 and 4::
     pods = read_pods(spark, plan_pods(region="cn-north-4"))
 
 Spark reads a partition that failed, or whose worker was killed, again as a whole, where it may try
-more than once: clusters do, ``local[2]`` does not, ``local[2,4]`` does.
+more than once: clusters do, ``local[2]`` does not, ``local[2,4]`` does. A list that leaves rows in
+doubt fails its partition, too, unless `plan_pods` or the option ``on_drift`` says otherwise.
 """
 
 import json
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["IefPods", "read_pods"]
 
 WHOLE = ("page_size", "batch_size", "concurrency", "workers")
-TEXTS = ("credentials", "project_id", "region", "endpoint", "iam_endpoint", "instance_id")
+TEXTS = (
+    *("credentials", "project_id", "region", "endpoint", "iam_endpoint", "instance_id"),
+    *("on_error", "on_drift"),
+)
 IDS = ("deployment_ids", "node_ids", "group_ids")
 RATE = "requests_per_second"
 
