@@ -10,6 +10,7 @@ URLs sent as they were built. Its errors hold the request's headers, so ours are
 import asyncio
 import os
 import ssl
+import sys
 import traceback
 import warnings
 import zlib
@@ -190,7 +191,7 @@ class Connections:
         connector = self._owned.connector if self._owned is not None else None
         if self._owned is not None and not self._owned.closed:
             self._owned.detach()  # else aiohttp would warn, too, and write a log line at exit
-        if connector is not None:
+        if connector is not None and not sys.is_finalizing():  # warnings may be gone by then
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # it can't be awaited here
                 aiohttp.BaseConnector.close(connector)

@@ -223,6 +223,7 @@ class BatchPlan:
     _phase: _Phase = _Phase.PLAN
     _walk: _Walk = attrs.field(factory=lambda: _Walk(step=1))
     _base: int = 0  # where this reading began
+    _read_before: int | None = 0  # rows: those up to its anchors, where the first page showed them
     _start: int = 0  # and its first page, which overlaps what was read before
     _size: int | None = None  # rows of a page, as the server gives them
     _overlap: int = 0  # V
@@ -259,6 +260,7 @@ class BatchPlan:
             self._last = _Answer(before, mark.count, list(anchors), None)
             self._ids.update(anchors)
             self._hear(mark.count)
+            self._read_before = None
 
     @property
     def run(self) -> Run:
@@ -551,6 +553,10 @@ class BatchPlan:
 
     def _accept(self, answer: _Answer) -> None:
         end, count = answer.end, answer.count
+        if self._read_before is None:
+            known = set(self.mark.anchors)
+            seen = [at for at, one in enumerate(answer.ids) if one in known]
+            self._read_before = answer.request.offset + seen[-1] + 1 if seen else None
         fresh = self._deliver(answer, proven=self._proof)
         self._last = attrs.evolve(answer, page=None)
         self._edge = end if self._overlap else max(self._edge, end)
@@ -827,8 +833,9 @@ class BatchPlan:
             self._flags["unchecked"] = None
             return "unknown"
         constant = self._least_count == self.count
-        rows = len(self._ids) + self._tally["repeated"]
-        short = not self._base and rows < (self._least_count or 0)
+        rows = self._tally["items"] + self._tally["repeated"]
+        before = self._read_before
+        short = before is not None and rows < (self._least_count or 0) - before
         if short:
             self._flags["short_of_count"] = None
         joined = not self._base or self._start < self._base  # to what was read before
@@ -846,7 +853,7 @@ class BatchPlan:
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether it ended with its first page, shorter than asked for, and none was read behind it.
+        """Whether it ended with its first page, which was short, and none was read behind it.
 
         If the list shows later that its pages are never longer, it was not the end: see `doubt`.
         """

@@ -250,8 +250,8 @@ class ScanPlan:
         while len(self._short) > most:
             plan = self._short.popleft()
             if plan.complete:
-                plan.release()
                 self._unkept.append((plan.place, plan.last_rows))
+                plan.release()
             self._settle(self._line.index(plan), plan)
 
     def drop(self, request: PageRequest) -> bool:

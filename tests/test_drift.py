@@ -1,5 +1,6 @@
 """Lists that move, and servers that page oddly, over real sockets: rows D1 to D33."""
 
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
@@ -450,3 +451,94 @@ async def test_doubt_is_logged_once_a_batch(caplog):
     assert "short_of_count" in record.getMessage()
     assert "batch 0 " in record.getMessage()
     assert fake.deployment_ids[0] not in record.getMessage()
+
+
+# ---- what one batch learns, the scan and the session know ----------------------------------------
+
+
+def cut_and_miscounted(*sizes):
+    """Return the pods of deployments, of which those of 11 count one less, as pages of 10 hold."""
+    pods = [
+        {"id": f"p{one}-{row}", "deployment_id": f"d{one}"}
+        for one, size in enumerate(sizes)
+        for row in range(size)
+    ]
+    return FakeIef(pods, page_cap=10, counts=lambda total, _: 10 if total == 11 else total)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("sizes", [(11, 30), (30, 11), (11, 11, 10, 5, 30, 11), (5, 11, 12)])
+async def test_page_of_the_length_of_a_known_cap_is_no_end(sizes, concurrency, ordered):
+    """Where one batch shows that pages have ten rows, one that ends with just ten is looked behind.
+
+    So it is where the others showed it only after that one had ended.
+    """
+    async with cut_and_miscounted(*sizes) as fake, session_with(fake) as ief:
+        ids = [f"d{one}" for one in range(len(sizes))]
+        stream = ief.iter_pods(ids, batch_size=1, concurrency=concurrency, ordered=ordered)
+        names = [pod.id for pod in await stream.collect()]
+
+    assert sorted(pod["id"] for pod in fake.pods) == sorted(names)
+    assert "unknown" not in {batch.drift for batch in stream.report.batches}
+
+
+async def test_a_session_remembers_how_long_pages_are():
+    """What one scan was shown of the length of pages, a later one of the session knows."""
+    async with cut_and_miscounted(11, 30) as fake, session_with(fake) as ief:
+        await ief.iter_pods(["d1"]).collect()
+
+        for session in (ief, ief.with_options(retry=RetryPolicy(attempts=1))):
+            assert 11 == len(await session.iter_pods(["d0"]).collect())
+
+
+async def test_many_short_batches_are_in_doubt_where_the_cap_shows_late():
+    """Of many batches that ended with ten rows, those that can't be read on are in doubt."""
+    sizes = [*[11] * 80, 30]
+    async with cut_and_miscounted(*sizes) as fake, session_with(fake) as ief:
+        ids = [f"d{one}" for one in range(len(sizes))]
+        stream = ief.iter_pods(ids, batch_size=1, concurrency=1)
+        counted = Counter(pod.deployment_id for pod in await stream.collect())
+
+    for number, batch in enumerate(stream.report.batches):
+        assert counted[f"d{number}"] == sizes[number] or "unknown" == batch.drift
+    assert "clamped" in stream.report.batches[0].flags
+
+
+# ---- resumed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("gone", [1, 2, 6, 20])
+@pytest.mark.parametrize("how", [{"page_size": 1}, {"cap": 1}, {"cap": 1, "later": 100}])
+async def test_a_scan_resumed_on_pages_of_one_row_is_in_doubt(how, gone, rows):
+    """Pages of one row share none, so nothing joins what is resumed to what was read before."""
+    async with fleet(20, page_cap=how.get("cap")) as (fake, ief):
+        page_size = how.get("page_size", 100)
+        first = ief.iter_pods(fake.deployment_ids, page_size=page_size)
+        items = aiter(first)
+        before = [(await anext(items)).id for _ in range(rows)]
+        checkpoint = first.checkpoint()
+        await first.aclose()
+        fake.delete(0, gone)
+        fake.page_cap = how.get("later", fake.page_cap)
+        second = ief.iter_pods(fake.deployment_ids, page_size=page_size, resume_from=checkpoint)
+        after = [pod.id async for pod in second]
+
+    (report,) = second.report.batches
+    assert "unknown" == report.drift or fake.survivors() <= {*before, *after}
+    assert "no_overlap" in report.flags or rows == 1  # then nothing was finished
+    assert all(int(seen.query["offset"]) >= 0 for seen in fake.requests)
+
+
+@pytest.mark.parametrize("pages", [1, 5])
+async def test_rows_that_are_hidden_are_told_of_a_resumed_scan_as_well(pages):
+    """A scan that is resumed behind some pages misses the rows that are counted and do not come."""
+    async with fleet(hidden_rate=0.1) as (fake, ief):
+        read = ief.iter_pods(fake.deployment_ids).pages()
+        page = [await anext(read) for _ in range(pages)][-1]
+        await read.aclose()
+        _, report = await scan(fake, ief, resume_from=page.checkpoint)
+
+    assert "unknown" == report.drift
+    assert "short_of_count" in report.flags
