@@ -462,17 +462,24 @@ def test_id_that_would_not_be_one_id_is_refused(identity):
 
 
 class MovingList(RuleBasedStateMachine):
-    """A list that changes at any time, read by requests that are answered at any time."""
+    """A list that changes at any time, read by two batches that are answered at any time."""
 
-    @initialize(total=st.integers(0, 60), limit=st.integers(2, 12), concurrency=st.integers(1, 4))
-    def begin(self, total, limit, concurrency):
-        """Start to read a list of this many rows."""
+    @initialize(
+        total=st.integers(0, 60),
+        limit=st.integers(2, 12),
+        concurrency=st.integers(1, 4),
+        ordered=st.booleans(),
+        max_items=st.none() | st.integers(1, 40),
+    )
+    def begin(self, total, limit, **options):
+        """Start to read a list of this many rows, twice."""
         self.rows = names(total)
         self.survivors = set(self.rows)
         self.cap = 10**9
         self.inserted = 0
-        self.plan = ScanPlan(concurrency=concurrency, ordered=True, limit=limit)
-        self.plan.add(Batch(QUERY))
+        self.plan = ScanPlan(limit=limit, **options)
+        for _ in range(2):
+            self.plan.add(Batch(QUERY))
         self.plan.closed = True
         self.in_flight, self.items, self.refused = [], [], False
         self.go_on()
@@ -480,17 +487,18 @@ class MovingList(RuleBasedStateMachine):
     def go_on(self):
         """Take what is ready, and ask for what may be asked for."""
         while (accepted := self.plan.take()) is not None:
-            self.items += [accepted.page[at] for at in accepted.positions]
+            batch = accepted.request.batch
+            self.items += [(batch, accepted.page[at]) for at in accepted.positions]
             self.plan.finish(accepted)
         while isinstance(request := self.plan.next_request(), PageRequest):
             self.in_flight.append(request)
 
     @precondition(lambda self: self.in_flight)
-    @rule(which=st.integers(0, 3))
-    def answer(self, which):
-        """Answer one of the requests in flight by what the list is now."""
+    @rule(which=st.integers(0, 3), empty=st.booleans())
+    def answer(self, which, empty):
+        """Answer one of the requests in flight by what the list is now, or by no row of it."""
         request = self.in_flight.pop(which % len(self.in_flight))
-        page = self.rows[request.offset :][: min(request.limit, self.cap)]
+        page = [] if empty else self.rows[request.offset :][: min(request.limit, self.cap)]
         try:
             self.plan.receive(request, len(self.rows), page, page)
             self.go_on()
@@ -531,16 +539,22 @@ class MovingList(RuleBasedStateMachine):
             return
         assert len(self.items) == len(set(self.items))
         assert self.in_flight or self.plan.done, "there is nothing to wait for"
-        (report,) = self.plan.reports()
-        if report.complete and report.drift != "unknown":
-            assert self.survivors <= set(self.items)
+        assert len(self.items) <= (self.plan.max_items or len(self.items))
+        if len(self.items) == self.plan.max_items:
+            return
+        for report in self.plan.reports():
+            if self.plan.ordered and not report.complete:
+                break  # what comes behind it waits for it
+            if report.complete and report.drift != "unknown":
+                came = {row for batch, row in self.items if batch == report.number}
+                assert self.survivors <= came
 
     def teardown(self):
         """Let the list stand still, and read it to its end."""
         for _ in range(2_000):
             if not getattr(self, "in_flight", None):
                 break
-            self.answer(0)
+            self.answer(0, empty=False)
             self.holds()
         assert not getattr(self, "in_flight", None), "it never ends"
 
