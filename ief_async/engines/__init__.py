@@ -47,7 +47,7 @@ ARGUMENTS: dict[Selector, str] = {
 }
 OnError = Literal["raise", "defer"]
 
-log = logging.getLogger("ief_async")
+log: logging.Logger = logging.getLogger("ief_async")
 
 
 def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
