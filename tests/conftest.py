@@ -4,10 +4,17 @@ import asyncio
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ief_async import IefSession, Token
 from ief_async._pacing import Clock
 from ief_async.testing import _server
+
+# how long an example takes says what the machine does besides
+settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any_machine")
 
 
 class FakeClock:
