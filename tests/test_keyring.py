@@ -978,13 +978,18 @@ async def test_revoked_keys_are_renewed_once(fake, clock):
     assert 2 == seen(fake, "/securitykey")
 
 
-async def test_metadata_that_is_not_there_is_soon_known():
+async def test_metadata_that_is_not_there_is_soon_known(loop_time):
     """Where nothing answers, that is an AuthenticationError after the time-out, in one attempt."""
+
+    def never(_):
+        loop_time.let_pass(7)
+        return Fault.hang()
+
     async with FakeIef(5, metadata="none") as fake:
         async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint)) as ief:
             (nobody,) = await ask(ief, fake)
-        fake.script(Fault.hang())
-        slow = EcsMetadata(endpoint=fake.metadata_endpoint, timeout=0.05)
+        fake.intercept(never)
+        slow = EcsMetadata(endpoint=fake.metadata_endpoint, timeout=5)
         async with session(fake, slow) as ief:
             (silent,) = await ask(ief, fake)
 

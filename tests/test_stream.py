@@ -618,7 +618,7 @@ async def test_wall_clock_may_jump():
     jumps = iter([0.0, 3600.0, -3600.0] * 1000)
     clock = Clock(wall=lambda: next(jumps), jitter=lambda _: 0.0)
     async with fleet(500, fault_rate=0.2, seed=3, session={"_clock": clock}) as (fake, ief):
-        stream = ief.iter_pods(fake.deployment_ids, page_size=10, deadline=30)
+        stream = ief.iter_pods(fake.deployment_ids, page_size=10, deadline=600)
 
         assert 500 == len(await stream.collect())
 
