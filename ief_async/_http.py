@@ -246,6 +246,7 @@ async def exchange(
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
+    what = f"{request.method} {url.raw_path}"
     ended: BaseException
     try:
         # the headers are made within the call, so that no frame of ours holds a token
@@ -279,10 +280,12 @@ async def exchange(
         if isinstance(error, RuntimeError) and not connections.closed:
             ended = _frameless(error)  # a bug, not the weather
         else:
-            what = f"{request.method} {url.raw_path}"
             failure = _failure(error, connections, url, what, scrub, quotable=quotable)
             return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
     except asyncio.CancelledError as error:
+        if not _is_cancelled():  # a session that is closed cancels its look-ups of host names
+            lost = _DroppedError("the look-up of the host was cancelled")
+            return Unreached(_failure(lost, connections, url, what, scrub), elsewhere=False)
         ended = asyncio.CancelledError(*error.args)
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
         ended = _frameless(error)
@@ -294,6 +297,12 @@ async def exchange(
         raise ended
     finally:
         del ended  # it holds this frame, which would hold it: a cycle
+
+
+def _is_cancelled() -> bool:
+    """Tell whether it is this task that was cancelled, and not something that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _frameless(error: Exception) -> Exception:

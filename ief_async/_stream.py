@@ -568,24 +568,27 @@ class Scan(Generic[T]):
 
     async def _wait(self) -> None:
         """Wait for a page, an error or the end; no longer than the deadline."""
-        left = None if self._deadline == math.inf else self._deadline - self._clock.now()
         self._refuse_to_stall()
         if self._error is not None:
             return
-        self._waiter = asyncio.get_running_loop().create_future()
-        scope = asyncio.timeout(left)
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer: asyncio.TimerHandle | None = None
+        if self._deadline != math.inf:
+            # not `asyncio.timeout`: before Python 3.11.3 it raises CancelledError in a task that
+            # was cancelled before and went on
+            timer = loop.call_later(self._deadline - self._clock.now(), self._expire)
         try:
-            async with scope:
-                await self._waiter
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            message = (
-                f"the scan's deadline of {self._seconds} s passed; give it more, or less to read"
-            )
-            self._fail(TransportError(message))
+            await self._waiter
         finally:
             self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self) -> None:
+        """End the scan, as its deadline has passed."""
+        message = f"the scan's deadline of {self._seconds} s passed; give it more, or less to read"
+        self._fail(TransportError(message))
 
     async def next_items(self) -> Iterator[T]:
         """Return some items of the current page, or of the next; none at the end."""

@@ -171,6 +171,11 @@ class Transport:
         ``{project_id}`` in it stands for the project. `deadline` is a moment of the clock, `scan`
         the one whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
         """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # In a task that was cancelled before and went on, `asyncio.timeout`, which aiohttp
+            # connects under, raises CancelledError before Python 3.11.3. A new task has no past.
+            return await asyncio.create_task(self.get(target, read, deadline=deadline, scan=scan))
         self.connections.session()  # what can't be sent at all is no attempt
         sending = _Sending(self.clock.now(), target.partition("?")[0], scan)
         remaining = None if deadline == math.inf else max(0.0, deadline - sending.started)

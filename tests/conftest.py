@@ -1,12 +1,20 @@
-"""What several test files share: a clock that a test moves, and a session with a fake server."""
+"""What several test files share: times that a test moves, waiting, and a session with a fake."""
 
 import asyncio
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ief_async import IefSession, Token
 from ief_async._pacing import Clock
+from ief_async.testing import _server
+
+# how long an example takes says what the machine does besides
+settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any_machine")
 
 
 class FakeClock:
@@ -44,6 +52,43 @@ class FakeClock:
         self._awake.set()
 
 
+class LoopTime:
+    """The time of an event loop, of which a test may let as much pass at once as it likes.
+
+    Timers that fall due are called, in their order, and nothing else is hurried: what takes its
+    time on a slow machine still has it. As a `Clock`, it is the session's time, too.
+    """
+
+    def __init__(self, loop):
+        self._passed = 0.0
+        real = loop.time
+        loop.time = lambda: real() + self._passed
+        self.clock = Clock(now=loop.time)
+
+    def let_pass(self, seconds):
+        """Let it be later."""
+        self._passed += seconds
+
+
+async def until(condition, *, within=60.0):
+    """Wait until something is so, however long that takes; a minute is for what never comes."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110  who is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def quiet(fake, ief):
+    """Wait until the server has answered or dropped all, and knows each connection that ended."""
+    connector = ief._transport.connections.session().connector
+
+    def is_quiet():
+        kept = sum(map(len, connector._conns.values()))
+        figures = fake.statistics()
+        return (figures.in_flight, figures.connections_open) == (0, kept)
+
+    await until(is_quiet)
+
+
 def session_with(fake, **options):
     """Return a session with this fake server, with other options than its own if they are given."""
     options = {"credentials": Token(fake.token), "endpoint": fake.endpoint, **options}
@@ -65,3 +110,17 @@ def _nobodys_home(tmp_path_factory):
 def fake_clock():
     """Give a clock on which no test waits."""
     return FakeClock()
+
+
+@pytest.fixture
+async def loop_time():
+    """Give the time of the test's event loop."""
+    return LoopTime(asyncio.get_running_loop())
+
+
+@pytest.fixture
+def held_back(monkeypatch):
+    """Give an event: until it is set, fakes hold back what `Fault.hang` and `Fault.slow` delay."""
+    event = asyncio.Event()
+    monkeypatch.setattr(_server, "_pause", lambda _: event.wait())
+    return event

@@ -47,7 +47,6 @@ asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("order", ["ordered", "as ready"])
 async def test_killed_scan_is_gone_on_with(tmp_path, order):
     """Killed twenty times, a scan delivers the whole fleet, and a page a kill again at most."""
@@ -98,7 +97,6 @@ def held():
     )
 
 
-@pytest.mark.timeout(300)
 async def test_hours_of_scanning_leave_nothing_behind():
     """7,200 requests, 5 % of them failing in ten ways, over 200 batches of a fleet that moves.
 

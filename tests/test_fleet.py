@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -11,6 +10,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import attrs
 import pytest
+from conftest import until
 
 from ief_async import (
     AccessKey,
@@ -89,7 +89,7 @@ async def test_targets_take_turns(fakes):
     async with scan_fleet(targets, page_size=10) as fleet:
         async for target, _ in fleet:
             order.append(target)
-            await asyncio.sleep(0.002)
+            await until(lambda: all(member.scan.ready for member in fleet._scan._members))
             if len(order) == 150:
                 break
 
@@ -197,16 +197,19 @@ async def test_failed_batch_is_a_failure_of_its_target(fakes):
     assert len(every(fakes)) - 12 == len(items)
 
 
-async def test_throttled_target_slows_itself_alone(fakes):
+async def test_throttled_target_slows_itself_alone(fakes, fake_clock):
     """Each target has its own limits and pauses: one that is throttled does not stop the others."""
-    turns = iter(range(9))
-    fakes[0].intercept(lambda _: Fault.throttle("2") if next(turns, 9) < 1 else None)
-    began, ends = time.monotonic(), {}
-    async for target, _ in scan_fleet(targets_of(fakes)):
-        ends[target.project_id] = time.monotonic() - began
+    fakes[0].script(Fault.throttle("2"))
+    fake_clock.hold()  # so that the pause ends when the others have come
+    wanted, items = every(fakes[1:]), []
+    async for item in scan_fleet(targets_of(fakes), _clock=fake_clock.clock):
+        items.append(item)
+        if len(items) == wanted.total():
+            assert wanted == found(items)
+            fake_clock.release()
 
-    assert ends[fakes[0].project_id] >= 2
-    assert max(ends[fake.project_id] for fake in fakes[1:]) < ends[fakes[0].project_id]
+    assert every(fakes) == found(items)
+    assert 2.0 in fake_clock.sleeps
 
 
 async def test_hanging_target_holds_no_other_up(fakes):
@@ -254,15 +257,17 @@ async def test_row_that_is_wrong_holds_no_other_target_up(fakes, way):
     assert "containers" in str(failure.error)
 
 
-async def test_deadline_of_a_fleet(fakes):
+async def test_deadline_of_a_fleet(fakes, loop_time):
     """A deadline fails the targets that are not read by then, and no other."""
     fakes[0].intercept(lambda _: Fault.hang())
-    items = []
+    wanted, items = every(fakes[1:]), []
     with pytest.raises(PartialScanError) as caught:
-        async for item in scan_fleet(targets_of(fakes), deadline=3):
+        async for item in scan_fleet(targets_of(fakes), deadline=20, _clock=loop_time.clock):
             items.append(item)
+            if len(items) == wanted.total():
+                loop_time.let_pass(20)
 
-    assert every(fakes[1:]) == found(items)
+    assert wanted == found(items)
     assert "deadline" in str(caught.value.failures[0].error)
 
 
@@ -374,6 +379,11 @@ def scans():
     return [task for task in asyncio.all_tasks() if "Scan." in repr(task)]
 
 
+def connections(fakes):
+    """Return how many connections the fakes have."""
+    return sum(fake.statistics().connections_open for fake in fakes)
+
+
 async def test_bare_break_leaves_nothing(fakes):
     """After a bare break no task runs, nothing is sent, and nothing is warned of."""
     with warnings.catch_warnings():
@@ -381,22 +391,21 @@ async def test_bare_break_leaves_nothing(fakes):
         async for _ in scan_fleet(targets_of(fakes), page_size=5):
             break
         gc.collect()
-        await asyncio.sleep(0.05)
+        await until(lambda: not connections(fakes))
         sent = sum(len(fake.requests) for fake in fakes)
         await asyncio.sleep(0.05)
 
     assert [] == scans()
     assert sent == sum(len(fake.requests) for fake in fakes)
-    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
+    assert 0 == connections(fakes)
 
 
 async def test_end_closes_every_connection(fakes):
     """A fleet that was read to its end needs no aclose: its connections are closed."""
     await scan_fleet(targets_of(fakes)).collect()
-    await asyncio.sleep(0.05)
 
     assert [] == scans()
-    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
+    await until(lambda: not connections(fakes))
 
 
 async def test_cancelled_consumer_ends_it(fakes):
@@ -410,10 +419,8 @@ async def test_cancelled_consumer_ends_it(fakes):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.05)
+    await until(lambda: not scans() and not connections(fakes))
 
-    assert [] == scans()
-    assert 0 == sum(fake.statistics().connections_open for fake in fakes)
     with pytest.raises(StopAsyncIteration):
         await anext(iterator)
 

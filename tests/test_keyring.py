@@ -9,7 +9,7 @@ from itertools import count
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 
 from ief_async import (
     AccessKey,
@@ -320,22 +320,23 @@ async def test_static_token_is_not_locked_out(fake, clock):
         assert {"Page": 1} == kinds(await ask(ief, fake))
 
 
-async def test_late_echo_of_an_old_token_is_scrubbed(fake):
+async def test_late_echo_of_an_old_token_is_scrubbed(fake, held_back):
     """E15: a late answer that repeats a token which was renewed meanwhile does not show it."""
     async with session(fake, password(fake)) as ief:
         await ask(ief, fake)
         old = fake.requests[-1].headers["x-auth-token"]
         fake.intercept(
             lambda request: (
-                attrs.evolve(Fault.status(403, error_msg=f"no {old}"), delay=0.1)
+                attrs.evolve(Fault.status(403, error_msg=f"no {old}"), delay=1)
                 if "late" in request.raw_query
                 else None
             )
         )
         late = asyncio.create_task(ief.list_pods(node_id="late"))
-        await asyncio.sleep(0.02)
+        await until(lambda: fake.statistics().in_flight)
         fake.forget_tokens()
         await ask(ief, fake)
+        held_back.set()
         with pytest.raises(PermissionDeniedError, match=r"no \*\*\*"):
             await late
 
@@ -606,7 +607,7 @@ async def test_source_that_waits_for_itself_is_told(fake, way):
         else:
             await ief.iter_pods(fake.deployment_ids).collect()
 
-    async with session(fake, circular) as ief, asyncio.timeout(5):
+    async with session(fake, circular) as ief, asyncio.timeout(30):
         outcomes = await ask(ief, fake, 4)
 
     assert {"AuthenticationError": 4} == kinds(outcomes)
@@ -764,21 +765,19 @@ async def test_scans_of_a_wrong_key_send_one_request(fake, clock):
     assert 1 == len(fake.requests)
 
 
-async def test_first_signed_request_goes_alone(fake, clock):
+async def test_first_signed_request_goes_alone(fake, clock, held_back):
     """Nothing else is sent before the server took one signature; then all slots are used."""
-    peaks = []
-
-    def watch(_):
-        peaks.append(fake.statistics().in_flight)
-        return Fault.slow(0.2)  # long enough for all to be there
-
-    fake.intercept(watch)
+    fake.intercept(lambda _: Fault.slow(1))
     async with session(fake, access_key(fake), **clock) as ief:
-        outcomes = await ask(ief, fake, 16)
-
-    assert {"Page": 16} == kinds(outcomes)
-    assert [0, 0] == peaks[:2]
-    assert max(peaks) > 8
+        asked = asyncio.create_task(ask(ief, fake, 16))
+        await until(lambda: fake.statistics().in_flight == 1)
+        await asyncio.sleep(0.05)
+        assert 1 == fake.statistics().requests
+        held_back.set()  # for the first alone
+        held_back.clear()
+        await until(lambda: fake.statistics().in_flight == 15)
+        held_back.set()
+        assert {"Page": 16} == kinds(await asked)
 
 
 async def test_failures_that_say_nothing_of_the_key_keep_it_alone(fake, clock):
@@ -815,16 +814,17 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
-async def test_late_answer_does_not_open_a_refused_key(fake, clock):
+async def test_late_answer_does_not_open_a_refused_key(fake, clock, held_back):
     """What the server took before it refused the key proves nothing: the key stays shut."""
-    early = attrs.evolve(Fault.body(b'{"pods": [], "count": 0}'), delay=0.2)
+    early = attrs.evolve(Fault.body(b'{"pods": [], "count": 0}'), delay=1)
     async with session(fake, access_key(fake), **clock) as ief:
         await ask(ief, fake)
         fake.intercept(lambda request: early if "late" in request.raw_query else None)
         late = asyncio.create_task(ief.list_pods(node_id="late"))
-        await asyncio.sleep(0.05)
+        await until(lambda: fake.statistics().in_flight)
         fake.secret_key = "another-secret-key"
         assert {"AuthenticationError": 1} == kinds(await ask(ief, fake))
+        held_back.set()
         assert () == (await late).items
         assert {"AuthenticationError": 16} == kinds(await ask(ief, fake, 16))
 
@@ -832,7 +832,9 @@ async def test_late_answer_does_not_open_a_refused_key(fake, clock):
     assert not fake.locked_keys
 
 
-async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, clock, fake_clock):
+async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(
+    fake, clock, fake_clock, held_back
+):
     """Requests that got their turn under the old key do not go together under a new, wrong one."""
     fake.keys_lifetime = 900.0
     wrong = Fault.edit(lambda body: body.replace(b'"secret":"', b'"secret":"x'))
@@ -843,7 +845,7 @@ async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, c
             full.set()
         if request.path.endswith("/securitykey"):
             return wrong
-        return None if "meta-data" in request.path else Fault.slow(0.05)
+        return Fault.slow(1) if request.query.get("offset", "0") != "0" else None
 
     keys = EcsMetadata(endpoint=fake.metadata_endpoint)
     async with session(fake, keys, limits=Limits(concurrency=8), **clock) as ief:
@@ -853,6 +855,7 @@ async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(fake, c
         many = asyncio.create_task(scan.collect())
         await full.wait()
         fake_clock.time += 0.9 * fake.keys_lifetime
+        held_back.set()
         (single,) = await ask(ief, fake)
         with pytest.raises(AuthenticationError):
             await many
@@ -975,13 +978,18 @@ async def test_revoked_keys_are_renewed_once(fake, clock):
     assert 2 == seen(fake, "/securitykey")
 
 
-async def test_metadata_that_is_not_there_is_soon_known():
+async def test_metadata_that_is_not_there_is_soon_known(loop_time):
     """Where nothing answers, that is an AuthenticationError after the time-out, in one attempt."""
+
+    def never(_):
+        loop_time.let_pass(7)
+        return Fault.hang()
+
     async with FakeIef(5, metadata="none") as fake:
         async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint)) as ief:
             (nobody,) = await ask(ief, fake)
-        fake.script(Fault.hang())
-        slow = EcsMetadata(endpoint=fake.metadata_endpoint, timeout=0.05)
+        fake.intercept(never)
+        slow = EcsMetadata(endpoint=fake.metadata_endpoint, timeout=5)
         async with session(fake, slow) as ief:
             (silent,) = await ask(ief, fake)
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import quiet, session_with
 
 from ief_async import (
     ConfigurationError,
@@ -328,6 +328,7 @@ async def test_left_scan_leaves_its_discovery_too(fake, ief):
     async with ief.iter_pods(ief.iter_deployments(page_size=10), batch_size=10) as scan:
         async for _ in scan:
             break
+    await quiet(fake, ief)
     sent = len(fake.requests)
     await asyncio.sleep(0.05)
 

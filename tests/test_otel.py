@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 from opentelemetry import trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -273,7 +273,7 @@ async def test_requests_in_flight_go_up_and_down(telemetry):
         async with ief.iter_pods(fake.deployment_ids, concurrency=4) as scan:
             items = aiter(scan)
             await anext(items)
-            await asyncio.sleep(0.05)
+            await until(lambda: fake.statistics().in_flight == 4)
             assert {attributes: 4} == telemetry.values("ief.client.active_requests")
 
     assert {attributes: 0} == telemetry.values("ief.client.active_requests")

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java, and there is none"),
     # what Spark itself warns of, and leaves open, is not this library's
     pytest.mark.filterwarnings("default"),
-    pytest.mark.timeout(300),
 ]
 
 

@@ -9,10 +9,9 @@ import re
 import socket
 import ssl
 import sys
-import time
 import traceback
 import tracemalloc
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -20,13 +19,14 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp.http_exceptions import HttpProcessingError
-from conftest import session_with
+from conftest import session_with, until
 
 from ief_async import (
     AccessKey,
     ApiError,
     AuthenticationError,
     BadRequestError,
+    ConfigurationError,
     IefError,
     IefSession,
     Limits,
@@ -347,19 +347,27 @@ async def test_200_that_is_no_json_is_retried_and_never_an_empty_list(fault, fak
 
 
 SLOW = {
-    "F1": (Fault.drip(0.02), "no whole answer in time, see Timeouts(total=)"),
-    "F2": (Fault.drip(0.02, head=True), "no whole answer in time, see Timeouts(total=)"),
-    "F3": (Fault.hang(), "the server went silent, see Timeouts(read=)"),
+    "F1": (Fault.drip(0.02), "total", "no whole answer in time, see Timeouts(total=)"),
+    "F2": (Fault.drip(0.02, head=True), "total", "no whole answer in time, see Timeouts(total=)"),
+    "F3": (Fault.hang(), "read", "the server went silent, see Timeouts(read=)"),
 }
 
 
-@pytest.mark.parametrize(("fault", "words"), SLOW.values(), ids=SLOW)
-async def test_slow_answer_ends_by_a_timeout_that_names_its_setting(fault, words, fake):
+@pytest.mark.parametrize(("fault", "setting", "words"), SLOW.values(), ids=SLOW)
+async def test_slow_answer_ends_by_a_timeout_that_names_its_setting(
+    fault, setting, words, fake, loop_time
+):
     """F1 to F3: a drip ends by Timeouts(total=), silence by Timeouts(read=); both are retried."""
-    times = Timeouts(read=0.1, total=0.2)
+
+    def answer(_):  # and a minute later, after some bytes, let it be given up
+        asyncio.get_running_loop().call_later(0.1, loop_time.let_pass, 62)
+        return fault
+
+    times = Timeouts(**{"read": 1_000, "total": 1_000, setting: 60})
     async with session_with(fake, retry=QUICK, timeout=times) as ief:
-        fake.script(fault, fault)
+        fake.intercept(answer)
         error = await failure_of(ief)
+        fake.intercept(None)
 
         assert TransportError is type(error)
         assert 2 == error.attempts == fake.statistics().requests
@@ -368,17 +376,113 @@ async def test_slow_answer_ends_by_a_timeout_that_names_its_setting(fault, words
         await assert_well(ief, fake)
 
 
-async def test_deadline_in_mid_request_says_how_often_it_was_sent(fake):
+async def test_deadline_in_mid_request_says_how_often_it_was_sent(fake, loop_time):
     """F5: a request that its deadline ends is one TransportError that counts what was sent."""
-    fake.script(Fault.status(500), Fault.hang())
-    async with session_with(fake, retry=QUICK) as ief:
-        late = ief._transport.clock.now() + 0.05
+
+    def answer(_):
+        if fake.statistics().requests == 1:
+            return Fault.status(500)
+        loop_time.let_pass(21)
+        return Fault.hang()
+
+    fake.intercept(answer)
+    async with session_with(fake, retry=QUICK, _clock=loop_time.clock) as ief:
+        late = ief._transport.clock.now() + 20
         with pytest.raises(TransportError, match="the deadline passed after") as caught:
             await ief._transport.get(f"/v3/{PROJECT}/edgemgr/pods?node_id=n", len, deadline=late)
+        fake.intercept(None)
         await assert_well(ief, fake)
 
     assert 2 == caught.value.attempts
-    assert 0.02 < caught.value.elapsed < 5
+    assert 21 <= caught.value.elapsed < 60
+
+
+# ---- cancelled, and not cancelled ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["connect", "read", "deadline"])
+async def test_task_that_was_cancelled_before_gets_time_outs_as_errors(way, fake):
+    """In a task that was cancelled and went on, what takes too long is a TransportError as ever."""
+    fake.intercept(lambda _: Fault.hang())
+    once, begun = RetryPolicy(attempts=1), asyncio.Event()
+
+    async def went_on():
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if way == "deadline":
+            async with session_with(fake) as ief:
+                await ief.iter_pods(fake.deployment_ids, deadline=0.05).collect()
+        elif way == "read":
+            async with session_with(fake, timeout=Timeouts(read=0.05), retry=once) as ief:
+                await ief.list_pods(node_id="n")
+        else:
+            times = Timeouts(connect=0.05)
+            async with (
+                raw_server(lambda *_: asyncio.Event().wait()) as port,
+                session_at(f"https://127.0.0.1:{port}", timeout=times, retry=once) as ief,
+            ):
+                await ief.list_pods(node_id="n")
+
+    task = asyncio.create_task(went_on())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(TransportError, match=f"deadline|{way}="):
+        await task
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_cancelled_call_is_cancelled(again, fake):
+    """A call that is cancelled raises CancelledError, the first time and later; nothing is left."""
+    fake.intercept(lambda _: Fault.hang())
+    begun = asyncio.Event()
+
+    async def call():
+        if again:
+            begun.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await ief.list_pods(node_id="n")
+
+    async with session_with(fake) as ief:
+        task = asyncio.create_task(call())
+        if again:
+            await begun.wait()
+            task.cancel()
+        await until(lambda: fake.statistics().in_flight == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert_idle(ief)
+
+
+class SilentResolver(aiohttp.abc.AbstractResolver):
+    """Looks host names up for ever."""
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+
+    async def resolve(self, *_, **__):
+        """Note that it was asked, and never answer."""
+        self.asked.set()
+        await asyncio.Event().wait()
+
+    async def close(self):
+        """Do nothing: there is nothing to close."""
+
+
+@pytest.mark.parametrize("way", ["call", "scan"])
+async def test_closing_while_a_host_is_looked_up_is_told(way):
+    """A session that is closed while its host's name is looked up ends what waits for it."""
+    resolver = SilentResolver()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as http:
+        ief = session_at("https://ief.example.com", http=http)
+        work = ief.list_pods(node_id="n") if way == "call" else ief.iter_pods(["d"]).collect()
+        task = asyncio.create_task(work)
+        await resolver.asked.wait()
+        await http.close()
+        with pytest.raises(ConfigurationError, match="the session is closed"):
+            await task
 
 
 # ---- the server says no --------------------------------------------------------------------------
@@ -573,6 +677,7 @@ async def test_throttle_closes_the_gate_for_every_worker(fault, wait, fake, fake
     async with session_with(fake, _clock=fake_clock.clock) as ief:
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=2, concurrency=3)
         scan = asyncio.create_task(stream.collect())
+        await until(lambda: len(arrivals) == 3)
         await asyncio.sleep(0.05)
         while_closed = list(arrivals)
         fake_clock.release()
@@ -961,17 +1066,15 @@ async def _page(fake, **limits):
 
 
 async def test_empty_gzip_members_cost_no_time(fake):
-    """A43: 200,000 empty gzip members are refused at once, and next to no time is spent on them."""
+    """A43: of 200,000 empty gzip members those beyond the 64th are not even looked at."""
     members = Fault.gzip_members()
     async with session_with(fake, retry=QUICK) as ief:
         await assert_well(ief, fake)
         fake.script(members)
-        before = time.process_time()
         error = await failure_of(ief)
-        spent = time.process_time() - before
 
-        assert isinstance(error, TransportError | PayloadError)
-        assert spent < 0.25  # unpacking them all takes half a second
+        assert TransportError is type(error)
+        assert "the body has more than 64 gzip members" in str(error)
         assert (1, False) == (error.attempts, error.transient)
         await assert_well(ief, fake)
 
@@ -1094,29 +1197,30 @@ async def test_auto_decompress_of_a_borrowed_session_changes_nothing(fake):
 @pytest.mark.parametrize("options", [{"limit": 2}, {"limit_per_host": 2}], ids=repr)
 async def test_pool_of_a_borrowed_session_caps_the_concurrency(options, fake):
     """H13: requests wait for a permit, not in the pool, where their time would run."""
-    fake.intercept(lambda _: Fault.slow(0.02))
-    policies = {"retry": RetryPolicy(attempts=1), "timeout": Timeouts(total=0.2)}
+    permits = []
+    fake.intercept(lambda _: permits.append(ief.statistics().in_flight))
     connector = aiohttp.TCPConnector(**options)
     async with (
         aiohttp.ClientSession(connector=connector) as http,
-        session_with(fake, http=http, **policies) as ief,
+        session_with(fake, http=http) as ief,
     ):
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=5)
         pods = await stream.collect()
         assert_idle(ief)
 
     assert 60 == len(pods)
-    assert 2 == fake.statistics().in_flight_peak
+    assert 2 == max(permits)
 
 
-async def test_more_concurrency_by_with_options_does_not_wait_in_the_pool(fake):
+async def test_more_concurrency_by_with_options_does_not_wait_in_the_pool(fake, held_back):
     """A derived session with more concurrency gets its connections: no request waits for one."""
-    fake.intercept(lambda _: Fault.slow(0.05))
+    fake.intercept(lambda _: Fault.slow(1))
     async with session_with(fake, limits=Limits(concurrency=1)) as ief:
         wide = ief.with_options(limits=Limits(concurrency=6))
-        await asyncio.gather(*(wide.list_pods(node_id="n") for _ in range(6)))
-
-    assert 6 == fake.statistics().in_flight_peak
+        calls = asyncio.gather(*(wide.list_pods(node_id="n") for _ in range(6)))
+        await until(lambda: fake.statistics().in_flight == 6)
+        held_back.set()
+        await calls
 
 
 async def test_borrowed_session_that_trusts_the_environment_is_warned_about(fake):

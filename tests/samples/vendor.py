@@ -7,6 +7,7 @@ home directory, warns of what is deprecated, and remembers projects for as long 
 import json
 import os
 import sys
+import time
 
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.auth.internal import MetadataAccessor
@@ -15,7 +16,14 @@ from huaweicloudsdkcore.http.http_config import HttpConfig
 from huaweicloudsdkcore.region.region import Region
 from huaweicloudsdkief import v1
 
-LONGEST = 10  # seconds for an answer
+LONGEST = 60  # seconds for an answer
+SLEPT = []  # seconds that it waited, each time
+
+
+def sleep(seconds, really=time.sleep):
+    """Wait, and note it."""
+    SLEPT.append(seconds)
+    really(seconds)
 
 
 def client_of(told, kind=v1.IefClient):
@@ -51,6 +59,7 @@ def plain(value):
 def done(told):
     """Do one thing; return what is to be said of it."""
     os.environ.update(told["environment"])
+    SLEPT.clear()
     try:
         if told["at_once"]:
             client = client_of(told, v1.IefAsyncClient)
@@ -66,6 +75,7 @@ def done(told):
             "code": error.error_code if refusal else None,
             "message": error.error_msg if refusal else str(error),
             "request_id": error.request_id if refusal else None,
+            "slept": sum(SLEPT),
         }
     finally:
         for name in told["environment"]:
@@ -75,6 +85,7 @@ def done(told):
 
 def main():
     """Say which calls there are; then answer each line with one."""
+    time.sleep = sleep
     sys.stdout.write(json.dumps([name for name in dir(v1.IefClient) if name[0] != "_"]) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:
