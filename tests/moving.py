@@ -133,7 +133,7 @@ class MovingIef:
         self.wrong = []  # what no client may ask for
         self.open = set()  # transports
         self.pending = set()  # those that wait for an answer
-        self.showed = []  # (project, number of the request) where a page showed the cap
+        self.showed = []  # the project of each answer that shows that pages are cut
         self._born = 0
 
     def calm_down(self):
@@ -202,7 +202,7 @@ class MovingIef:
             if count is not None and count > offset:  # else that would be the end of it
                 page = []
         if 0 < len(page) < limit and (count or 0) > offset + len(page):
-            self.showed.append((project, len(self.requests)))
+            self.showed.append(project)
         return Answer(body=_body(name, page, count))
 
     def _refusal(self, owners, limit):

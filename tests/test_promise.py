@@ -180,8 +180,7 @@ class Run:
     left: str = ""  # how its consumer left
     report: object = None
     checkpoint: str = ""
-    began: int = 0  # how many requests the service had seen by then
-    ended: int = 0
+    shown: frozenset = frozenset()  # the projects whose session has seen a page that was cut
 
 
 def projects_of(case):
@@ -306,7 +305,8 @@ async def read(case, stream, run, stop):
 
 async def scan(case, ief, service, stream, stop):
     """Run one scan of a case, and look at what it leaves behind."""
-    run = Run(began=len(service.requests))
+    run = Run()
+    showed = len(service.showed)
     if stop is not None and stop.how == "leave":
         await consume(case, stream, run, stop)
         for _ in range(3):  # a bare break: one turn of the loop, and two to notice
@@ -320,7 +320,8 @@ async def scan(case, ief, service, stream, stop):
     assert 0 == ief.statistics().in_flight == ief._transport.pacer.slots._held.total()
     run.report = stream.report
     run.checkpoint = stream.checkpoint().to_json()
-    run.ended = len(service.requests)
+    if not (run.left or run.error):  # else an answer may have come too late
+        run.shown = frozenset(service.showed[showed:])
     assert run.report.items == len(run.names) or run.error is not None
     return run
 
@@ -343,6 +344,8 @@ async def play(case):
         for stop in (*case.stops, *[None] * ENDS):
             stream = stream_of(case, ief, http, resume)
             runs.append(await scan(case, ief, service, stream, stop))
+            if case.what != "fleet" and runs[1:]:  # a fleet has a new session for each target
+                runs[-1].shown |= runs[-2].shown
             resume = runs[-1].checkpoint
             if runs[-1].report.complete:
                 break
@@ -392,7 +395,7 @@ def judge(case, service, runs):
     came = {name for run in runs for name in run.names}
     for project, rows in service.survivors.items():
         lost = [row for row in rows if row[0] not in came]
-        doubted = {one for run in runs for one in doubts(case, service, run, project)}
+        doubted = {one for run in runs for one in doubts(case, run, project)}
         doubted |= set(unfinished(case, last, project))
         proven = {one for run in runs for one in proofs(case, run, project)}
         silent = [row for row in lost if owner_of(case, row) not in doubted]
@@ -413,9 +416,9 @@ def report_of(case, run, project):
     return next(said for at, said in run.report.targets.items() if at.project_id == project)
 
 
-def doubts(case, service, run, project):
+def doubts(case, run, project):
     """Yield the ids whose batch was read to its end and does not vouch for all rows."""
-    hidden = hides_its_cap(case, service, run, project)
+    hidden = hides_its_cap(case, run, project)
     for batch in report_of(case, run, project).batches:
         if batch.complete and (batch.drift == "unknown" or hidden):
             yield from batch.ids
@@ -431,15 +434,9 @@ def unfinished(case, run, project):
             yield from () if batch.complete else batch.ids
 
 
-def hides_its_cap(case, service, run, project):
-    """Tell whether nobody could know: a cut page was counted as all, and none showed the cap.
-
-    A session remembers what one of its scans was shown; a fleet has a new one for each target.
-    """
-    begun = run.began if case.what == "fleet" else 0
-    ended = run.began if run.left or run.error else run.ended  # else an answer may be in flight
-    shown = any(at == project and begun < one <= ended for at, one in service.showed)
-    return case.weather.count != "true" and case.weather.cap and not shown
+def hides_its_cap(case, run, project):
+    """Tell whether nobody could know: a cut page was counted as all, and none showed the cap."""
+    return case.weather.count != "true" and case.weather.cap and project not in run.shown
 
 
 def proofs(case, run, project):
