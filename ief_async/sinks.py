@@ -39,6 +39,7 @@ from ief_async._pacing import check_number
 from ief_async._plain import Pairs, Plain, narrowed, twin_of
 from ief_async._stream import Stream, engine_of
 from ief_async._structure import structure_of
+from ief_async._worker import Worker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -256,37 +257,6 @@ class _Pages:
         return _Lines(items, page.checkpoint)
 
 
-class _Thread:
-    """Does one thing after the other outside of the event loop."""
-
-    def __init__(self) -> None:
-        self._doing: asyncio.Future[Any] | None = None
-
-    def begin(self, work: Callable[..., Any], *given: Any) -> None:
-        """Begin something; what was begun before has ended."""
-        self._doing = asyncio.get_running_loop().run_in_executor(None, work, *given)
-        # its error is not to be logged as lost where nobody waits for it any more
-        self._doing.add_done_callback(asyncio.Future.exception)
-
-    async def rest(self) -> bool:
-        """Wait for what was begun, however often this is cancelled; tell whether it was."""
-        cancelled = False
-        while self._doing is not None and not self._doing.done():
-            try:
-                await asyncio.wait([self._doing])
-            except asyncio.CancelledError:
-                cancelled = True
-        return cancelled
-
-    async def end(self) -> Any:
-        """Wait likewise, and return what came of it; None if nothing was begun."""
-        cancelled = await self.rest()
-        doing, self._doing = self._doing, None
-        if cancelled:
-            raise asyncio.CancelledError
-        return None if doing is None else doing.result()
-
-
 def _engine(stream: object) -> Any:
     if not isinstance(stream, Stream):
         message = f"a sink takes a stream, as of iter_pods(), but was given {type(stream).__name__}"
@@ -307,7 +277,7 @@ class _Batches:
         self._abandon = _engine(stream).abandon
         self._pages = _Pages(stream, for_arrow=True)
         self._rows = rows
-        self._thread = _Thread()
+        self._thread = Worker()
         self._over: Exception | None = None
 
     def __aiter__(self) -> Self:
@@ -323,7 +293,7 @@ class _Batches:
             except Exception as error:  # noqa: BLE001  it comes in its turn, whatever it is
                 self._over = error
             except asyncio.CancelledError:  # what was read is gone: nothing may come behind it
-                self._thread, self._over = _Thread(), StopAsyncIteration()
+                self._thread, self._over = Worker(), StopAsyncIteration()
                 raise
             made = await self._end()
             if rows:
@@ -836,7 +806,7 @@ async def _export(
         export = _Parts(form, place, saved_at, stream.checkpoint())
     else:
         export = _Whole(form, place)
-    thread = _Thread()
+    thread = Worker()
     rows: list[bytes] = []  # that no thread has yet
     unsaved = 0
     done: ScanCheckpoint | None = None
