@@ -18,6 +18,7 @@ from ief_async._errors import (
     PartialScanError,
     TransportError,
 )
+from ief_async._writing import put
 from ief_async.cli._arguments import Exit, program
 from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, say, told
 
@@ -37,7 +38,6 @@ def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     try:
         read_ids(arguments, outcome)  # a loop would keep Ctrl-C from ending it
         code = asyncio.run(_run(arguments, outcome))
-        sys.stdout.flush()
     except Usage as error:
         arguments.parser.error(str(error))
     except KeyboardInterrupt:
@@ -45,6 +45,11 @@ def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         code = Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read has enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if outcome.saved and os.path.exists(outcome.saved):  # noqa: PTH110  a word
+            say(
+                f"whoever read this has ended: what it left unread is done for {outcome.saved};",
+                "to read all of it again, give --restart",
+            )
         return Exit.WHOLE
     except IefError as error:
         say(str(error), *getattr(error, "__notes__", ()), *_next(error))
@@ -61,11 +66,21 @@ def _end(arguments: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 async def _run(arguments: argparse.Namespace, outcome: Outcome) -> int:
-    """Run a command; a request to end it, as by ``kill``, is like an interruption."""
+    """Run a command; a request to end it, as by ``kill``, is like an interruption.
+
+    It ends between two steps, however often that is asked for: what is being written is written.
+    """
     task = asyncio.create_task(COMMANDS[arguments.command](arguments, outcome))
-    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if task.cancelling():
+            say("ending, once what is in hand is written")
+        task.cancel()
+
     if sys.platform != "win32":
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(request) is not signal.SIG_IGN:  # as of a job in the background
+                asyncio.get_running_loop().add_signal_handler(request, end)
     try:
         return await task
     except asyncio.CancelledError:
@@ -91,11 +106,21 @@ def _next(error: IefError) -> Sequence[str]:
     return ()
 
 
+class _OnStderr(logging.Handler):
+    """Prints log lines, whatever standard error takes at a time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            put(f"{self.format(record)}\n", sys.stderr)
+        except Exception:  # noqa: BLE001  no log line ends what it speaks of
+            self.handleError(record)
+
+
 @contextmanager
 def _listening(verbose: int, *, quiet: bool) -> Iterator[None]:
     """Show the library's log lines while this lasts: warnings, and more if they are asked for."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    handler = logging.StreamHandler()
+    handler = _OnStderr()
     handler.setFormatter(logging.Formatter(FORMAT if verbose else "ief-async: %(message)s"))
     log = logging.getLogger("ief_async")
     before = log.handlers, log.propagate, log.level
