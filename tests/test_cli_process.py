@@ -365,3 +365,37 @@ def test_a_reader_that_has_enough_is_told_what_is_kept(tmp_path):
     assert 0 == running.returncode
     assert f"what it left unread is done for {saved}" in told
     assert saved.exists()
+
+
+LATE = """
+import atexit, os, signal, sys
+from ief_async import cli
+
+before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # runs after what the command registers
+code = cli.main(["count", "-o", "json"])
+assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+sys.exit(code)
+"""
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_request_to_end_that_comes_too_late_changes_nothing():
+    """What is whole ends as such, and who called the command has the signals back."""
+    done = subprocess.run([sys.executable, "-c", LATE], check=False, capture_output=True, text=True)
+
+    assert (0, "", 1_200) == (done.returncode, done.stderr, json.loads(done.stdout)["total"])
+
+
+def test_a_signal_that_is_ignored_stays_ignored(fake):
+    """A job in the background, whose shell has it ignore Ctrl-C, is not ended by it."""
+    with subprocess.Popen(
+        [*COMMAND, "pods", "-o", "name", "--page-size", "100"],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509  as such a shell does
+    ) as running:
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        rest = running.stdout.read()
+
+    assert (0, len(fake.pods)) == (running.returncode, len((first + rest).splitlines()))
