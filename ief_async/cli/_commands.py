@@ -466,24 +466,24 @@ async def _print(
     engine = engine_of(stream)
     engine.reader = Plain(structure_of(engine.reader.model), for_arrow=False)
     pages = 0
-    both = _is_shared()
     worker = Worker()
+    shared = _is_shared()
+
+    async def do(work: Callable[..., None], *given: Any) -> None:
+        if shared:  # what is told meanwhile would stand in the midst of a row
+            clear()
+            work(*given)
+        else:
+            worker.begin(work, *given)
+            await worker.end()
+
     try:
         async for page in stream.pages():
-            if both:  # what is told meanwhile would stand in the midst of a row
-                clear()
-                printed.write(page)
-            else:
-                worker.begin(printed.write, page)
-                await worker.end()
+            await do(printed.write, page)
             pages += 1
             if saved and pages % SAVED_PAGES == 0:
-                worker.begin(printed.save, saved)
-                await worker.end()
-        if both:
-            clear()
-        worker.begin(printed.writer.close)
-        await worker.end()
+                await do(printed.save, saved)
+        await do(printed.writer.close)
     except BaseException:
         await worker.rest()
         if saved:
