@@ -801,7 +801,7 @@ class _Parts:
         """Return a part with its figures, or refuse one that is not what was written."""
         path = self._to.with_name(part.name) if self._part_name.fullmatch(part.name) else None
         if path is None:
-            self._refuse(f"has a part that is none of its own, {part.name!r:.80}: {ANEW}")
+            self._refuse(f"names a part that is not its own, {part.name!r:.80}: {ANEW}")
         try:
             is_file = stat.S_ISREG(path.lstat().st_mode)
         except FileNotFoundError:

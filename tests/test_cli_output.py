@@ -477,3 +477,27 @@ def test_the_state_of_an_export_is_none_of_an_output(run, fake, tmp_path):
     assert 0 == run(*arguments, "--file", str(to))[0]
     assert {pod["id"] for pod in fake.pods} == ids_in(to.read_bytes())
     assert [to] == list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_saved_is_said(run, fake, tmp_path, monkeypatch):
+    """Where the disk is full when it ends, the line that goes on says that rows come twice."""
+    saved = tmp_path / "saved"
+    arguments = ("pods", "--checkpoint", str(saved), "--page-size", "50", "--concurrency", "1")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    fake.script(*[None] * 3, Fault.status(404))
+    _, first, told = run(*arguments)
+    assert "twice" not in told
+    fake.script(*[None] * 2, Fault.status(404))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        _, second, told = run(*arguments)
+    assert "with rows that come twice, as it could not be saved ([Errno 28]" in told
+    code, third, _ = run(*arguments)
+
+    assert 0 == code
+    assert {pod["id"] for pod in fake.pods} == ids_in(first + third)
+    assert ids_in(second) < ids_in(third)
+    assert [] == list(tmp_path.iterdir())

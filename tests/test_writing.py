@@ -387,7 +387,7 @@ async def test_a_part_that_leads_elsewhere_is_refused(name, version, tmp_path):
         said["ief_async_export"] = version
         said["parts"] = [name] if version == 1 else [[name, 3, 0, 1]]
         state.write_text(json.dumps(summed(said)))
-        with pytest.raises(CheckpointError, match=r"part that is none of its own"):
+        with pytest.raises(CheckpointError, match=r"part that is not its own"):
             await export(fake, path, state)
 
     assert b"{}\n" == (tmp_path / "x").read_bytes()
