@@ -14,7 +14,7 @@
     │ └ ServerError           5xx
     ├ PayloadError            a 200 that is not the documented data; never an empty list
     ├ DriftError              the list could not be read consistently
-    ├ CheckpointError         a checkpoint of another scan, a damaged one, or a newer one
+    ├ CheckpointError         a checkpoint of another scan, damaged, newer, or in use
     └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
 Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
@@ -164,7 +164,7 @@ class DriftError(IefError):
 
 
 class CheckpointError(IefError):
-    """A checkpoint that can't be resumed from: of another scan, damaged, or of a newer version."""
+    """A checkpoint that can't be resumed from: of another scan, damaged, newer, or in use."""
 
 
 @attrs.frozen

@@ -21,24 +21,27 @@ import json
 import os
 import re
 import secrets
-import shutil
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, Self, get_args, get_origin
+from zlib import crc32
 
 import attrs
 import msgspec
 
-from ief_async._checkpoint import ScanCheckpoint
+from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError, ConfigurationError
 from ief_async._models import TIMESTAMPS, Pod, parse_timestamp
 from ief_async._pacing import check_number
 from ief_async._plain import Pairs, Plain, narrowed, twin_of
 from ief_async._stream import Stream, engine_of
 from ief_async._structure import structure_of
+from ief_async._worker import Worker
+from ief_async._writing import Hold, exact
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,8 +61,12 @@ __all__ = [
 ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
 BATCH = 5_000  # rows made into a batch at a time: fewer cost more each, more cost memory
 PAGES = 200  # between two checkpoints
+PIECE = 1 << 20  # bytes of a part that are read at a time
 EXPORT = "ief_async_export"
-VERSION = 1
+VERSION = 2
+UNSUMMED = 1  # the version whose states say nothing of their parts but the names
+ANEW = "delete it to start over"
+END_OF_BATCHES = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream
 TARGET = "target"
 # as the service writes them today; Arrow reads these by itself
 USUAL_TIME = r"^[1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$"
@@ -256,37 +263,6 @@ class _Pages:
         return _Lines(items, page.checkpoint)
 
 
-class _Thread:
-    """Does one thing after the other outside of the event loop."""
-
-    def __init__(self) -> None:
-        self._doing: asyncio.Future[Any] | None = None
-
-    def begin(self, work: Callable[..., Any], *given: Any) -> None:
-        """Begin something; what was begun before has ended."""
-        self._doing = asyncio.get_running_loop().run_in_executor(None, work, *given)
-        # its error is not to be logged as lost where nobody waits for it any more
-        self._doing.add_done_callback(asyncio.Future.exception)
-
-    async def rest(self) -> bool:
-        """Wait for what was begun, however often this is cancelled; tell whether it was."""
-        cancelled = False
-        while self._doing is not None and not self._doing.done():
-            try:
-                await asyncio.wait([self._doing])
-            except asyncio.CancelledError:
-                cancelled = True
-        return cancelled
-
-    async def end(self) -> Any:
-        """Wait likewise, and return what came of it; None if nothing was begun."""
-        cancelled = await self.rest()
-        doing, self._doing = self._doing, None
-        if cancelled:
-            raise asyncio.CancelledError
-        return None if doing is None else doing.result()
-
-
 def _engine(stream: object) -> Any:
     if not isinstance(stream, Stream):
         message = f"a sink takes a stream, as of iter_pods(), but was given {type(stream).__name__}"
@@ -307,7 +283,7 @@ class _Batches:
         self._abandon = _engine(stream).abandon
         self._pages = _Pages(stream, for_arrow=True)
         self._rows = rows
-        self._thread = _Thread()
+        self._thread = Worker()
         self._over: Exception | None = None
 
     def __aiter__(self) -> Self:
@@ -323,7 +299,7 @@ class _Batches:
             except Exception as error:  # noqa: BLE001  it comes in its turn, whatever it is
                 self._over = error
             except asyncio.CancelledError:  # what was read is gone: nothing may come behind it
-                self._thread, self._over = _Thread(), StopAsyncIteration()
+                self._thread, self._over = Worker(), StopAsyncIteration()
                 raise
             made = await self._end()
             if rows:
@@ -367,17 +343,23 @@ async def write_ndjson(
     Args:
         stream: what `IefSession.iter_pods` and its kin give; it is closed in the end.
         to: a path, or a binary file that is open for writing and stays open. A path is only there
-            when it is whole: until then the file has another name beside it.
+            when it is whole: until then the file has another name beside it. A file object may
+            take a part at a time, or nothing for a while; its `write` returns how many bytes it
+            took, or never a number if it always takes all. It is flushed in the end.
         keep: leaves out those items for which it is false.
         checkpoint: the path where the state of the export is kept while it is not whole, so that
             one that was interrupted or killed goes on: give ``resume_from=load_checkpoint(path)``
             to the stream, and call this again with the same arguments. Needs `to` to be a path.
         checkpoint_pages: pages between two saves. What a kill loses is read again.
 
+    While it runs no other export writes to the same path or has the same checkpoint: that one is
+    refused before it sends anything.
+
     Raises:
-        ConfigurationError: an argument can't work.
-        CheckpointError: `checkpoint` is of another export, or the stream does not resume from it.
-        OSError: a file can't be written.
+        ConfigurationError: an argument can't work, or another export that runs writes to this path.
+        CheckpointError: `checkpoint` is of another export or in use by one, the stream does not
+            resume from it, or it or what it stands for is not as it was written.
+        OSError: a file can't be written, or its `write` returned what can't be.
         IefError: whatever ended the scan; what is written so far is saved with `checkpoint`.
     """
     form = _form("ndjson", stream, ROWS)
@@ -426,8 +408,8 @@ class _Writer(Protocol):
     def write(self, rows: Sequence[bytes]) -> None:
         """Write some rows, given as lines of JSON."""
 
-    def take(self, part: Path) -> None:
-        """Write the rows of a part."""
+    def take(self, part: Path) -> int:
+        """Write the rows of a part; return how many that were."""
 
     def close(self) -> None:
         """Write what has to stand at the end."""
@@ -438,15 +420,16 @@ class _Kept:
 
     closed = False
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: Any) -> None:
+        self.exact = exact(file)
+        self.crc = 0
         self._dropped = False
 
     def write(self, data: Any) -> int:
-        rest = memoryview(b"" if self._dropped else data)
-        while rest:  # a file without a buffer may take a part of it
-            rest = rest[self._file.write(rest) or len(rest) :]
-        return len(data)
+        if self._dropped:
+            return memoryview(data).nbytes
+        self.crc = crc32(data, self.crc)
+        return self.exact.write(data)
 
     def flush(self) -> None:
         """Leave it to the file's owner."""
@@ -475,9 +458,13 @@ class _Ndjson:
     def write(self, rows: Sequence[bytes]) -> None:
         self._file.write(b"\n".join([*rows, b""]))
 
-    def take(self, part: Path) -> None:
+    def take(self, part: Path) -> int:
+        rows = 0
         with part.open("rb") as lines:
-            shutil.copyfileobj(lines, self._file, 1 << 20)
+            while some := lines.read(PIECE):
+                self._file.write(some)
+                rows += some.count(b"\n")
+        return rows
 
     def close(self) -> None:
         self._file.close()
@@ -495,11 +482,14 @@ class _Columnar:
     def write(self, rows: Sequence[bytes]) -> None:
         self._add(self._columns.batch(rows))
 
-    def take(self, part: Path) -> None:
+    def take(self, part: Path) -> int:
         pa = _pyarrow()
+        rows = 0
         with pa.memory_map(str(part)) as source:
             for batch in pa.ipc.open_stream(source):
                 self._add(batch)
+                rows += len(batch)
+        return rows
 
     def _add(self, batch: "pa.RecordBatch") -> None:
         self._held.append(batch)
@@ -584,11 +574,16 @@ class _File:
             self._hidden.unlink()
             raise
 
+    @property
+    def figures(self) -> tuple[int, int]:
+        """Its bytes, and their CRC."""
+        return self._kept.exact.taken, self._kept.crc
+
     def finish(self) -> None:
         """Bring it to the disk, and give it its name; what can't be finished is discarded."""
         try:
             self.writer.close()
-            self._file.flush()
+            self._kept.exact.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._hidden.replace(self._path)
@@ -623,14 +618,19 @@ class _Whole:
         else:
             kept = _Kept(self._to)
             writer = self._form.writer(kept, None)
-            self._writer, self._finish = writer, writer.close
+
+            def finish() -> None:
+                writer.close()
+                kept.exact.flush()  # what its buffer can't bring out is no success
+
+            self._writer, self._finish = writer, finish
             self._discard = partial(kept.drop, writer)
 
     def write(self, rows: Sequence[bytes]) -> None:
         self._writer.write(rows)
 
-    def take(self, part: Path) -> None:
-        self._writer.take(part)
+    def take(self, part: Path) -> int:
+        return int(self._writer.take(part))
 
     def save(self, checkpoint: ScanCheckpoint) -> None:
         """Nothing of it can be used before it is whole."""
@@ -642,6 +642,23 @@ class _Whole:
         self._discard()
 
 
+@attrs.frozen
+class _Part:
+    """A file beside the export's own, with some of its rows.
+
+    Attributes:
+        name: its name.
+        size: its bytes; None where a state of an older version does not say.
+        crc: of all of its bytes; None likewise.
+        rows: how many it holds; None likewise.
+    """
+
+    name: str
+    size: int | None = None
+    crc: int | None = None
+    rows: int | None = None
+
+
 @attrs.frozen(kw_only=True)
 class _State:
     """What is known of an export that is not whole.
@@ -650,41 +667,72 @@ class _State:
         file: the name of the file that it is to be.
         form: its format.
         fields: the names of its columns.
-        parts: the names of the files that its rows are in, beside it.
+        parts: the files that its rows are in, beside it.
         checkpoint: what they hold.
     """
 
     file: str
     form: str
     fields: tuple[str, ...]
-    parts: tuple[str, ...]
+    parts: tuple[_Part, ...]
     checkpoint: ScanCheckpoint
 
     def to_json(self) -> bytes:
         said = {EXPORT: VERSION, **attrs.asdict(self, recurse=False)}
+        said["parts"] = [attrs.astuple(part) for part in self.parts]
         said["checkpoint"] = json.loads(self.checkpoint.to_json())
-        return json.dumps(said, indent=1).encode()
+        return json.dumps({**said, "sum": _sum(said)}, indent=1).encode()
 
     @classmethod
     def read(cls, text: bytes) -> "_State | None":
         """Read what `to_json` wrote; None if it is the checkpoint of no export."""
+        version: object = None
         try:
             said = json.loads(text)
             version = said.pop(EXPORT, None)
             if version is None:
                 return None
-            if version == VERSION:
-                return cls(
-                    file=said["file"],
-                    form=said["form"],
-                    fields=tuple(said["fields"]),
-                    parts=tuple(map(str, said["parts"])),
-                    checkpoint=ScanCheckpoint.from_json(json.dumps(said["checkpoint"])),
-                )
+            if version == UNSUMMED:
+                return cls._of(said, [_Part(str(name)) for name in said["parts"]])
+            if version == VERSION and said.pop("sum") == _sum({EXPORT: version, **said}):
+                return cls._of(said, [_Part(*part) for part in said["parts"]])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # no JSON, or no such: the checkpoint's own reader says what is wrong
-        message = f"the export is of version {version!r:.20}, and this release reads {VERSION}"
+            if version != VERSION:  # no JSON, or no such: the checkpoint's own reader says what
+                return None
+        message = "the state of the export is damaged: delete it to start over"
+        if version != VERSION:
+            message = f"the export is of version {version!r:.20}, and this release reads {VERSION}"
         raise CheckpointError(message)
+
+    @classmethod
+    def _of(cls, said: dict[str, Any], parts: Sequence[_Part]) -> "_State":
+        return cls(
+            file=said["file"],
+            form=said["form"],
+            fields=tuple(said["fields"]),
+            parts=tuple(parts),
+            checkpoint=ScanCheckpoint.from_json(json.dumps(said["checkpoint"])),
+        )
+
+
+def _sum(said: dict[str, Any]) -> str:
+    return f"{fingerprint(json.dumps(said, sort_keys=True)):016x}"
+
+
+def _begins(checkpoint: ScanCheckpoint) -> bool:
+    """Tell whether nothing was delivered before this."""
+    entries = [entry for part in checkpoint.parts for entry in part.entries]
+    unread = all(entry.mark is not None and entry.mark.offset == 0 for entry in entries)
+    return unread and all(map(_begins, checkpoint.targets))
+
+
+def _figures(path: Path) -> tuple[int, int]:
+    """Return the bytes of a file, and their CRC."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while some := file.read(PIECE):
+            size, crc = size + len(some), crc32(some, crc)
+    return size, crc
 
 
 class _Parts:
@@ -696,53 +744,92 @@ class _Parts:
         self._saved_at = saved_at
         self._next = to  # the part that is written now
         self._part: _File | None = None
+        self._rows = 0  # of that part
         self._torn = False  # what is on the disk is not all that was to be
+        self._part_name = re.compile(rf"{re.escape(to.name)}\.[0-9a-f]{{8}}\.part")
         self._state = _State(
             file=to.name, form=form.name, fields=form.fields, parts=(), checkpoint=begun
         )
 
     def begin(self) -> None:
         """Go on with what was saved, if something was, and remove what nobody goes on with."""
-        _check_place(self._to)
-        if self._saved_at.exists():
-            self._resume()
+        self._resume()
         _replace(self._saved_at, self._state.to_json())  # if that can't be, nothing is sent
         self._clean(self._to, rf"\.?{re.escape(self._to.name)}(\.[0-9a-f]{{8}}\.part){{1,2}}")
         self._clean(self._saved_at, rf"\.{re.escape(self._saved_at.name)}\.[0-9a-f]{{8}}\.part")
 
     def _clean(self, path: Path, names: str) -> None:
+        kept = {part.name for part in self._state.parts}
         for left in path.parent.iterdir():
-            if re.fullmatch(names, left.name) and left.name not in self._state.parts:
+            if re.fullmatch(names, left.name) and left.name not in kept:
                 left.unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        saved = _State.read(self._saved_at.read_bytes())
+        """Go on with the state that was saved, or refuse what would leave rows out."""
         begun = self._state.checkpoint
-        problem = ""
+        if not self._saved_at.exists():
+            if not _begins(begun):
+                self._refuse(
+                    "is not there, but the stream goes on from a checkpoint: what came before it "
+                    "would be missing; give the stream no resume_from"
+                )
+            return
+        saved = _State.read(self._saved_at.read_bytes())
         if saved is None:
-            problem = "is no export's"
+            self._refuse("is no export's; or delete it to start over")
         elif attrs.evolve(saved, parts=(), checkpoint=begun) != self._state:
-            problem = f"is of another export: to {saved.file} as {saved.form}, {saved.fields}"
-        elif not saved.parts:
-            return  # nothing is lost, wherever the stream begins
-        elif saved.checkpoint.to_json() != begun.to_json():
-            problem = (
-                "is of an export that was not finished: give the stream "
-                "resume_from=load_checkpoint(…) to go on"
+            self._refuse(
+                f"is of another export: to {saved.file} as {saved.form}, {saved.fields}; "
+                "or delete it to start over"
             )
-        elif not all(self._to.with_name(part).exists() for part in saved.parts):
-            problem = "is of an export whose parts are gone"
-        if saved is None or problem:
-            message = f"{self._saved_at} {problem}; or delete it to start over"
-            raise CheckpointError(message)
-        self._state = saved
+        elif saved.checkpoint.to_json() == begun.to_json():
+            parts = tuple(map(self._verified, saved.parts))
+            if len({part.name for part in parts}) < len(parts):
+                self._refuse("names a part twice: delete it to start over")
+            self._state = attrs.evolve(saved, parts=parts)
+        elif saved.parts or not _begins(begun):
+            self._refuse(
+                "is of an export that was not finished: give the stream "
+                "resume_from=load_checkpoint(…) to go on; or delete it to start over"
+            )
+
+    def _refuse(self, problem: str) -> NoReturn:
+        message = f"{self._saved_at} {problem}"
+        raise CheckpointError(message)
+
+    def _verified(self, part: _Part) -> _Part:
+        """Return a part with its figures, or refuse one that is not what was written."""
+        path = self._to.with_name(part.name) if self._part_name.fullmatch(part.name) else None
+        if path is None:
+            self._refuse(f"names a part that is not its own, {part.name!r:.80}: {ANEW}")
+        try:
+            is_file = stat.S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:
+            self._refuse(f"is of an export whose parts are gone, such as {part.name}: {ANEW}")
+        size, crc = _figures(path) if is_file else (0, 0)
+        if part.crc is None:
+            whole = is_file and self._ends_well(path, size)
+        else:
+            whole = is_file and (part.size, part.crc) == (size, crc)
+        if not whole:
+            self._refuse(f"is of an export whose part {part.name} is not as it was written: {ANEW}")
+        return attrs.evolve(part, size=size, crc=crc)
+
+    def _ends_well(self, path: Path, size: int) -> bool:
+        """Tell whether a part of which no CRC is known is at least not cut."""
+        end = b"\n" if self._form.columns is None else END_OF_BATCHES
+        with path.open("rb") as file:
+            file.seek(max(size - len(end), 0))
+            return file.read() == end
 
     def write(self, rows: Sequence[bytes]) -> None:
         self._torn = True
         if self._part is None:
             self._next = _beside(self._to)
+            self._rows = 0
             self._part = _File(self._next, self._form.part_writer)
         self._part.writer.write(rows)
+        self._rows += len(rows)
         self._torn = False
 
     def save(self, checkpoint: ScanCheckpoint) -> None:
@@ -752,7 +839,7 @@ class _Parts:
         if self._part is not None:
             part, self._part = self._part, None
             part.finish()
-            parts += (self._next.name,)
+            parts += (_Part(self._next.name, *part.figures, self._rows),)
         self._state = attrs.evolve(self._state, parts=parts, checkpoint=checkpoint)
         _replace(self._saved_at, self._state.to_json())
         self._torn = False
@@ -762,18 +849,19 @@ class _Parts:
         self.save(checkpoint)
         self._torn = True
         whole = _Whole(self._form, self._to)
-        parts = [self._to.with_name(part) for part in self._state.parts]
         try:
             whole.begin()
-            for part in parts:
-                whole.take(part)
+            for part in self._state.parts:
+                rows = whole.take(self._to.with_name(self._verified(part).name))
+                if part.rows not in {None, rows}:
+                    self._refuse(f"is of an export whose part {part.name} has {rows} rows: {ANEW}")
             whole.finish(checkpoint)
         except BaseException:
             whole.stop((), None)
             raise
         self._saved_at.unlink()
-        for part in parts:
-            part.unlink()
+        for part in self._state.parts:
+            self._to.with_name(part.name).unlink(missing_ok=True)
 
     def stop(self, rows: Sequence[bytes], checkpoint: ScanCheckpoint | None) -> None:
         """Save what was written, and these rows; if it can't be, what was saved before stands."""
@@ -810,6 +898,8 @@ def _checked(
     elif not isinstance(place, Path):
         if isinstance(to, io.TextIOBase) or not callable(getattr(to, "write", None)):
             problem = f"to takes a path or a binary file, but was given {type(to).__name__}"
+        elif getattr(to, "closed", False) is True:
+            problem = "to takes a file that is open, but was given one that is closed"
         elif saved_at is not None:
             problem = "checkpoint= needs a path to write to: what a file has can't be taken back"
     elif saved_at is not None and saved_at.resolve() == place.resolve():
@@ -819,6 +909,18 @@ def _checked(
     if problem:
         raise ConfigurationError(problem)
     return place, saved_at
+
+
+def _begin(
+    export: _Whole | _Parts, place: Path | BinaryIO, saved_at: Path | None, hold: Hold
+) -> None:
+    """Begin an export once it has its files for itself."""
+    if isinstance(place, Path):
+        _check_place(place)
+        if saved_at is not None:
+            hold.take(saved_at, CheckpointError)
+        hold.take(place, ConfigurationError)
+    export.begin()
 
 
 async def _export(
@@ -836,12 +938,13 @@ async def _export(
         export = _Parts(form, place, saved_at, stream.checkpoint())
     else:
         export = _Whole(form, place)
-    thread = _Thread()
+    hold = Hold()
+    thread = Worker()
     rows: list[bytes] = []  # that no thread has yet
     unsaved = 0
     done: ScanCheckpoint | None = None
     try:
-        thread.begin(export.begin)
+        thread.begin(_begin, export, place, saved_at, hold)
         await thread.end()
         async for page in pages:
             rows += page.rows
@@ -872,6 +975,7 @@ async def _export(
             error.add_note(f"What came since the last checkpoint is not saved: {problem!r}.")
         raise
     finally:
+        hold.release()
         await stream.aclose()
 
 
@@ -882,7 +986,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
     """Return the checkpoint in a file that an export or `save_checkpoint` wrote; None without one.
 
     Raises:
-        CheckpointError: the file is damaged, something else, or of a newer version.
+        CheckpointError: the file was changed, is something else, or of a newer version.
         OSError: it can't be read.
     """
     try:
@@ -891,6 +995,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
         return None
     saved = _State.read(text)
     return ScanCheckpoint.from_json(text) if saved is None else saved.checkpoint
+
+
+def export_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the name of the file whose export keeps its state here; None if none does."""
+    try:
+        saved = _State.read(Path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    return None if saved is None else saved.file
 
 
 def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ief_async import Pod, cli
 from ief_async.cli import _output, _progress
-from ief_async.testing import FakeIef
+from ief_async.testing import FakeIef, Fault
 
 
 @pytest.fixture(autouse=True)
@@ -439,3 +439,65 @@ def test_width_of_the_terminal_is_heeded(monkeypatch):
 
     assert 123 == _output.terminal_width()
     assert os.environ["COLUMNS"] == "123"
+
+
+# ---- checkpoints -------------------------------------------------------------------------------
+
+
+def test_a_batch_that_failed_is_read_by_the_same_again(run, fake, tmp_path):
+    """With --on-error collect what failed stays in the checkpoint, and comes when it is resumed."""
+    saved = tmp_path / "saved"
+    arguments = ("pods", "--checkpoint", str(saved), "--on-error", "collect", "--batch-size", "1")
+    fake.script(None, None, *[Fault.status(404)])
+
+    code, some, err = run(*arguments, "--concurrency", "1")
+    assert (3, True) == (code, f"is kept in {saved}; to go on, with its output below" in err)
+    code, rest, _ = run(*arguments)
+
+    assert 0 == code
+    lines = [json.loads(line)["id"] for line in (some + rest).splitlines()]
+    assert sorted(pod["id"] for pod in fake.pods) == sorted(lines)
+    assert len(some.splitlines()) < len(lines)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_state_of_an_export_is_none_of_an_output(run, fake, tmp_path):
+    """What an export keeps is not gone on with on standard output, and stays as it is."""
+    saved, to = tmp_path / "saved", tmp_path / "pods.ndjson"
+    arguments = ("pods", "--checkpoint", str(saved), "--page-size", "50", "--concurrency", "1")
+    fake.script(*[None] * 3, Fault.status(404))
+    assert 1 == run(*arguments, "--file", str(to))[0]
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    code, out, err = run(*arguments)
+
+    assert (1, b"") == (code, out)
+    assert f"{saved} is of an export to pods.ndjson: give its --file, or --restart" in err
+    assert kept == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert 0 == run(*arguments, "--file", str(to))[0]
+    assert {pod["id"] for pod in fake.pods} == ids_in(to.read_bytes())
+    assert [to] == list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_saved_is_said(run, fake, tmp_path, monkeypatch):
+    """Where the disk is full when it ends, the line that goes on says that rows come twice."""
+    saved = tmp_path / "saved"
+    arguments = ("pods", "--checkpoint", str(saved), "--page-size", "50", "--concurrency", "1")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    fake.script(*[None] * 3, Fault.status(404))
+    _, first, told = run(*arguments)
+    assert "twice" not in told
+    fake.script(*[None] * 2, Fault.status(404))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        _, second, told = run(*arguments)
+    assert "with rows that come twice, as it could not be saved ([Errno 28]" in told
+    code, third, _ = run(*arguments)
+
+    assert 0 == code
+    assert {pod["id"] for pod in fake.pods} == ids_in(first + third)
+    assert ids_in(second) < ids_in(third)
+    assert [] == list(tmp_path.iterdir())

@@ -715,9 +715,9 @@ async def test_a_damaged_state_is_refused(text, tmp_path):
 
 def test_a_state_of_a_newer_release_is_refused(tmp_path):
     """The error of a newer state names both versions."""
-    (tmp_path / "state").write_text('{"ief_async_export": 2}')
+    (tmp_path / "state").write_text('{"ief_async_export": 3}')
 
-    with pytest.raises(CheckpointError, match=r"version 2.* reads 1"):
+    with pytest.raises(CheckpointError, match=r"version 3.* reads 2"):
         load_checkpoint(tmp_path / "state")
 
 

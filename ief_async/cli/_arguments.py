@@ -12,6 +12,7 @@ import attrs
 
 from ief_async import __version__
 from ief_async._errors import OnDrift, OnError
+from ief_async._writing import put
 
 FORMATS = ("table", "wide", "json", "ndjson", "tsv", "name", "parquet", "arrow")
 # what can be listed, and the filters of the service itself, as it calls them
@@ -58,9 +59,16 @@ def program() -> str:
     return "python -m ief_async" if name == "__main__.py" else "ief-async"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help is whole, whatever the stream takes at a time."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(message, file or sys.stderr)
+
+
 def parser_of() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ief-async",
         description="Read a Huawei Cloud IEF fleet, concurrently and typed.",
         epilog=EPILOG,

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import fnmatch
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ from typing import Any
 import attrs
 import msgspec
 
+from ief_async._checkpoint import ScanCheckpoint
 from ief_async._environment import known_region
-from ief_async._errors import Failure
+from ief_async._errors import CheckpointError, ConfigurationError, Failure
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._pacing import Limits
 from ief_async._plain import Plain, narrowed
 from ief_async._session import IefSession
-from ief_async._stream import Stream, engine_of
+from ief_async._stream import Page, Stream, engine_of
 from ief_async._structure import structure_of
+from ief_async._worker import Worker
+from ief_async._writing import Exact, Hold, put
 from ief_async.cli._arguments import COMPLETIONS, LISTS, Exit
 from ief_async.cli._demo import demo
 from ief_async.cli._output import (
@@ -32,6 +36,7 @@ from ief_async.cli._output import (
     dumped,
     fields_of,
     is_plain,
+    show,
     stdout,
     tab_separated,
     terminal_width,
@@ -91,36 +96,36 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
     query = _query(arguments, form)
     keep = _keep(arguments)
     fields = _fields(arguments, form, model, filtered=keep is not None)
-    saved = getattr(arguments, "checkpoint", None)
-    if saved and not arguments.file and form not in GOES_ON:
-        message = f"--checkpoint goes with --file, or with -o {', '.join(GOES_ON)}"
-        raise Usage(message)
-    if getattr(arguments, "restart", False) and not saved:
-        message = "--restart goes with --checkpoint"
-        raise Usage(message)
+    saved = _saved_at(arguments, form)
     if saved and not arguments.file:
         outcome.to_go_on.append("with its output below (>>) what was written")
-    async with _session(arguments) as ief:
-        stream = _stream(ief, arguments, fields)
-        bar, writer = bar_of(quiet=arguments.quiet), None
-        try:
-            async with shown(stream, bar):
-                if arguments.file or form in BINARY:
-                    await _export(stream, arguments, form, keep)
-                else:
-                    resumed = saved is not None and Path(saved).exists()  # noqa: ASYNC240  one look
-                    writer = _writer(arguments, form, query, headed=not resumed)
-                    plain = form == "ndjson" and keep is query is None
-                    await _print(stream, writer, keep, bar.clear, saved=saved, plain=plain)
-        except BaseException:
-            outcome.saved = saved
-            raise
-        report = stream.report
+    with Hold() as hold:
+        begun = _begun(arguments, saved, hold)
+        async with _session(arguments) as ief:
+            stream = _stream(ief, arguments, fields, begun)
+            bar, printed = bar_of(quiet=arguments.quiet), None
+            if not arguments.file and form not in BINARY:
+                out = stdout()
+                writer = _writer(out, arguments, form, query, headed=begun is None)
+                plain = form == "ndjson" and keep is query is None
+                printed = _Printed(out, writer, keep, plain)
+            try:
+                async with shown(stream, bar):
+                    if printed is None:
+                        await _export(stream, arguments, form, keep)
+                    else:
+                        await _print(stream, printed, bar.clear, saved, outcome)
+            except (ConfigurationError, CheckpointError):  # the same again would end the same way
+                raise
+            except BaseException:
+                outcome.saved = saved
+                raise
+            report = stream.report
     if report.failures:
         say("partial: some batches failed, all others came", *told(report.failures))
         outcome.saved = saved
         return Exit.PARTIAL
-    if isinstance(writer, Table) and writer.empty and not arguments.quiet:
+    if printed is not None and printed.found_nothing and not arguments.quiet:
         say(f"no {name} found")
     if report.doubtful:
         batches = len(report.batches) + (len(report.ids.batches) if report.ids else 0)
@@ -138,7 +143,7 @@ def told(failures: Sequence[Failure]) -> list[str]:
 
 def say(*lines: str, prefix: str = "ief-async: ") -> None:
     """Print on stderr: stdout is for data."""
-    print(prefix + "\n".join(lines), file=sys.stderr)
+    put(prefix + "\n".join(lines) + "\n", sys.stderr)
 
 
 def _form(arguments: argparse.Namespace) -> str:
@@ -289,10 +294,41 @@ def _lines_of_ids() -> list[str]:
     return ids
 
 
+def _saved_at(arguments: argparse.Namespace, form: str) -> str | None:
+    """Return the file of the checkpoint, if there is to be one."""
+    saved: str | None = getattr(arguments, "checkpoint", None)
+    if saved and not arguments.file and form not in GOES_ON:
+        message = f"--checkpoint goes with --file, or with -o {', '.join(GOES_ON)}"
+        raise Usage(message)
+    if not saved and getattr(arguments, "restart", False):
+        message = "--restart goes with --checkpoint"
+        raise Usage(message)
+    return saved
+
+
+def _begun(arguments: argparse.Namespace, saved: str | None, hold: Hold) -> ScanCheckpoint | None:
+    """Return what the checkpoint knows as done, which is nobody else's from here on."""
+    from ief_async.sinks import export_of, load_checkpoint
+
+    if not saved:
+        return None
+    hold.take(saved, CheckpointError)
+    if arguments.restart:
+        Path(saved).unlink(missing_ok=True)
+    begun = load_checkpoint(saved)
+    if arguments.file:
+        hold.release()  # an export holds it by itself, and looks whether it is the same still
+    elif (file := export_of(saved)) is not None:
+        message = f"{saved} is of an export to {file}: give its --file, or --restart"
+        raise CheckpointError(message)
+    return begun
+
+
 def _stream(
     ief: IefSession,
     arguments: argparse.Namespace,
     fields: Sequence[str] | None,
+    begun: ScanCheckpoint | None,
 ) -> Stream[Any]:
     name, ids = arguments.command, arguments.ids
     model: Any = MODELS[name] if fields is None else narrowed(MODELS[name], fields)
@@ -310,12 +346,7 @@ def _stream(
         read: Callable[..., Stream[Any]] = getattr(ief, f"iter_{name}")
         return read(**options)
     options |= {"on_error": arguments.on_error, "batch_size": arguments.batch_size}
-    if arguments.checkpoint:
-        from ief_async.sinks import load_checkpoint
-
-        if arguments.restart:
-            Path(arguments.checkpoint).unlink(missing_ok=True)
-        options["resume_from"] = load_checkpoint(arguments.checkpoint)
+    options["resume_from"] = begun
     if ids is None:
         # the oldest first: what comes meanwhile stands behind what a checkpoint knows
         return ief.iter_pods(
@@ -335,10 +366,12 @@ async def _export(stream: Stream[Any], arguments: argparse.Namespace, form: str,
         "ndjson": sinks.write_ndjson,
     }[form]
     checkpoint = getattr(arguments, "checkpoint", None)
-    await write(stream, arguments.file or stdout(), keep=keep, checkpoint=checkpoint)
+    to: Any = arguments.file or stdout()
+    await write(stream, to, keep=keep, checkpoint=checkpoint)
 
 
 def _writer(
+    file: Exact,
     arguments: argparse.Namespace,
     form: str,
     query: Callable[[Any], Any] | None,
@@ -346,7 +379,6 @@ def _writer(
     headed: bool,
 ) -> Writer:
     """Return what writes rows to stdout."""
-    file = stdout()
     columns = _columns(arguments, form)
     if form in {"table", "wide"}:
         width = terminal_width() if sys.stdout.isatty() and form == "table" else None
@@ -382,45 +414,107 @@ def _writer(
     return Lines(file, line)
 
 
+@attrs.define
+class _Printed:
+    """What writes pages to stdout.
+
+    Attributes:
+        plain: whether the lines of a page are written as they are.
+        done: what is out.
+    """
+
+    out: Exact
+    writer: Writer
+    keep: Callable[[Any], bool] | None
+    plain: bool
+    done: ScanCheckpoint | None = None
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether it printed nothing at all, as a table does that has no rows."""
+        return isinstance(self.writer, Table) and self.writer.empty
+
+    def write(self, page: Page[Any]) -> None:
+        """Write a page; a file has all of it then, or none."""
+        with self.out.transaction():
+            if self.plain:
+                self.out.write(b"\n".join([*page.items, b""]))
+            else:
+                rows = [msgspec.json.decode(line) for line in page.items]
+                self.writer.write([row for row in rows if self.keep(row)] if self.keep else rows)
+        self.done = page.checkpoint
+
+    def save(self, to: str) -> None:
+        """Keep what is done, which is on the disk before if it is for a disk."""
+        from ief_async.sinks import save_checkpoint
+
+        if self.done is not None:
+            self.out.sync()
+            save_checkpoint(self.done, to)
+
+
 async def _print(
     stream: Stream[Any],
-    writer: Writer,
-    keep: Callable[[Any], bool] | None,
+    printed: _Printed,
     clear: Callable[[], None],
-    *,
     saved: str | None,
-    plain: bool,
+    outcome: Outcome,
 ) -> None:
-    """Write the rows of a stream as they come, and keep what is done if that is asked for."""
-    from ief_async.sinks import save_checkpoint
+    """Write the rows of a stream as they come, and keep what is out if that is asked for.
 
+    The event loop goes on meanwhile, so that a slow reader makes no request run out of time. Who
+    ends the command waits for the page in hand: what is kept is what is out, neither more nor less.
+    """
     engine = engine_of(stream)
     engine.reader = Plain(structure_of(engine.reader.model), for_arrow=False)
-    done, pages = None, 0
-    both = sys.stdout.isatty() and sys.stderr.isatty()
+    pages = 0
+    worker = Worker()
+    shared = _is_shared()
+
+    async def do(work: Callable[..., None], *given: Any) -> None:
+        if shared:  # what is told meanwhile would stand in the midst of a row
+            clear()
+            work(*given)
+        else:
+            worker.begin(work, *given)
+            await worker.end()
+
     try:
         async for page in stream.pages():
-            rows: list[Any] = [] if plain else [msgspec.json.decode(line) for line in page.items]
-            rows = [row for row in rows if keep(row)] if keep else rows
-            if both:
-                clear()
-            if plain:
-                stdout().write(b"\n".join([*page.items, b""]))
-                stdout().flush()
-            else:
-                writer.write(rows)
-            done, pages = page.checkpoint, pages + 1
-            if saved and pages % SAVED_PAGES == 0 and done is not None:
-                await asyncio.to_thread(save_checkpoint, done, saved)
+            await do(printed.write, page)
+            pages += 1
+            if saved and pages % SAVED_PAGES == 0:
+                await do(printed.save, saved)
+        await do(printed.writer.close)
     except BaseException:
-        if saved and done is not None:
-            save_checkpoint(done, saved)
+        await worker.rest()
+        if saved:
+            _save(printed, saved, outcome)
         raise
-    if both:
-        clear()
-    writer.close()
-    if saved:
+    if saved and stream.report.failures:
+        printed.done = stream.checkpoint()
+        _save(printed, saved, outcome)
+    elif saved:
         Path(saved).unlink(missing_ok=True)  # noqa: ASYNC240  nothing else runs any more
+
+
+def _is_shared() -> bool:
+    """Tell whether data and all else go to one place: a terminal, or by ``2>&1``."""
+    try:
+        one = os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        one = False
+    return one or (sys.stdout.isatty() and sys.stderr.isatty())
+
+
+def _save(printed: _Printed, saved: str, outcome: Outcome) -> None:
+    """Keep what is out, and tell where the rest would not fit below it."""
+    if printed.out.torn:
+        outcome.to_go_on.append("once the part of a page at its end is removed")
+    try:
+        printed.save(saved)
+    except OSError as error:
+        outcome.to_go_on.append(f"with rows that come twice, as it could not be saved ({error})")
 
 
 # ---- the other commands ------------------------------------------------------------------------
@@ -440,9 +534,9 @@ async def _count(arguments: argparse.Namespace, _: Outcome) -> int:
             selected: dict[str, Any] = {ids[0]: ids[1]}
             found = await ief.count_pods(**selected, **options)
     if arguments.output == "json":
-        print(json.dumps(attrs.asdict(found)))
+        show(json.dumps(attrs.asdict(found)))
     else:
-        print(f"pods              {found.total:>12,}\npages of a scan   {found.requests:>12,}")
+        show(f"pods              {found.total:>12,}\npages of a scan   {found.requests:>12,}")
     return Exit.WHOLE
 
 
@@ -461,15 +555,15 @@ async def _fake_server(arguments: argparse.Namespace, _: Outcome) -> int:
         page_cap=arguments.page_cap,
     )
     async with fake:
-        for name, value in fake.environment().items():
-            print(f"export {name}={value}")
-        print(f"# {len(fake.pods):,} pods at {fake.endpoint}; ends with Ctrl-C", flush=True)
+        lines = [f"export {name}={value}" for name, value in fake.environment().items()]
+        lines.append(f"# {len(fake.pods):,} pods at {fake.endpoint}; ends with Ctrl-C")
+        show("\n".join(lines))
         await asyncio.Event().wait()
     return Exit.WHOLE
 
 
 async def _completion(arguments: argparse.Namespace, _: Outcome) -> int:
-    print(COMPLETIONS[arguments.shell]())
+    show(COMPLETIONS[arguments.shell]())
     return Exit.WHOLE
 
 

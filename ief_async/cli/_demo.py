@@ -8,6 +8,7 @@ from typing import Any
 from ief_async._credentials import PasswordCredentials
 from ief_async._session import IefSession
 from ief_async.cli._arguments import Exit
+from ief_async.cli._output import show
 from ief_async.cli._progress import bar_of, shown
 
 
@@ -50,7 +51,7 @@ async def demo(arguments: argparse.Namespace) -> int:
             "pods_per_second": round(report.items / report.elapsed) if report.elapsed else 0,
             "states": dict(states.most_common()),
         }
-    print(json.dumps(result) if arguments.json else _table(result))
+    show(json.dumps(result) if arguments.json else _table(result))
     exact = result["pods"] == result["distinct"] == result["expected"]
     return Exit.WHOLE if exact and report.complete else Exit.ERROR
 

@@ -7,11 +7,12 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from ief_async._models import parse_timestamp
+from ief_async._writing import Exact, exact, put
 
 SAMPLE = 100  # rows that a table's columns are fitted to
 LEAST = 6  # cells of a column, if it is cut
@@ -163,7 +164,7 @@ class Writer(Protocol):
 class Lines:
     """A text for each row: NDJSON, TSV, or names."""
 
-    file: BinaryIO
+    file: Exact = attrs.field(converter=exact)
     line: Callable[[Mapping[str, Any]], str | None]
     head: str | None = None
 
@@ -183,7 +184,7 @@ class Lines:
 class Array:
     """One JSON array; by a query that needs it whole, at the end."""
 
-    file: BinaryIO
+    file: Exact = attrs.field(converter=exact)
     query: Callable[[Any], Any] | None = None
     names: Sequence[str] = ()
     _whole: list[Any] = attrs.field(factory=list)
@@ -195,10 +196,11 @@ class Array:
         if self.query is not None:
             self._whole += rows
             return
+        texts = []
         for row in rows:
-            self.file.write(b",\n" if self._begun else b"[\n")
-            self.file.write(dumped(row).encode())
+            texts.append((",\n" if self._begun else "[\n") + dumped(row))
             self._begun = True
+        self.file.write("".join(texts).encode())
         self.file.flush()
 
     def close(self) -> None:
@@ -214,7 +216,7 @@ class Array:
 class Table:
     """Columns side by side, fitted to the first rows, and cut to a width if there is one."""
 
-    file: BinaryIO
+    file: Exact = attrs.field(converter=exact)
     columns: Sequence[Column]
     width: int | None
     coloured: bool
@@ -299,6 +301,13 @@ def tab_separated(values: Iterable[Any]) -> str:
     return "\t".join(as_text(value).replace("\t", " ") for value in values)
 
 
-def stdout() -> BinaryIO:
-    """Return where data goes."""
-    return sys.stdout.buffer
+def stdout() -> Exact:
+    """Return where data goes, past Python's buffer, which would hide how much of it is out."""
+    exact(sys.stdout).flush()
+    buffer = sys.stdout.buffer
+    return exact(getattr(buffer, "raw", buffer))
+
+
+def show(text: str) -> None:
+    """Print lines on standard output, all of them or an error."""
+    put(f"{text}\n", sys.stdout)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from ief_async._stream import ScanProgress, Stream
+from ief_async._writing import put
 from ief_async.cli._output import is_plain, terminal_width
 
 REDRAWN = 0.1
@@ -45,7 +46,7 @@ class Log:
     every = REPEATED
 
     def draw(self, now: ScanProgress) -> None:
-        print(f"ief-async: {said(now)}", file=sys.stderr, flush=True)
+        put(f"ief-async: {said(now)}\n", sys.stderr)
 
     def clear(self) -> None:
         """Leave what was said."""
@@ -58,10 +59,10 @@ class Plain:
 
     def draw(self, now: ScanProgress) -> None:
         text = said(now)[: terminal_width() - 1]
-        print(f"{LINE}{text}", end="", file=sys.stderr, flush=True)
+        put(f"{LINE}{text}", sys.stderr)
 
     def clear(self) -> None:
-        print(LINE, end="", file=sys.stderr, flush=True)
+        put(LINE, sys.stderr)
 
 
 class Rich:
