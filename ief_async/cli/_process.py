@@ -118,7 +118,7 @@ class _Requests:
 
     def _end(self, task: "asyncio.Task[int]") -> None:
         if task.cancelling():
-            say("ending, once what is in hand is written")
+            say("ending, once what is in hand is written; Ctrl-\\ ends it at once")
         task.cancel()
 
 
