@@ -262,6 +262,18 @@ def test_bytes_on_standard_input_are_no_traceback(run, typed):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", ["pods", "deployments", "nodes", "groups"])
+def test_max_items_of_an_empty_list_comes_to_an_end(command, run, monkeypatch):
+    """Fewer rows than --max-items asks for, or none, end the command."""
+    with FakeIef(0) as fake:
+        for name, value in fake.environment().items():
+            monkeypatch.setenv(name, value)
+        which = () if command == "pods" else ("--name", "nobodys")
+        code, out, err = run(command, "--max-items", "10", *which)
+
+    assert (0, b"", "") == (code, out, err)
+
+
 def test_max_items_is_whole(run, fake):
     """Who asks for three pods and gets them has all that was asked for."""
     code, out, err = run("pods", "--max-items", "3")
