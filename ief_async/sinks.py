@@ -343,9 +343,11 @@ async def write_ndjson(
     Args:
         stream: what `IefSession.iter_pods` and its kin give; it is closed in the end.
         to: a path, or a binary file that is open for writing and stays open. A path is only there
-            when it is whole: until then the file has another name beside it. A file object may
-            take a part at a time, or nothing for a while; its `write` returns how many bytes it
-            took, or never a number if it always takes all. It is flushed in the end.
+            when it is whole: until then the file has another name beside it. A symbolic link
+            is followed, a file that is replaced keeps its mode, and a new one has what the umask
+            leaves. A file object may take a part at a time, or nothing for a while; its `write`
+            returns how many bytes it took, or never a number if it always takes all. It is flushed
+            in the end.
         keep: leaves out those items for which it is false.
         checkpoint: the path where the state of the export is kept while it is not whole, so that
             one that was interrupted or killed goes on: give ``resume_from=load_checkpoint(path)``
@@ -558,14 +560,35 @@ def _check_place(path: Path) -> None:
         raise ConfigurationError(message)
 
 
-class _File:
-    """A file that has another name until it is whole."""
+def _mode_of(path: Path) -> int | None:
+    """Return who may read and write a file, or None where there is none."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    except FileNotFoundError:
+        return None
 
-    def __init__(self, path: Path, begin: Callable[[_Kept], _Writer]) -> None:
+
+def _new_file(path: Path, mode: int | None) -> BinaryIO:
+    """Make a file that nobody may read who could not read the one that it is to replace."""
+    given = 0o666 if mode is None else mode | 0o600  # this process writes and reads it
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, given))
+
+
+class _File:
+    """A file that has another name until it is whole.
+
+    Where its name is that of a symbolic link, it is the file that the link leads to. One that
+    replaces a file, or is a part of what will (`of`), is as open to others as that file is.
+    """
+
+    def __init__(
+        self, path: Path, begin: Callable[[_Kept], _Writer], *, of: Path | None = None
+    ) -> None:
         _check_place(path)
-        self._path = path
-        self._hidden = _hidden(path)
-        self._file = self._hidden.open("xb")
+        self._path = Path(os.path.realpath(path))
+        self._replaces = of or self._path
+        self._hidden = _hidden(self._path)
+        self._file = _new_file(self._hidden, _mode_of(self._replaces))
         self._kept = _Kept(self._file)
         try:
             self.writer = begin(self._kept)
@@ -586,6 +609,8 @@ class _File:
             self._kept.exact.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            if (mode := _mode_of(self._replaces)) is not None:  # the umask may have narrowed it
+                self._hidden.chmod(mode)
             self._hidden.replace(self._path)
         except BaseException:
             self.discard()
@@ -755,8 +780,10 @@ class _Parts:
         """Go on with what was saved, if something was, and remove what nobody goes on with."""
         self._resume()
         _replace(self._saved_at, self._state.to_json())  # if that can't be, nothing is sent
-        self._clean(self._to, rf"\.?{re.escape(self._to.name)}(\.[0-9a-f]{{8}}\.part){{1,2}}")
-        self._clean(self._saved_at, rf"\.{re.escape(self._saved_at.name)}\.[0-9a-f]{{8}}\.part")
+        for path in {self._to, Path(os.path.realpath(self._to))}:
+            self._clean(path, rf"\.?{re.escape(path.name)}(\.[0-9a-f]{{8}}\.part){{1,2}}")
+        path = Path(os.path.realpath(self._saved_at))
+        self._clean(path, rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
 
     def _clean(self, path: Path, names: str) -> None:
         kept = {part.name for part in self._state.parts}
@@ -827,7 +854,7 @@ class _Parts:
         if self._part is None:
             self._next = _beside(self._to)
             self._rows = 0
-            self._part = _File(self._next, self._form.part_writer)
+            self._part = _File(self._next, self._form.part_writer, of=self._to)
         self._part.writer.write(rows)
         self._rows += len(rows)
         self._torn = False
@@ -1012,12 +1039,16 @@ def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) ->
 
 
 def _replace(path: Path, text: bytes) -> None:
+    path = Path(os.path.realpath(path))
+    mode = _mode_of(path)
     hidden = _hidden(path)
     try:
-        with hidden.open("xb") as file:
+        with _new_file(hidden, mode) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if mode is not None:
+            hidden.chmod(mode)
         hidden.replace(path)
     except BaseException:
         hidden.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from ief_async.sinks import (
     narrowed,
     read_table,
     record_batches,
+    save_checkpoint,
     write_arrow,
     write_ndjson,
     write_parquet,
@@ -463,3 +464,79 @@ async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
         await asyncio.sleep(0)
         assert [] == [batch async for batch in batches]
         assert not [one for one in asyncio.all_tasks() if "Scan." in one.get_coro().__qualname__]
+
+
+# ---- what stands there already -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("write", [write_ndjson, write_parquet, write_arrow])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400, 0o200])
+async def test_a_file_that_is_replaced_keeps_its_mode(mode, write, checkpoint, tmp_path):
+    """Who could not read the old file can't read the new one, nor anything of it meanwhile."""
+    path = tmp_path / "pods"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    wider = []
+
+    def look(_):
+        modes = [found.stat().st_mode for found in tmp_path.glob("*pods*part")]
+        wider.extend(one for one in modes if one & ~mode & 0o077)
+
+    async with FakeIef(300) as fake, session_with(fake) as ief:
+        fake.intercept(look)
+        saves = {"checkpoint": tmp_path / "state", "checkpoint_pages": 1} if checkpoint else {}
+        await write(ief.iter_pods(fake.deployment_ids), path, **saves)
+
+    assert mode == path.stat().st_mode & 0o777
+    assert not wider
+    assert b"old" != path.read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+async def test_a_new_file_has_what_the_umask_leaves(umask, tmp_path):
+    """A file that replaces none is made as any other program would make it."""
+    before = os.umask(umask)
+    try:
+        async with FakeIef(30) as fake, session_with(fake) as ief:
+            await write_ndjson(ief.iter_pods(fake.deployment_ids), tmp_path / "a.ndjson")
+    finally:
+        os.umask(before)
+
+    assert 0o666 & ~umask == (tmp_path / "a.ndjson").stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_symbolic_link_is_followed(there, checkpoint, tmp_path):
+    """A link stays one, and what it leads to is the new file, as the name of the link says."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    if there:
+        (folder / "file").write_bytes(b"old")
+    link = tmp_path / "latest.ndjson.gz"
+    link.symlink_to(folder / "file")
+    state = tmp_path / "state"
+    async with FakeIef(300) as fake, session_with(fake) as ief:
+        saves = {"checkpoint": state, "checkpoint_pages": 1} if checkpoint else {}
+        await write_ndjson(ief.iter_pods(fake.deployment_ids), link, **saves)
+        pods = await pods_of(fake)
+
+    assert link.is_symlink()
+    assert [folder / "file"] == list(folder.iterdir())
+    assert {folder, link} == set(tmp_path.iterdir())
+    assert expected_in(link, pods) == rows_in(link)
+
+
+async def test_a_checkpoint_keeps_its_mode_and_its_link(tmp_path):
+    """The file of a checkpoint is replaced as that of an export is."""
+    kept = tmp_path / "kept"
+    kept.write_text("old")
+    kept.chmod(0o600)
+    (tmp_path / "link").symlink_to(kept)
+    async with FakeIef(30) as fake, session_with(fake) as ief:
+        save_checkpoint(ief.iter_pods(fake.deployment_ids).checkpoint(), tmp_path / "link")
+
+    assert (tmp_path / "link").is_symlink()
+    assert 0o600 == kept.stat().st_mode & 0o777
+    assert "old" != kept.read_text()
