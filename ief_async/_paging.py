@@ -241,6 +241,7 @@ class BatchPlan:
     _headed: bool = False  # the head was read again
     _stepped: bool = False  # a page that is not the first one was anchored
     _ids: IdSet = attrs.field(factory=IdSet)  # U
+    _longest: int = 0  # rows of a page
     _first: _Answer | None = None  # page 0
     _last: _Answer | None = None  # the page accepted last
     _first_count: int | None = None
@@ -408,6 +409,7 @@ class BatchPlan:
             self._finish()
             return
         answer = _Answer(request, count, ids, page)
+        self._longest = max(self._longest, len(ids))
         if 0 < len(ids) < request.limit:
             self.cap.note(len(ids), shows=count is not None and count > answer.end)
         if self._repeats_the_first(answer):
@@ -570,6 +572,10 @@ class BatchPlan:
         counted = count is not None and end >= count
         whole = counted and not self._overlap and not self._blind
         swept = self._tally["sweeps"] > 0 and self._counted()
+        rows = len(answer.ids)
+        if short and counted and rows >= self._longest and self.cap.may_hold(rows):
+            short = False  # none of its pages was longer
+            self._look_on(answer)
         if (short and (counted or count is None)) or whole or swept:
             self._ended = True
         elif fresh:
@@ -853,13 +859,13 @@ class BatchPlan:
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether it ended with its first page, which was short, and none was read behind it.
+        """Whether it ended with a short page, none of its pages was longer, and none is behind it.
 
         If the list shows later that its pages are never longer, it was not the end: see `doubt`.
         """
         last = self._last
         short = last is not None and 0 < len(last.ids) < last.request.limit
-        return self.complete and short and self._tally["pages"] == 1 and not self._blind
+        return self.complete and short and self.last_rows >= self._longest and not self._blind
 
     @property
     def last_rows(self) -> int:
@@ -867,11 +873,17 @@ class BatchPlan:
         return len(self._last.ids) if self._last is not None else 0
 
     def doubt(self) -> None:
-        """Read on behind a first page that may have been cut, though it looked like the end."""
+        """Read on behind a page that may have been cut, though it looked like the end."""
         self.complete = self._ended = False
-        self.drift, self._blind = "unknown", True
-        self._resize(self.last_rows)
-        self._next = max(self._start + 1, self._behind)
+        self.drift = "unknown"
+        if self._last is not None:
+            self._look_on(self._last)
+
+    def _look_on(self, answer: _Answer) -> None:
+        """Take the length of a page for that of all, and ask for what is behind it."""
+        self._blind = True
+        self._resize(len(answer.ids))
+        self._next = max(answer.request.offset + 1, self._behind)
 
     @property
     def ids_bytes(self) -> int:
