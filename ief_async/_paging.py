@@ -686,7 +686,8 @@ class BatchPlan:
 
     def _seek(self) -> None:
         """Begin a walk to what may join the first orphan, or to the end of a list that shrank."""
-        if not self._proof:
+        nothing_to_join = not (self._ids or self.waiting)  # it was resumed without anchors
+        if not self._proof or nothing_to_join:
             self._conclude()
             return
         if self._overlap and not self._repairs:
