@@ -42,7 +42,15 @@ from ief_async._http import (
 )
 from ief_async._keyring import Keyring, Project
 from ief_async._observer import Observer
-from ief_async._pacing import Clock, Limits, Pacer, RetryPolicy, Timeouts, retry_after_seconds
+from ief_async._pacing import (
+    Clock,
+    Limits,
+    Pacer,
+    RetryPolicy,
+    Timeouts,
+    retry_after_seconds,
+    window_seconds,
+)
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
 
 T = TypeVar("T")
@@ -56,6 +64,7 @@ MESSAGE_CHARACTERS = 512
 CODE_CHARACTERS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
+THROTTLED_CODE = "0308"  # of the gateway, as APIG.0308 and APIGW.0308
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 # IEF says with status 400, too, that the token is missing, expired, or of another project
 TOKEN_CODES = frozenset({"IEF.011005", "IEF.310001", "IEF.310002"})
@@ -80,7 +89,7 @@ STATUS_BY_GATEWAY_CODE = {
     "0305": 401,
     "0306": 403,
     "0307": 401,
-    "0308": 429,
+    THROTTLED_CODE: 429,
     "0310": 403,
     "0401": 403,
     "0402": 403,
@@ -470,11 +479,13 @@ class Transport:
         words = (said.error_msg or "") if said else ""
         if said is None and key is not None:
             words = self._snippet(reached.body)
-        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         kind = _kind(status, code)
+        window = window_seconds(words) if code.rpartition(".")[2] == THROTTLED_CODE else None
+        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         final = status not in TRANSIENT_STATUS
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
+        asked = max((wait for wait in waits if wait is not None), default=None)
         named = f" (request id {request_id})" if request_id else ""
         coded = f" {code}" if code != str(status) else ""  # IAM's code is the status
         shown = f"{status}{coded}".strip() + (f": {words}" if words else "")
@@ -488,9 +499,10 @@ class Transport:
             status=status,
             error_code=code,
             error_msg=words,
-            retry_after=max((wait for wait in waits if wait is not None), default=None),
+            retry_after=window if asked is None else asked,
             transient=not final,
         )
+        error.window = window if asked is None else None
         error.request_id = request_id
         return error
 

@@ -25,9 +25,19 @@ from collections.abc import Iterator
 from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
 from ief_async.testing._iam import sign
+from ief_async.testing._quota import Quota
 from ief_async.testing._server import FakeIef, FakeStatistics
 
-__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion", "sign"]
+__all__ = [
+    "DEFAULT_MIX",
+    "FakeIef",
+    "FakeRequest",
+    "FakeStatistics",
+    "Fault",
+    "Motion",
+    "Quota",
+    "sign",
+]
 
 # --- pytest ---------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from ief_async.testing._fleet import (
 )
 from ief_async.testing._iam import Expired, Iam, Metadata
 from ief_async.testing._lists import ListName, Lists, homes_in
+from ief_async.testing._quota import Meter, Quota
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -86,6 +87,7 @@ class FakeStatistics:
         connections: all that were ever opened.
         connections_open: those that are open now.
         faults: how many requests were answered with a fault.
+        throttled: how many requests the `Quota` refused.
     """
 
     requests: int
@@ -94,6 +96,7 @@ class FakeStatistics:
     connections: int
     connections_open: int
     faults: int
+    throttled: int = 0
 
 
 class _Gate(web.Server):
@@ -251,13 +254,15 @@ class FakeIef:
         repeated_rate: the share of pods that stand in the list twice, as two neighbouring rows.
         motion: what happens to the fleet before each list request is answered.
         unknown_ids: an unknown id has no pods, or is a 404.
+        quota: how many requests for lists the gateway lets through in a window, by the `clock`;
+            None: any number.
         fault_rate: the share of requests that get a fault; never more than that.
         faults: what these faults are drawn from.
 
     Attributes:
         pods: the present fleet in the server's order; each pod is made when it is looked at.
-        page_cap: as the argument; may be changed at any time, like `instance_id`, and all from
-            `token` and `domain` to `expired`.
+        page_cap: as the argument; may be changed at any time, like `instance_id`, `quota`, and all
+            from `token` and `domain` to `expired`.
         requests: those seen; of very many, at least the last 50,000.
     """
 
@@ -304,6 +309,7 @@ class FakeIef:
         repeated_rate: float = 0.0,
         motion: Motion | Sequence[Motion] = (),
         unknown_ids: Literal["empty", "refuse"] = "empty",
+        quota: Quota | None = None,
         fault_rate: float = 0.0,
         faults: Sequence[Fault] = DEFAULT_MIX,
     ) -> None:
@@ -374,6 +380,7 @@ class FakeIef:
         self.page_cap = page_cap
         self._over_cap = over_cap
         self._unknown_ids = unknown_ids
+        self.quota, self._meter = quota, Meter()
         self._script: deque[Fault | None] = deque()
         self._hook: Callable[[FakeRequest], Fault | None] | None = None
         self._lottery = _Lottery(fault_rate, faults, seed)
@@ -382,7 +389,7 @@ class FakeIef:
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # its own, if it has a thread
         self._thread: threading.Thread | None = None
-        self._seen = self._in_flight = self._peak = self._faulty = 0
+        self._seen = self._in_flight = self._peak = self._faulty = self._throttled = 0
 
     def _source(self, pods: int | Sequence[Mapping[str, Any]], seed: int) -> Pods:
         if isinstance(pods, int):
@@ -596,6 +603,7 @@ class FakeIef:
             connections=gate.opened if gate else 0,
             connections_open=len(gate.open) if gate else 0,
             faults=self._faulty,
+            throttled=self._throttled,
         )
 
     # --- one request ---
@@ -685,6 +693,10 @@ class FakeIef:
             raise RefusedError(414, shape="apigw")
         if max(sizes, default=0) > _LINE_LIMIT or sum(sizes) > _HEAD_LIMIT:
             raise RefusedError(HEADER_TOO_LARGE, shape="apigw")
+        quota = self.quota if "/edgemgr/" in seen.path else None
+        if quota is not None and not self._meter.admits(quota, self.clock()):
+            self._throttled += 1
+            raise RefusedError(429, quota.error_code, quota.text, shape="apigw")
 
     def _answer(self, seen: FakeRequest) -> Answer:
         _, *parts = seen.path.split("/")
