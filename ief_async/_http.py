@@ -15,6 +15,7 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import aiohttp
 import attrs
@@ -84,18 +85,54 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
 )
 
 
-async def _once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Let aiohttp send a request once; its own repeat is for classes that this one is not."""
-    dropped: str
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise  # aiohttp does not send these again, and their class says what failed
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        dropped = f"{type(error).__name__}: {error}"
-    raise _DroppedError(dropped)
+class _Attempt:
+    """Sends a request once, as the innermost middleware, and knows over which connection.
+
+    `fresh` asks for a connection of its own; `reused` tells afterwards whether it was an idle one.
+    """
+
+    def __init__(self, http: HttpSession, url: URL, *, fresh: bool) -> None:
+        self._http = http
+        self._url = url
+        self._fresh = fresh
+        self.reused = False
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        dropped: str
+        if self._fresh:
+            self.drop_idle()
+        # aiohttp takes an idle connection, if there is one, before it gives way to other tasks
+        self.reused = any(
+            connection.is_connected() for idle in self._idle() for connection, _ in idle
+        )
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorError:
+            raise  # aiohttp does not send these again, and their class says what failed
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            dropped = f"{type(error).__name__}: {error}"
+        raise _DroppedError(dropped)  # of a class that aiohttp does not send again for
+
+    def drop_idle(self) -> None:
+        """Drop the idle connections to the host: what one of them is, all may be."""
+        for idle in self._idle():
+            while idle:
+                connection, _ = idle.popleft()
+                connection.abort()  # a farewell would wait for an answer that may never come
+
+    def _idle(self) -> Iterator[Any]:
+        """Yield the queues of idle connections to the host.
+
+        aiohttp has no public way to see them, nor to drop some of them. Since 3.0 this is where
+        they are: by key, each with the moment it was put there; whoever takes one checks that it is
+        alive. Where it is not there, all is as if no connection was ever reused.
+        """
+        here = (self._url.raw_host, self._url.port)
+        for key, idle in getattr(self._http.connector, "_conns", {}).items():
+            if (key.host, key.port) == here:
+                yield idle
 
 
 class Connections:
@@ -221,10 +258,12 @@ class Unreached:
     Attributes:
         error: to be raised.
         elsewhere: whether another host may do better: this one's name or certificate fails.
+        reused: whether it was sent over a connection that had been idle, and may have been dead.
     """
 
     error: IefError
     elsewhere: bool
+    reused: bool
 
 
 async def exchange(
@@ -236,8 +275,12 @@ async def exchange(
     max_body_bytes: int,
     scrub: Callable[[str], str],
     quotable: bool = True,
+    fresh: bool = False,
 ) -> Exchange | Unreached:
     """Send a request once, with the headers that `sign` makes, and read its answer.
+
+    With `fresh` it goes out on a new connection. After a failure on an idle one that was reused,
+    the others to that host are dropped: after a sleep, or behind a NAT, all of them may be dead.
 
     What can't be parsed is shown in the error, unless it is not `quotable`: it may hold a new key.
 
@@ -246,6 +289,7 @@ async def exchange(
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
+    attempt = _Attempt(http, url, fresh=fresh)
     ended: BaseException
     try:
         # the headers are made within the call, so that no frame of ours holds a token
@@ -268,7 +312,7 @@ async def exchange(
             raise_for_status=False,
             auto_decompress=False,
             max_field_size=request.header_bytes,
-            middlewares=(*getattr(http, "_middlewares", ()), _once),
+            middlewares=(*getattr(http, "_middlewares", ()), attempt),
         ) as response:
             wanted = response.status in request.expected
             cap = max_body_bytes if wanted else ERROR_BODY_BYTES
@@ -279,9 +323,12 @@ async def exchange(
         if isinstance(error, RuntimeError) and not connections.closed:
             ended = _frameless(error)  # a bug, not the weather
         else:
+            if attempt.reused:
+                attempt.drop_idle()
             what = f"{request.method} {url.raw_path}"
             failure = _failure(error, connections, url, what, scrub, quotable=quotable)
-            return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
+            elsewhere = isinstance(error, ELSEWHERE_ERRORS)
+            return Unreached(failure, elsewhere=elsewhere, reused=attempt.reused)
     except asyncio.CancelledError as error:
         ended = asyncio.CancelledError(*error.args)
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say

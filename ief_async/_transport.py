@@ -130,7 +130,8 @@ class _Sending:
     """What is known of a request on its way.
 
     `path` is what events call it. `sent` and `refused` count how often it was sent, and refused for
-    a key that was then renewed; `stale` says whether its key is old.
+    a key that was then renewed; `stale` says whether its key is old, `fresh` whether it is to have
+    a connection of its own.
     """
 
     started: float
@@ -139,6 +140,7 @@ class _Sending:
     sent: int = 0
     refused: int = 0
     stale: bool = False
+    fresh: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -349,11 +351,16 @@ class Transport:
             max_body_bytes=self.limits.max_body_bytes,
             scrub=self.keyring.scrub,
             quotable=key is not None,
+            # what is sent once only has no repeat that could make up for a dead connection
+            fresh=sending.fresh or request.timeout is not None,
         )
         if self.observer.wants(logging.DEBUG):
-            return await self._observed(answer, meaning, request.method, sending)
-        reached = await answer
-        return meaning(reached) if isinstance(reached, Exchange) else reached
+            outcome = await self._observed(answer, meaning, request.method, sending)
+        else:
+            reached = await answer
+            outcome = meaning(reached) if isinstance(reached, Exchange) else reached
+        sending.fresh = isinstance(outcome, Unreached) and outcome.reused
+        return outcome
 
     async def _observed(
         self,

@@ -52,6 +52,7 @@ _T = TypeVar("_T")
 Order = Literal["stable", "reversed", "shuffled", "ties"]
 Offsets = Literal["rows", "ignored", "pages"]
 Limits = Literal["kept", "ignored"]
+Forgotten = Literal["silent", "reset", "closed"]
 Counts = Literal["true", "none", "page"] | int | Callable[[int, random.Random], int | str | None]
 
 _IDS: dict[str, Kind] = {
@@ -317,8 +318,7 @@ class FakeIef:
             msg = "a fleet has at least one deployment, node and group"
             raise ValueError(msg)
         self.project_id = project_id
-        self.instance_id = instance_id
-        self.token = token
+        self.instance_id, self.token = instance_id, token
         self.domain = domain
         self.user = user
         self.user_id = user_id
@@ -390,6 +390,7 @@ class FakeIef:
         self._loop: asyncio.AbstractEventLoop | None = None  # its own, if it has a thread
         self._thread: threading.Thread | None = None
         self._seen = self._in_flight = self._peak = self._faulty = self._throttled = 0
+        self._forgotten: tuple[int, Forgotten] = (0, "silent")
 
     def _source(self, pods: int | Sequence[Mapping[str, Any]], seed: int) -> Pods:
         if isinstance(pods, int):
@@ -537,6 +538,19 @@ class FakeIef:
         """How many of the last signatures in a row were wrong, by access key."""
         return dict(self._iam.wrong_signatures)
 
+    @_in_its_turn
+    def forget_connections(self, how: Forgotten = "silent") -> None:
+        """Let every connection that is open now be dead, as after a sleep, or behind a NAT.
+
+        The client does not notice before it sends a request over one of them: that is never
+        answered ("silent"), or the connection is reset or closed. The server does not see such a
+        request. New connections are well.
+        """
+        if how not in get_args(Forgotten):
+            msg = f"no way to forget a connection: {how!r}"
+            raise ValueError(msg)
+        self._forgotten = (self._gate.opened if self._gate else 0, how)
+
     # --- the fleet's changes ---
 
     @_in_its_turn
@@ -609,6 +623,10 @@ class FakeIef:
     # --- one request ---
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        number, transport = self._connection(request)
+        last, how = self._forgotten
+        if number <= last:
+            return await _forget(transport, how)
         seen = self._note(request, await request.read())
         fault = self._draw(seen)
         self._in_flight += 1
@@ -866,6 +884,14 @@ async def _pause(seconds: float) -> None:
     if math.isinf(seconds):
         await asyncio.Event().wait()  # ends with the connection
     await asyncio.sleep(seconds)
+
+
+async def _forget(transport: asyncio.Transport, how: Forgotten) -> web.StreamResponse:
+    if how == "silent":
+        await _pause(math.inf)
+    elif how == "reset":
+        await _reset(transport, answered=False)
+    return _Written(reusable=False)
 
 
 async def _trickle(transport: asyncio.Transport, data: bytes, interval: float) -> None:
