@@ -9,6 +9,7 @@ URLs sent as they were built. Its errors hold the request's headers, so ours are
 
 import asyncio
 import os
+import socket
 import ssl
 import sys
 import traceback
@@ -62,6 +63,13 @@ class _HostileGzipError(zlib.error):
 
 
 ELSEWHERE_ERRORS = (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError)
+# what resolvers say of a name that has no address; all else they say may pass
+UNKNOWN_NAMES = {
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
+    if hasattr(socket, name)
+} | {11_001, 11_004}  # of Windows
+UNKNOWN_NAMES_OF_ARES = {1, 4}  # no data, not found: the codes of aiodns
 FINAL_ERRORS = (*CERTIFICATE_ERRORS, _HostileGzipError, aiohttp.InvalidURL, UnicodeError)
 # aiohttp's errors and the system's, the most specific first, in words that a user can act on
 WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
@@ -327,7 +335,7 @@ async def exchange(
                 attempt.drop_idle()
             what = f"{request.method} {url.raw_path}"
             failure = _failure(error, connections, url, what, scrub, quotable=quotable)
-            elsewhere = isinstance(error, ELSEWHERE_ERRORS)
+            elsewhere = isinstance(error, ELSEWHERE_ERRORS) and not _is_passing(error)
             return Unreached(failure, elsewhere=elsewhere, reused=attempt.reused)
     except asyncio.CancelledError as error:
         ended = asyncio.CancelledError(*error.args)
@@ -389,9 +397,22 @@ def _failure(
     if connections.closed:
         return ConfigurationError(f"{what}: the session was closed while the request ran")
     words = next(words for kinds, words in WORDS if isinstance(error, kinds))
+    if _is_passing(error):
+        words = "the name could not be looked up at this moment"
     detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
     message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
     return TransportError(message, transient=not isinstance(error, FINAL_ERRORS))
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether a resolver gave no answer: nothing is known of the name then."""
+    if not isinstance(error, aiohttp.ClientConnectorDNSError):
+        return False
+    said: BaseException = error.os_error
+    if isinstance(said, socket.gaierror):
+        return said.errno not in UNKNOWN_NAMES
+    code = said.__cause__.args[0] if said.__cause__ is not None and said.__cause__.args else None
+    return code not in UNKNOWN_NAMES_OF_ARES
 
 
 def _detail(error: BaseException, *, quotable: bool) -> str:

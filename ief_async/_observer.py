@@ -2,7 +2,10 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import attrs
 
@@ -13,6 +16,20 @@ OnEvent = Callable[[Event], None]
 
 log = logging.getLogger("ief_async")
 log.addHandler(logging.NullHandler())  # where lines go is the application's business
+
+
+def write(level: int, line: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+    """Write a line to the log; what a filter or a handler of the application raises stays there.
+
+    It goes to stderr, as `logging` does with what handlers report, unless ``raiseExceptions`` is
+    off.
+    """
+    try:
+        log.log(level, line, *args, extra=extra, stacklevel=2)
+    except Exception:  # noqa: BLE001  whatever an application's own code raises
+        if logging.raiseExceptions:
+            with suppress(Exception):  # there may be no stderr
+                sys.stderr.write(traceback.format_exc())
 
 
 class Observer:

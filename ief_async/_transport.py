@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ from ief_async._http import (
     exchange,
 )
 from ief_async._keyring import Keyring, Project
-from ief_async._observer import Observer
+from ief_async._observer import Observer, write
 from ief_async._pacing import (
     Clock,
     Limits,
@@ -55,8 +55,6 @@ from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
 
 T = TypeVar("T")
 M = TypeVar("M")  # what an answer means
-
-log = logging.getLogger("ief_async")
 
 OK = 200
 REQUEST_ID = "X-Request-Id"
@@ -108,21 +106,26 @@ class Answer(Generic[T]):
 
 
 class Endpoints:
-    """Where a service answers: the first address, unless its name or its certificate fails."""
+    """Where a service answers: the first address, until another one has answered in its place."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
         self.current = known[0]
 
-    def elsewhere(self, url: str) -> str | None:
-        """Return a URL that could not be reached at the next address, or None if there is none."""
+    def urls(self, url: str) -> list[str]:
+        """Return the same URL at each address, the current one first; itself if it is elsewhere."""
         old = next((known for known in self._known if url.startswith(f"{known}/")), None)
-        if old is None or (old == self.current and old == self._known[-1]):
-            return None
-        if old == self.current:
-            self.current = self._known[self._known.index(old) + 1]
-            log.warning("%s can't be reached; going on with %s", old, self.current)
-        return self.current + url.removeprefix(old)
+        if old is None:
+            return [url]
+        rest = url.removeprefix(old)
+        return [known + rest for known in dict.fromkeys((self.current, *self._known))]
+
+    def adopt(self, url: str, unreached: Collection[str]) -> None:
+        """Go on with the address of a URL that was answered, if the current one was not reached."""
+        answered = next(known for known in self._known if url.startswith(f"{known}/"))
+        if any(failed.startswith(f"{self.current}/") for failed in unreached):
+            write(logging.WARNING, "%s can't be reached; going on with %s", self.current, answered)
+            self.current = answered
 
 
 @attrs.define
@@ -260,9 +263,7 @@ class Transport:
                 return self._read(request, reached, key, read, sending)
             return self._refusal(request, reached, key)
 
-        outcome = await self._exchange(request, key, meaning, sending)
-        if isinstance(outcome, Unreached):
-            outcome = await self._go_elsewhere(outcome, request, key, meaning, sending)
+        outcome = await self._reach(request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
             sending.refused += sending.stale
@@ -276,25 +277,30 @@ class Transport:
             self.keyring.accept(key)
         return outcome
 
-    async def _go_elsewhere(
+    async def _reach(
         self,
-        unreached: Unreached,
         request: Request,
         key: Key,
         meaning: Callable[[Exchange], M | IefError],
         sending: _Sending,
     ) -> M | IefError:
-        """Send a request to the other endpoints, if they may be reached where the first was not."""
-        while unreached.elsewhere:
-            url = self.endpoints.elsewhere(request.url)
-            if url is None:
-                break
-            request = attrs.evolve(request, url=url)
-            outcome = await self._exchange(request, key, meaning, sending)
+        """Send a request to the current endpoint, or to the others if its name or TLS fails.
+
+        One that answers is kept. Where none does, an error that a repeat may mend is preferred.
+        """
+        failures: list[IefError] = []
+        tried: list[str] = []
+        for url in self.endpoints.urls(request.url):
+            outcome = await self._exchange(attrs.evolve(request, url=url), key, meaning, sending)
             if not isinstance(outcome, Unreached):
+                if tried:
+                    self.endpoints.adopt(url, tried)
                 return outcome
-            unreached = outcome
-        return unreached.error
+            tried.append(url)
+            failures.append(outcome.error)
+            if not outcome.elsewhere:
+                break
+        return next((error for error in reversed(failures) if error.transient), failures[-1])
 
     async def _ask(self, request: Request) -> Reply:
         """Send a request under the key to another service than IEF, and return the answer."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 
 import pytest
 
@@ -58,6 +59,21 @@ def _nobodys_home(tmp_path_factory):
             patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("USERPROFILE", os.environ["HOME"])
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_address_is_known_for_invalid_names():
+    """Answer lookups of .invalid names at once, as the standard has it: without a network, too."""
+    looked_up = socket.getaddrinfo
+
+    def look_up(host, *args, **kwargs):
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return looked_up(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up)
         yield
 
 
