@@ -28,6 +28,7 @@ from ief_async._credentials import (
     Secret,
 )
 from ief_async._errors import ConfigurationError, IefError
+from ief_async._observer import write
 
 PREFIX = "HUAWEICLOUD_SDK_"
 REGION = f"{PREFIX}REGION_IEF_"
@@ -52,8 +53,6 @@ IAM_REGIONS = frozenset(
     me-east-1 ae-ad-1 tr-west-1
     """.split()  # noqa: SIM905  27 quoted words are no easier to read
 )
-
-log = logging.getLogger("ief_async")
 
 
 # ---- where the service answers -----------------------------------------------------------------
@@ -211,13 +210,16 @@ def find_credentials(profile: str | None) -> Found:
     for look in (_in_environment, _in_file) if profile is None else (_in_file,):
         where, found = look(profile or PROFILE)
         if isinstance(found, Found):
-            log.info("credentials found in %s", where)
+            write(logging.INFO, "credentials found in %s", where)
             return found
         looked_at.append(f"{where}: {found}")
     if profile is not None:
         message = f"no credentials were found in {looked_at[0]}"
         raise ConfigurationError(message)
-    log.info("no credentials found in variables and files; asking the metadata service")
+    write(
+        logging.INFO,
+        "no credentials found in variables and files; asking the metadata service",
+    )
     project_id = os.environ.get(f"{PREFIX}PROJECT_ID") or None
     return Found(credentials=_LastResort(tuple(looked_at)), project_id=project_id)
 

@@ -18,14 +18,21 @@ log = logging.getLogger("ief_async")
 log.addHandler(logging.NullHandler())  # where lines go is the application's business
 
 
-def write(level: int, line: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
-    """Write a line to the log; what a filter or a handler of the application raises stays there.
+def write(
+    level: int,
+    line: str,
+    *args: object,
+    extra: Mapping[str, object] | None = None,
+    exc_info: bool = False,
+    stacklevel: int = 1,
+) -> None:
+    """Write a line to the log: no work of ours ends by what an application's logging raises.
 
-    It goes to stderr, as `logging` does with what handlers report, unless ``raiseExceptions`` is
-    off.
+    `logging` lets through what filters raise, and handlers that re-raise. It is shown on stderr, as
+    `logging` shows what handlers raise, unless its ``raiseExceptions`` is off.
     """
     try:
-        log.log(level, line, *args, extra=extra, stacklevel=2)
+        log.log(level, line, *args, extra=extra, exc_info=exc_info, stacklevel=stacklevel + 1)
     except Exception:  # noqa: BLE001  whatever an application's own code raises
         if logging.raiseExceptions:
             with suppress(Exception):  # there may be no stderr
@@ -60,11 +67,11 @@ class Observer:
             # a prefix, as an application's own records may have a request_id
             fields = {f"ief_{name}": value for name, value in attrs.asdict(event).items()}
             fields["ief_event"] = type(event).__name__
-            log.log(level, line, *args, extra=fields, stacklevel=2)
+            write(level, line, *args, extra=fields, stacklevel=2)
         if self._hook is None:
             return
         try:
             self._hook(event)
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever the hook raises
             self._hook = None
-            log.warning("on_event raised, and is not called again", exc_info=True)
+            write(logging.WARNING, "on_event raised, and is not called again", exc_info=True)
