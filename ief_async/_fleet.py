@@ -226,9 +226,18 @@ class _Fleet(Generic[T]):
     async def aclose(self) -> None:
         """End all scans, and wait until no task of them runs and every connection is closed."""
         self._cancel()
+        cancelled: asyncio.CancelledError | None = None
         for member in self._members:
-            await member.scan.aclose()
+            try:
+                await member.scan.aclose()
+            except asyncio.CancelledError as error:  # the others end all the same
+                cancelled = cancelled or error
         await self._connections.close()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # it holds this frame, which would hold it: a cycle
 
     def checkpoint(self) -> ScanCheckpoint:
         """Return what the consumer is done with, of each target."""

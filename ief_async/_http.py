@@ -338,7 +338,7 @@ async def exchange(
             elsewhere = isinstance(error, ELSEWHERE_ERRORS) and not _is_passing(error)
             return Unreached(failure, elsewhere=elsewhere, reused=attempt.reused)
     except asyncio.CancelledError as error:
-        ended = asyncio.CancelledError(*error.args)
+        ended = _unseen(error)  # the same one: who cancelled knows it by itself, or by its words
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
         ended = _frameless(error)
     else:
@@ -357,6 +357,19 @@ def _frameless(error: Exception) -> Exception:
     error.add_note(f"It came through these frames, which hold secrets and are left out:\n{frames}")
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def _unseen(error: asyncio.CancelledError) -> asyncio.CancelledError:
+    """Return a cancellation without frames, and those that it was made of: anyio looks at them."""
+    link: BaseException = error
+    while True:
+        link.__traceback__ = None
+        before = link.__cause__ or link.__context__
+        link.__cause__ = None
+        link.__context__ = before if isinstance(before, asyncio.CancelledError) else None
+        if link.__context__ is None:
+            return error
+        link = link.__context__
 
 
 async def _body(
