@@ -315,6 +315,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -335,6 +336,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -354,6 +356,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -385,6 +388,7 @@ def scan_fleet(
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`.
         http: an `aiohttp.ClientSession` for all of them to borrow.
+        proxy: as for `IefSession`, for all of them.
         retry: of each target.
         limits: of each target.
         timeout: of each attempt.
@@ -398,7 +402,7 @@ def scan_fleet(
         message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
-    connections = Connections(http)
+    connections = Connections(http, proxy)
     observer = Observer(on_event)
     keyrings: dict[Any, Keyring] = {}
     resumed = _parts(resume_from)

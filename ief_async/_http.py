@@ -2,9 +2,10 @@
 
 What is asked of aiohttp, each because its default was measured to harm: redirects off (it forwards
 ``X-Auth-Token`` to other origins), its silent second GET off (it hides failures from the budget),
-bodies read piece by piece against a cap (a gzip bomb), no cookies, no proxy from the environment,
-URLs sent as they were built. Its errors hold the request's headers, so ours are made inside an
-``except`` and returned: no token in any cause, context or traceback.
+bodies read piece by piece against a cap (a gzip bomb), no cookies, no password of a netrc file, no
+proxy that would see what is sent, URLs sent as they were built. Its errors hold the request's
+headers, so ours are made inside an ``except`` and returned: no token in any cause, context or
+traceback.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import sys
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from ief_async._credentials import Request
+from ief_async._environment import Proxy, check_proxy, proxy_of_environment
 from ief_async._errors import ConfigurationError, IefError, TransportError
 from ief_async._pacing import Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS
@@ -35,6 +37,7 @@ HttpSession = aiohttp.ClientSession
 USER_AGENT = "ief-async"
 ERROR_BODY_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS  # as zlib wants to be told
+GZIPPED = frozenset({"gzip", "x-gzip"})  # one and the same, says RFC 9110
 GZIP_MEMBERS = 64  # a body is one member; empty ones in their thousands cost time and say nothing
 TURN_BYTES = 256 * 1024  # a body that takes a quarter of a millisecond to be taken apart
 INFLATED_BYTES = 256 * 1024  # at a time: what a few bytes of gzip may grow to
@@ -82,10 +85,11 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
     (aiohttp.SocketTimeoutError, "the server went silent, see Timeouts(read=)"),
     (TimeoutError, "no whole answer in time, see Timeouts(total=)"),
     ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
+    (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
     (aiohttp.ClientConnectorError, "no connection"),
     ((_DroppedError, aiohttp.ClientConnectionError), "the connection ended before an answer came"),
     ((aiohttp.ClientPayloadError, zlib.error), "the body came cut or damaged"),
-    (aiohttp.ClientHttpProxyError, "the proxy gave no way"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused the connection"),
     ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP"),
     ((aiohttp.InvalidURL, UnicodeError), "the URL can't be sent"),
     (OSError, "the system gave no connection"),
@@ -94,18 +98,40 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
 
 
 class _Attempt:
-    """Sends a request once, as the innermost middleware, and knows over which connection.
+    """Sends a request once, as a pair of middlewares, and knows over which connection.
 
     `fresh` asks for a connection of its own; `reused` tells afterwards whether it was an idle one.
     """
 
-    def __init__(self, http: HttpSession, url: URL, *, fresh: bool) -> None:
+    def __init__(
+        self, http: HttpSession, url: URL, sign: Callable[[], Mapping[str, str]], *, fresh: bool
+    ) -> None:
         self._http = http
         self._url = url
+        self._sign = sign
         self._fresh = fresh
         self.reused = False
 
-    async def __call__(
+    async def authenticate(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Put the headers in that `sign` makes; no frame of ours holds what they are.
+
+        It is done here, as aiohttp has put in by now what a netrc file, or the `auth` of a borrowed
+        session, says of the host. That is somebody else's password, and is taken out.
+        """
+        if request.proxy is not None and not request.is_ssl():
+            message = (
+                f"{self._url.host}:{self._url.port} would be asked through a proxy that sees the "
+                "credentials, as it is no https: take the proxy out of http=, or its trust_env"
+            )
+            raise ConfigurationError(message)
+        if "Authorization" not in self._http.headers:
+            request.headers.pop("Authorization", None)
+        request.headers.update(self._sign())
+        return await handler(request)
+
+    async def send(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         dropped: str
@@ -146,17 +172,23 @@ class _Attempt:
 class Connections:
     """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
 
-    def __init__(self, http: HttpSession | None) -> None:
+    def __init__(self, http: HttpSession | None, proxy: str | None = None) -> None:
         self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
             message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
             raise ConfigurationError(message)
+        if http is not None and proxy is not None:
+            message = "proxy goes with connections of the session's own: give the proxy to http="
+            raise ConfigurationError(message)
         if http is not None and http.trust_env:
             warnings.warn(
-                "http= has trust_env on: a proxy from the environment may see the credentials",
+                "http= has trust_env on: its proxies are used where they only see TLS, and a netrc "
+                "file is not",
                 UserWarning,
                 stacklevel=3,
             )
+        self._proxy = None if proxy is None else check_proxy("proxy", proxy)
+        self._proxies: dict[tuple[str, int], Proxy | None] | None = None  # of the environment
         self._borrowed = http
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
@@ -178,6 +210,21 @@ class Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._owned
+
+    def trust_environment(self, urls: Iterable[str]) -> None:
+        """Use the proxies of the environment from now on; refuse one that can't be used."""
+        self._proxies = {}
+        for url in urls:
+            self.proxy_for(URL(url))
+
+    def proxy_for(self, url: URL) -> Proxy | None:
+        """Return the proxy on the way to a host, if any: only TLS ever goes through one."""
+        if url.scheme != "https" or self._proxies is None:
+            return self._proxy if url.scheme == "https" else None
+        place = (url.raw_host or "", url.port or 0)
+        if place not in self._proxies:
+            self._proxies[place] = proxy_of_environment(*place)
+        return self._proxies[place]
 
     def _refuse_strangers(self, loop: asyncio.AbstractEventLoop) -> None:
         problem = None
@@ -297,10 +344,10 @@ async def exchange(
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
-    attempt = _Attempt(http, url, fresh=fresh)
+    attempt = _Attempt(http, url, sign, fresh=fresh)
+    proxy = connections.proxy_for(url)
     ended: BaseException
     try:
-        # the headers are made within the call, so that no frame of ours holds a token
         async with http.request(
             request.method,
             url,
@@ -309,10 +356,13 @@ async def exchange(
                 "Accept-Encoding": "gzip",
                 "User-Agent": USER_AGENT,
                 **request.headers,
-                **sign(),
             },
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=_proxy_headers(proxy),
             timeout=aiohttp.ClientTimeout(
                 total=request.timeout or timeouts.total,
+                # a silent proxy is no connection; who waits for a place in a pool has its time
+                connect=None if proxy is None else request.timeout or timeouts.connect,
                 sock_connect=request.timeout or timeouts.connect,
                 sock_read=request.timeout or timeouts.read,
             ),
@@ -320,7 +370,11 @@ async def exchange(
             raise_for_status=False,
             auto_decompress=False,
             max_field_size=request.header_bytes,
-            middlewares=(*getattr(http, "_middlewares", ()), attempt),
+            middlewares=(
+                attempt.authenticate,
+                *getattr(http, "_middlewares", ()),
+                attempt.send,
+            ),
         ) as response:
             wanted = response.status in request.expected
             cap = max_body_bytes if wanted else ERROR_BODY_BYTES
@@ -334,11 +388,24 @@ async def exchange(
             if attempt.reused:
                 attempt.drop_idle()
             what = f"{request.method} {url.raw_path}"
-            failure = _failure(error, connections, url, what, scrub, quotable=quotable)
-            elsewhere = isinstance(error, ELSEWHERE_ERRORS) and not _is_passing(error)
+            failure = _failure(
+                error,
+                connections,
+                url,
+                what,
+                lambda text: scrub(text if proxy is None else proxy.scrub(text)),
+                quotable=quotable,
+            )
+            elsewhere = (
+                isinstance(error, ELSEWHERE_ERRORS)
+                and not _is_passing(error)
+                and not _is_of_proxy(error, url)
+            )
             return Unreached(failure, elsewhere=elsewhere, reused=attempt.reused)
     except asyncio.CancelledError as error:
         ended = _unseen(error)  # the same one: who cancelled knows it by itself, or by its words
+    except IefError as error:
+        ended = error.with_traceback(None)
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
         ended = _frameless(error)
     else:
@@ -377,9 +444,9 @@ async def _body(
 ) -> tuple[bytes, str]:
     """Read a body up to its cap, decompressed; say what kept it from being read."""
     said = response.headers.get("Content-Encoding", "")
-    encoding = said.lower()
+    encoding = said.strip().lower()
     pieces: list[bytes] = []
-    fits = encoding in {"", "identity", "gzip"}
+    fits = encoding in {"", "identity", *GZIPPED}
     if fits:
         problem = (
             f"the body is longer than {cap} bytes; ask for a smaller page_size, or raise "
@@ -387,7 +454,7 @@ async def _body(
         )
         fits = (response.content_length or 0) <= cap
         if fits or not wanted:
-            pieces, fits = await _read_up_to(cap, response, zipped=encoding == "gzip")
+            pieces, fits = await _read_up_to(cap, response, zipped=encoding in GZIPPED)
     else:
         problem = f"the body is encoded as {scrub(said)[:64]}, though gzip was asked for"
     if not fits:
@@ -412,9 +479,30 @@ def _failure(
     words = next(words for kinds, words in WORDS if isinstance(error, kinds))
     if _is_passing(error):
         words = "the name could not be looked up at this moment"
+    if _is_of_proxy(error, url):
+        words = "no connection to the proxy: its name was not found"
     detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
     message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
-    return TransportError(message, transient=not isinstance(error, FINAL_ERRORS))
+    final = isinstance(error, FINAL_ERRORS) or (
+        # a proxy that knows the user no better the next time, or does not let this host through
+        isinstance(error, aiohttp.ClientHttpProxyError)
+        and error.status in range(400, 500)
+        and error.status not in {408, 429}
+    )
+    return TransportError(message, transient=not final)
+
+
+def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
+    if proxy is None or proxy.authorization is None:
+        return None
+    return {"Proxy-Authorization": proxy.authorization.reveal()}
+
+
+def _is_of_proxy(error: BaseException, url: URL) -> bool:
+    """Tell whether a name was looked up, or a connection made, for a proxy on the way to a host."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return (error.host, error.port) != (url.raw_host, url.port)
+    return False
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -443,7 +531,9 @@ def _detail(error: BaseException, *, quotable: bool) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return str(error.os_error)
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
-        return " ".join(error.message.split())
+        # only a proxy's status is one that somebody sent
+        status = f"{error.status} " if isinstance(error, aiohttp.ClientHttpProxyError) else ""
+        return " ".join(f"{status}{error.message}".split())
     return str(error)
 
 

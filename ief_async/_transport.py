@@ -109,20 +109,20 @@ class Endpoints:
     """Where a service answers: the first address, until another one has answered in its place."""
 
     def __init__(self, *known: str) -> None:
-        self._known = known
+        self.known = known
         self.current = known[0]
 
     def urls(self, url: str) -> list[str]:
         """Return the same URL at each address, the current one first; itself if it is elsewhere."""
-        old = next((known for known in self._known if url.startswith(f"{known}/")), None)
+        old = next((known for known in self.known if url.startswith(f"{known}/")), None)
         if old is None:
             return [url]
         rest = url.removeprefix(old)
-        return [known + rest for known in dict.fromkeys((self.current, *self._known))]
+        return [known + rest for known in dict.fromkeys((self.current, *self.known))]
 
     def adopt(self, url: str, unreached: Collection[str]) -> None:
         """Go on with the address of a URL that was answered, if the current one was not reached."""
-        answered = next(known for known in self._known if url.startswith(f"{known}/"))
+        answered = next(known for known in self.known if url.startswith(f"{known}/"))
         if any(failed.startswith(f"{self.current}/") for failed in unreached):
             write(logging.WARNING, "%s can't be reached; going on with %s", self.current, answered)
             self.current = answered

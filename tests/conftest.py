@@ -53,10 +53,11 @@ def session_with(fake, **options):
 
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_home(tmp_path_factory):
-    """Hide this machine's own settings of the official SDK: they would change where tests go."""
+    """Hide this machine's own settings of the official SDK and its proxies: tests go elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("HUAWEICLOUD_")]:
-            patch.delenv(name)
+        for name in list(os.environ):
+            if name.startswith("HUAWEICLOUD_") or name.lower().endswith("_proxy"):
+                patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("USERPROFILE", os.environ["HOME"])
         yield

@@ -1,6 +1,7 @@
 """What stands between a client and a service: resolvers, TLS, proxies. Real sockets on loopback."""
 
 import asyncio
+import base64
 import contextlib
 import socket
 import ssl
@@ -117,3 +118,45 @@ class Resolver(AbstractResolver):
 
     async def close(self):
         """Nothing is held."""
+
+
+class ConnectProxy:
+    """A proxy that tunnels, and notes what it sees; every name leads to one port on loopback."""
+
+    def __init__(self, port, *, password=None, refusal=None):
+        self.asked = []  # the first line of each request, and its headers
+        self.seen = bytearray()  # all that was sent through it
+        self._port = port
+        self._password = password
+        self._refusal = refusal
+
+    async def __call__(self, reader, writer):
+        """Serve one connection."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        self.asked.append((head[0], head[1:]))
+        basic = self._password and base64.b64encode(self._password.encode()).decode()
+        if basic and f"Proxy-Authorization: Basic {basic}" not in head:
+            sent = next((line for line in head if line.startswith("Proxy-Auth")), "nothing")
+            writer.write(f"HTTP/1.1 407 not by {sent}\r\n\r\n".encode())
+        elif self._refusal is not None:
+            writer.write(f"HTTP/1.1 {self._refusal}\r\n\r\n".encode())
+        elif not head[0].startswith("CONNECT "):
+            writer.write(b"HTTP/1.1 501 only CONNECT\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 200 go ahead\r\n\r\n")
+            await relay(_Noting(reader, self.seen), writer, self._port)
+        await writer.drain()
+
+
+class _Noting:
+    """Reads, and notes what was read."""
+
+    def __init__(self, reader, seen):
+        self._reader = reader
+        self._seen = seen
+
+    async def read(self, number):
+        """Return some bytes."""
+        data = await self._reader.read(number)
+        self._seen += data
+        return data
