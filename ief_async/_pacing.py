@@ -14,14 +14,13 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, TypeVar
 
 import attrs
 import backoff
 
+from ief_async._credentials import http_date
 from ief_async._errors import ApiError, ConfigurationError, IefError, ThrottledError, TransportError
 from ief_async._events import RequestRetried, Throttled
 from ief_async._observer import Observer
@@ -189,13 +188,8 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
     text = (header or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:18])
-    try:
-        moment = parsedate_to_datetime(text)
-        # RFC 9110: an asctime date has no zone and is UTC all the same
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now)
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
+    moment = http_date(text)
+    return None if moment is None else max(0.0, moment.timestamp() - now)
 
 
 def window_seconds(text: str) -> float | None:

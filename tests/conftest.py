@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 
 import pytest
 
@@ -76,6 +77,18 @@ def _no_address_is_known_for_invalid_names():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", look_up)
         yield
+
+
+@pytest.fixture
+def zone(request):
+    """Put this process into a time zone, where that can be done."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone of a process can't be set here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture
