@@ -50,7 +50,7 @@ from ief_async._pacing import (
 )
 from ief_async._paging import PageCap, PageRequest, requests_for
 from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
+from ief_async._structure import Rows, SchemaWatch, Structure, read_within, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
@@ -388,7 +388,10 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        answer = await self._transport.get(target, partial(structure.read, key=PODS.key))
+        read = partial(structure.read, key=PODS.key)
+        answer = await self._transport.get(
+            target, partial(read_within, read, key=PODS.key, limit=limit)
+        )
         items: list[Any] = []
         while rest := range(len(items), len(answer.value.ids)):
             await asyncio.sleep(0)  # between chunks the event loop has its turn
@@ -761,7 +764,10 @@ class IefSession:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
         read = listing.read or partial(reader.read, key=listing.key)
-        return await self._transport.get(target, read, deadline=deadline, scan=scan)
+        # who counts asks for one row; how many come with the count does not matter
+        limit = request.limit if request.limit > 1 else None
+        within = partial(read_within, read, key=listing.key, limit=limit)
+        return await self._transport.get(target, within, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------

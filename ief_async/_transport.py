@@ -450,7 +450,9 @@ class Transport:
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
             )
-        refusal = None if problem.transient else read_refusal(reached.body)
+        # what is longer is no error, and would take long to read
+        short = len(reached.body) <= ERROR_BODY_BYTES
+        refusal = read_refusal(reached.body) if short and not problem.transient else None
         if refusal is not None and refusal[0].error_code:
             return self._refusal(request, reached, key)
         return self._payload_error(request, reached, problem)
