@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 RETRY_COST = 14
 THROTTLED_COST = 5
+FREE_REPEATS = (
+    100  # of one request that waits for its share of a quota: one that never gets it ends
+)
 # "limit:60,time:1 minute": what the gateway says of a full window, in place of a Retry-After
 WINDOW = re.compile(
     r"\btime\s{0,9}[:=]\s{0,9}([0-9]{1,9})\s{0,9}([a-z]{1,9})\b", re.IGNORECASE | re.ASCII
@@ -88,7 +91,7 @@ class RetryPolicy:
         attempts: how often a request is sent at most, the first time included. With 2 or more, a
             429 that says how long to wait counts, and costs tokens, only if no other request of the
             session to the same path was answered since this one began to wait: what waits for its
-            share of a quota does not fail.
+            share of a quota does not fail. (A hundred of them at most: then each counts.)
         base: seconds, for failures of the network and the service.
         throttled_base: seconds, after a 429.
         cap: seconds that the upper end of a wait never exceeds.
@@ -346,7 +349,7 @@ class Pacer:
             failure.elapsed = self.clock.now() - started
             # the quota went to others: this one waits for its share, and the service is well
             others = retry.attempts > 1 and self._answered[path] > answered
-            free = others and _names_its_wait(failure)
+            free = others and _names_its_wait(failure) and number - charged <= FREE_REPEATS
             answered = self._answered[path]
             charged += not free
             price, wait = self._weigh(failure, charged, retry, deadline, free=free)

@@ -213,6 +213,22 @@ async def test_two_scans_share_a_quota():
     assert [PAGES, PAGES] == [len(pods) for pods in found]
 
 
+async def test_request_that_never_gets_its_share_ends():
+    """One that is refused however often others are answered meanwhile is raised at last."""
+    clock = FakeClock()
+    async with FakeIef(4) as fake, session_with(fake, _clock=clock.clock) as ief:
+        refused = fake.deployment_ids[0]
+        full = Fault.throttle("2")
+        fake.intercept(lambda seen: full if refused in seen.raw_query else None)
+        waiting = asyncio.create_task(ief.list_pods(deployment_id=refused))
+        while not waiting.done():
+            await ief.list_pods(deployment_id=fake.deployment_ids[1])
+        with pytest.raises(ThrottledError) as caught:
+            await waiting
+
+    assert 100 < caught.value.attempts < 110
+
+
 async def test_quota_that_is_never_free_ends_by_the_attempts():
     """Where nobody gets through, a 429 counts: after all attempts it is raised."""
     clock = FakeClock()
