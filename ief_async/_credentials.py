@@ -263,12 +263,21 @@ def _encoded(text: str) -> str:
     return quote(text, safe="~")
 
 
+def http_date(text: str | None) -> datetime | None:
+    """Read a date of HTTP, or return None if it is no such; without a zone it is UTC (RFC 9110)."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment.timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+    return moment
+
+
 def clock_skew(date: str | None, *, now: float) -> float:
     """Return how many seconds a clock is ahead of a server's ``Date``; 0 if there is none."""
-    try:
-        return now - parsedate_to_datetime(date or "").timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return 0.0
+    moment = http_date(date)
+    return 0.0 if moment is None else now - moment.timestamp()
 
 
 Key = Token | AccessKey
@@ -516,10 +525,7 @@ def _moment(value: object) -> datetime | None:
 
 def _sent(reply: Reply) -> datetime | None:
     """Return when the server says it answered: its own clock measures what it lends."""
-    try:
-        return parsedate_to_datetime(reply.headers.get("date", ""))
-    except (TypeError, ValueError):
-        return None
+    return http_date(reply.headers.get("date"))
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float | None:

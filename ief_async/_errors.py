@@ -81,6 +81,8 @@ class ApiError(IefError):
         error_code: the service's code, such as ``"IEF.100001"`` or ``"APIGW.0308"``; "" if none.
         error_msg: the service's words, shortened to 512 characters; "" if none.
         retry_after: seconds that the server asks to wait, or None if it does not say.
+        window: the same, where it stands in the text as the window of a quota ("limit:60,time:1
+            minute") and no ``Retry-After`` says more; else None.
     """
 
     advice: ClassVar[str] = "See the error code in the service's documentation."
@@ -100,6 +102,7 @@ class ApiError(IefError):
         self.error_code = error_code
         self.error_msg = error_msg
         self.retry_after = retry_after
+        self.window: float | None = None
 
 
 class BadRequestError(ApiError):
@@ -130,7 +133,7 @@ class NotFoundError(ApiError):
 
 
 class ThrottledError(ApiError):
-    """429, still after all retries, or with a wait above ``RetryPolicy.retry_after_cap``."""
+    """429, still after all retries, or with a wait above the caps of the `RetryPolicy`."""
 
     advice = "Wait retry_after seconds if it is given; lower Limits.requests_per_second."
 

@@ -226,9 +226,18 @@ class _Fleet(Generic[T]):
     async def aclose(self) -> None:
         """End all scans, and wait until no task of them runs and every connection is closed."""
         self._cancel()
+        cancelled: asyncio.CancelledError | None = None
         for member in self._members:
-            await member.scan.aclose()
+            try:
+                await member.scan.aclose()
+            except asyncio.CancelledError as error:  # the others end all the same
+                cancelled = cancelled or error
         await self._connections.close()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # it holds this frame, which would hold it: a cycle
 
     def checkpoint(self) -> ScanCheckpoint:
         """Return what the consumer is done with, of each target."""
@@ -306,6 +315,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -326,6 +336,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -345,6 +356,7 @@ def scan_fleet(
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
+    proxy: str | None = None,
     retry: RetryPolicy = RetryPolicy(),
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
@@ -376,6 +388,7 @@ def scan_fleet(
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`.
         http: an `aiohttp.ClientSession` for all of them to borrow.
+        proxy: as for `IefSession`, for all of them.
         retry: of each target.
         limits: of each target.
         timeout: of each attempt.
@@ -389,7 +402,7 @@ def scan_fleet(
         message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
-    connections = Connections(http)
+    connections = Connections(http, proxy)
     observer = Observer(on_event)
     keyrings: dict[Any, Keyring] = {}
     resumed = _parts(resume_from)

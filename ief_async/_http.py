@@ -2,19 +2,22 @@
 
 What is asked of aiohttp, each because its default was measured to harm: redirects off (it forwards
 ``X-Auth-Token`` to other origins), its silent second GET off (it hides failures from the budget),
-bodies read piece by piece against a cap (a gzip bomb), no cookies, no proxy from the environment,
-URLs sent as they were built. Its errors hold the request's headers, so ours are made inside an
-``except`` and returned: no token in any cause, context or traceback.
+bodies read piece by piece against a cap (a gzip bomb), no cookies, no password of a netrc file, no
+proxy that would see what is sent, URLs sent as they were built. Its errors hold the request's
+headers, so ours are made inside an ``except`` and returned: no token in any cause, context or
+traceback.
 """
 
 import asyncio
 import os
+import socket
 import ssl
 import sys
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import aiohttp
 import attrs
@@ -23,6 +26,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from ief_async._credentials import Request
+from ief_async._environment import Proxy, check_proxy, proxy_of_environment
 from ief_async._errors import ConfigurationError, IefError, TransportError
 from ief_async._pacing import Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS
@@ -33,6 +37,7 @@ HttpSession = aiohttp.ClientSession
 USER_AGENT = "ief-async"
 ERROR_BODY_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS  # as zlib wants to be told
+GZIPPED = frozenset({"gzip", "x-gzip"})  # one and the same, says RFC 9110
 GZIP_MEMBERS = 64  # a body is one member; empty ones in their thousands cost time and say nothing
 TURN_BYTES = 256 * 1024  # a body that takes a quarter of a millisecond to be taken apart
 INFLATED_BYTES = 256 * 1024  # at a time: what a few bytes of gzip may grow to
@@ -61,6 +66,13 @@ class _HostileGzipError(zlib.error):
 
 
 ELSEWHERE_ERRORS = (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError)
+# what resolvers say of a name that has no address; all else they say may pass
+UNKNOWN_NAMES = {
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
+    if hasattr(socket, name)
+} | {11_001, 11_004}  # of Windows
+UNKNOWN_NAMES_OF_ARES = {1, 4}  # no data, not found: the codes of aiodns
 FINAL_ERRORS = (*CERTIFICATE_ERRORS, _HostileGzipError, aiohttp.InvalidURL, UnicodeError)
 # aiohttp's errors and the system's, the most specific first, in words that a user can act on
 WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
@@ -73,10 +85,11 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
     (aiohttp.SocketTimeoutError, "the server went silent, see Timeouts(read=)"),
     (TimeoutError, "no whole answer in time, see Timeouts(total=)"),
     ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
+    (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
     (aiohttp.ClientConnectorError, "no connection"),
     ((_DroppedError, aiohttp.ClientConnectionError), "the connection ended before an answer came"),
     ((aiohttp.ClientPayloadError, zlib.error), "the body came cut or damaged"),
-    (aiohttp.ClientHttpProxyError, "the proxy gave no way"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused the connection"),
     ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP"),
     ((aiohttp.InvalidURL, UnicodeError), "the URL can't be sent"),
     (OSError, "the system gave no connection"),
@@ -84,34 +97,98 @@ WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], 
 )
 
 
-async def _once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Let aiohttp send a request once; its own repeat is for classes that this one is not."""
-    dropped: str
-    try:
+class _Attempt:
+    """Sends a request once, as a pair of middlewares, and knows over which connection.
+
+    `fresh` asks for a connection of its own; `reused` tells afterwards whether it was an idle one.
+    """
+
+    def __init__(
+        self, http: HttpSession, url: URL, sign: Callable[[], Mapping[str, str]], *, fresh: bool
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._sign = sign
+        self._fresh = fresh
+        self.reused = False
+
+    async def authenticate(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Put the headers in that `sign` makes; no frame of ours holds what they are.
+
+        It is done here, as aiohttp has put in by now what a netrc file, or the `auth` of a borrowed
+        session, says of the host. That is somebody else's password, and is taken out.
+        """
+        if request.proxy is not None and not request.is_ssl():
+            message = (
+                f"{self._url.host}:{self._url.port} would be asked through a proxy that sees the "
+                "credentials, as it is no https: take the proxy out of http=, or its trust_env"
+            )
+            raise ConfigurationError(message)
+        if "Authorization" not in self._http.headers:
+            request.headers.pop("Authorization", None)
+        request.headers.update(self._sign())
         return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise  # aiohttp does not send these again, and their class says what failed
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        dropped = f"{type(error).__name__}: {error}"
-    raise _DroppedError(dropped)
+
+    async def send(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        dropped: str
+        if self._fresh:
+            self.drop_idle()
+        # aiohttp takes an idle connection, if there is one, before it gives way to other tasks
+        self.reused = any(
+            connection.is_connected() for idle in self._idle() for connection, _ in idle
+        )
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorError:
+            raise  # aiohttp does not send these again, and their class says what failed
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            dropped = f"{type(error).__name__}: {error}"
+        raise _DroppedError(dropped)  # of a class that aiohttp does not send again for
+
+    def drop_idle(self) -> None:
+        """Drop the idle connections to the host: what one of them is, all may be."""
+        for idle in self._idle():
+            while idle:
+                connection, _ = idle.popleft()
+                connection.abort()  # a farewell would wait for an answer that may never come
+
+    def _idle(self) -> Iterator[Any]:
+        """Yield the queues of idle connections to the host.
+
+        aiohttp has no public way to see them, nor to drop some of them. Since 3.0 this is where
+        they are: by key, each with the moment it was put there; whoever takes one checks that it is
+        alive. Where it is not there, all is as if no connection was ever reused.
+        """
+        here = (self._url.raw_host, self._url.port)
+        for key, idle in getattr(self._http.connector, "_conns", {}).items():
+            if (key.host, key.port) == here:
+                yield idle
 
 
 class Connections:
     """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
 
-    def __init__(self, http: HttpSession | None) -> None:
+    def __init__(self, http: HttpSession | None, proxy: str | None = None) -> None:
         self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
             message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
             raise ConfigurationError(message)
+        if http is not None and proxy is not None:
+            message = "proxy goes with connections of the session's own: give the proxy to http="
+            raise ConfigurationError(message)
         if http is not None and http.trust_env:
             warnings.warn(
-                "http= has trust_env on: a proxy from the environment may see the credentials",
+                "http= has trust_env on: its proxies are used where they only see TLS, and a netrc "
+                "file is not",
                 UserWarning,
                 stacklevel=3,
             )
+        self._proxy = None if proxy is None else check_proxy("proxy", proxy)
+        self._proxies: dict[tuple[str, int], Proxy | None] | None = None  # of the environment
         self._borrowed = http
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
@@ -133,6 +210,21 @@ class Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._owned
+
+    def trust_environment(self, urls: Iterable[str]) -> None:
+        """Use the proxies of the environment from now on; refuse one that can't be used."""
+        self._proxies = {}
+        for url in urls:
+            self.proxy_for(URL(url))
+
+    def proxy_for(self, url: URL) -> Proxy | None:
+        """Return the proxy on the way to a host, if any: only TLS ever goes through one."""
+        if url.scheme != "https" or self._proxies is None:
+            return self._proxy if url.scheme == "https" else None
+        place = (url.raw_host or "", url.port or 0)
+        if place not in self._proxies:
+            self._proxies[place] = proxy_of_environment(*place)
+        return self._proxies[place]
 
     def _refuse_strangers(self, loop: asyncio.AbstractEventLoop) -> None:
         problem = None
@@ -221,10 +313,12 @@ class Unreached:
     Attributes:
         error: to be raised.
         elsewhere: whether another host may do better: this one's name or certificate fails.
+        reused: whether it was sent over a connection that had been idle, and may have been dead.
     """
 
     error: IefError
     elsewhere: bool
+    reused: bool
 
 
 async def exchange(
@@ -236,8 +330,12 @@ async def exchange(
     max_body_bytes: int,
     scrub: Callable[[str], str],
     quotable: bool = True,
+    fresh: bool = False,
 ) -> Exchange | Unreached:
     """Send a request once, with the headers that `sign` makes, and read its answer.
+
+    With `fresh` it goes out on a new connection. After a failure on an idle one that was reused,
+    the others to that host are dropped: after a sleep, or behind a NAT, all of them may be dead.
 
     What can't be parsed is shown in the error, unless it is not `quotable`: it may hold a new key.
 
@@ -246,10 +344,11 @@ async def exchange(
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
+    attempt = _Attempt(http, url, sign, fresh=fresh)
+    proxy = connections.proxy_for(url)
     what = f"{request.method} {url.raw_path}"
     ended: BaseException
     try:
-        # the headers are made within the call, so that no frame of ours holds a token
         async with http.request(
             request.method,
             url,
@@ -258,10 +357,13 @@ async def exchange(
                 "Accept-Encoding": "gzip",
                 "User-Agent": USER_AGENT,
                 **request.headers,
-                **sign(),
             },
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=_proxy_headers(proxy),
             timeout=aiohttp.ClientTimeout(
                 total=request.timeout or timeouts.total,
+                # a silent proxy is no connection; who waits for a place in a pool has its time
+                connect=None if proxy is None else request.timeout or timeouts.connect,
                 sock_connect=request.timeout or timeouts.connect,
                 sock_read=request.timeout or timeouts.read,
             ),
@@ -269,7 +371,11 @@ async def exchange(
             raise_for_status=False,
             auto_decompress=False,
             max_field_size=request.header_bytes,
-            middlewares=(*getattr(http, "_middlewares", ()), _once),
+            middlewares=(
+                attempt.authenticate,
+                *getattr(http, "_middlewares", ()),
+                attempt.send,
+            ),
         ) as response:
             wanted = response.status in request.expected
             cap = max_body_bytes if wanted else ERROR_BODY_BYTES
@@ -280,13 +386,30 @@ async def exchange(
         if isinstance(error, RuntimeError) and not connections.closed:
             ended = _frameless(error)  # a bug, not the weather
         else:
-            failure = _failure(error, connections, url, what, scrub, quotable=quotable)
-            return Unreached(failure, isinstance(error, ELSEWHERE_ERRORS))
+            if attempt.reused:
+                attempt.drop_idle()
+            failure = _failure(
+                error,
+                connections,
+                url,
+                what,
+                lambda text: scrub(text if proxy is None else proxy.scrub(text)),
+                quotable=quotable,
+            )
+            elsewhere = (
+                isinstance(error, ELSEWHERE_ERRORS)
+                and not _is_passing(error)
+                and not _is_of_proxy(error, url)
+            )
+            return Unreached(failure, elsewhere=elsewhere, reused=attempt.reused)
     except asyncio.CancelledError as error:
         if not _is_cancelled():  # a session that is closed cancels its look-ups of host names
             lost = _DroppedError("the look-up of the host was cancelled")
-            return Unreached(_failure(lost, connections, url, what, scrub), elsewhere=False)
-        ended = asyncio.CancelledError(*error.args)
+            failure = _failure(lost, connections, url, what, scrub)
+            return Unreached(failure, elsewhere=False, reused=False)
+        ended = _unseen(error)  # the same one: who cancelled knows it by itself, or by its words
+    except IefError as error:
+        ended = error.with_traceback(None)
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
         ended = _frameless(error)
     else:
@@ -313,14 +436,27 @@ def _frameless(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
+def _unseen(error: asyncio.CancelledError) -> asyncio.CancelledError:
+    """Return a cancellation without frames, and those that it was made of: anyio looks at them."""
+    link: BaseException = error
+    while True:
+        link.__traceback__ = None
+        before = link.__cause__ or link.__context__
+        link.__cause__ = None
+        link.__context__ = before if isinstance(before, asyncio.CancelledError) else None
+        if link.__context__ is None:
+            return error
+        link = link.__context__
+
+
 async def _body(
     response: aiohttp.ClientResponse, cap: int, *, wanted: bool, scrub: Callable[[str], str]
 ) -> tuple[bytes, str]:
     """Read a body up to its cap, decompressed; say what kept it from being read."""
     said = response.headers.get("Content-Encoding", "")
-    encoding = said.lower()
+    encoding = said.strip().lower()
     pieces: list[bytes] = []
-    fits = encoding in {"", "identity", "gzip"}
+    fits = encoding in {"", "identity", *GZIPPED}
     if fits:
         problem = (
             f"the body is longer than {cap} bytes; ask for a smaller page_size, or raise "
@@ -328,7 +464,7 @@ async def _body(
         )
         fits = (response.content_length or 0) <= cap
         if fits or not wanted:
-            pieces, fits = await _read_up_to(cap, response, zipped=encoding == "gzip")
+            pieces, fits = await _read_up_to(cap, response, zipped=encoding in GZIPPED)
     else:
         problem = f"the body is encoded as {scrub(said)[:64]}, though gzip was asked for"
     if not fits:
@@ -351,9 +487,43 @@ def _failure(
     if connections.closed:
         return ConfigurationError(f"{what}: the session was closed while the request ran")
     words = next(words for kinds, words in WORDS if isinstance(error, kinds))
+    if _is_passing(error):
+        words = "the name could not be looked up at this moment"
+    if _is_of_proxy(error, url):
+        words = "no connection to the proxy: its name was not found"
     detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
     message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
-    return TransportError(message, transient=not isinstance(error, FINAL_ERRORS))
+    final = isinstance(error, FINAL_ERRORS) or (
+        # a proxy that knows the user no better the next time, or does not let this host through
+        isinstance(error, aiohttp.ClientHttpProxyError)
+        and error.status in range(400, 500)
+        and error.status not in {408, 429}
+    )
+    return TransportError(message, transient=not final)
+
+
+def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
+    if proxy is None or proxy.authorization is None:
+        return None
+    return {"Proxy-Authorization": proxy.authorization.reveal()}
+
+
+def _is_of_proxy(error: BaseException, url: URL) -> bool:
+    """Tell whether a name was looked up, or a connection made, for a proxy on the way to a host."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return (error.host, error.port) != (url.raw_host, url.port)
+    return False
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether a resolver gave no answer: nothing is known of the name then."""
+    if not isinstance(error, aiohttp.ClientConnectorDNSError):
+        return False
+    said: BaseException = error.os_error
+    if isinstance(said, socket.gaierror):
+        return said.errno not in UNKNOWN_NAMES
+    code = said.__cause__.args[0] if said.__cause__ is not None and said.__cause__.args else None
+    return code not in UNKNOWN_NAMES_OF_ARES
 
 
 def _detail(error: BaseException, *, quotable: bool) -> str:
@@ -371,7 +541,9 @@ def _detail(error: BaseException, *, quotable: bool) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return str(error.os_error)
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
-        return " ".join(error.message.split())
+        # only a proxy's status is one that somebody sent
+        status = f"{error.status} " if isinstance(error, aiohttp.ClientHttpProxyError) else ""
+        return " ".join(f"{status}{error.message}".split())
     return str(error)
 
 

@@ -34,7 +34,7 @@ from ief_async._credentials import (
 )
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
 from ief_async._events import TokenRefreshed
-from ief_async._observer import Observer
+from ief_async._observer import Observer, write
 from ief_async._pacing import Clock
 
 RENEW_AT = 0.8  # of a key's lifetime: of a day five hours are left, of a quarter hour three minutes
@@ -46,8 +46,6 @@ REMEMBERED_KEYS = 4  # whose text may come back in late answers
 E = TypeVar("E", bound=IefError)
 RENEWALS: ContextVar[tuple[object, ...]] = ContextVar("RENEWALS", default=())  # that code runs for
 Send = Callable[[Request], Awaitable[Reply]]
-
-log = logging.getLogger("ief_async")
 
 
 class Flight:
@@ -197,7 +195,7 @@ class Keyring:
         if self._usable():
             left = self._ends_at - self._clock.now()
             self._due_at = self._clock.now() + RENEW_AGAIN * left
-            log.warning("%s; the present key lasts for %.0f s more", failure, left)
+            write(logging.WARNING, "%s; the present key lasts for %.0f s more", failure, left)
             return
         if refused:
             self._shut(failure)
@@ -345,7 +343,7 @@ class Project:
             async with self._flight.turn():
                 if self.id is None:
                     self.id = await self._look_up(keyring, send, ask, scope)
-                    log.info("the project is %s", self.id)
+                    write(logging.INFO, "the project is %s", self.id)
         return self.id
 
     async def _look_up(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:

@@ -2,7 +2,10 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import attrs
 
@@ -13,6 +16,27 @@ OnEvent = Callable[[Event], None]
 
 log = logging.getLogger("ief_async")
 log.addHandler(logging.NullHandler())  # where lines go is the application's business
+
+
+def write(
+    level: int,
+    line: str,
+    *args: object,
+    extra: Mapping[str, object] | None = None,
+    exc_info: bool = False,
+    stacklevel: int = 1,
+) -> None:
+    """Write a line to the log: no work of ours ends by what an application's logging raises.
+
+    `logging` lets through what filters raise, and handlers that re-raise. It is shown on stderr, as
+    `logging` shows what handlers raise, unless its ``raiseExceptions`` is off.
+    """
+    try:
+        log.log(level, line, *args, extra=extra, exc_info=exc_info, stacklevel=stacklevel + 1)
+    except Exception:  # noqa: BLE001  whatever an application's own code raises
+        if logging.raiseExceptions:
+            with suppress(Exception):  # there may be no stderr
+                sys.stderr.write(traceback.format_exc())
 
 
 class Observer:
@@ -43,11 +67,11 @@ class Observer:
             # a prefix, as an application's own records may have a request_id
             fields = {f"ief_{name}": value for name, value in attrs.asdict(event).items()}
             fields["ief_event"] = type(event).__name__
-            log.log(level, line, *args, extra=fields, stacklevel=2)
+            write(level, line, *args, extra=fields, stacklevel=2)
         if self._hook is None:
             return
         try:
             self._hook(event)
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever the hook raises
             self._hook = None
-            log.warning("on_event raised, and is not called again", exc_info=True)
+            write(logging.WARNING, "on_event raised, and is not called again", exc_info=True)

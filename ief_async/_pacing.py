@@ -9,18 +9,18 @@ gate for all, and halves the slots; each clean window gives one back.
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, TypeVar
 
 import attrs
 import backoff
 
+from ief_async._credentials import http_date
 from ief_async._errors import ApiError, ConfigurationError, IefError, ThrottledError, TransportError
 from ief_async._events import RequestRetried, Throttled
 from ief_async._observer import Observer
@@ -29,6 +29,19 @@ T = TypeVar("T")
 
 RETRY_COST = 14
 THROTTLED_COST = 5
+FREE_REPEATS = (
+    100  # of one request that waits for its share of a quota: one that never gets it ends
+)
+# "limit:60,time:1 minute": what the gateway says of a full window, in place of a Retry-After
+WINDOW = re.compile(
+    r"\btime\s{0,9}[:=]\s{0,9}([0-9]{1,9})\s{0,9}([a-z]{1,9})\b", re.IGNORECASE | re.ASCII
+)
+WINDOW_UNITS = {
+    **dict.fromkeys(["s", "sec", "secs", "second", "seconds"], 1.0),
+    **dict.fromkeys(["m", "min", "mins", "minute", "minutes"], 60.0),
+    **dict.fromkeys(["h", "hr", "hrs", "hour", "hours"], 3_600.0),
+    **dict.fromkeys(["d", "day", "days"], 86_400.0),
+}
 
 
 def check_number(
@@ -75,12 +88,17 @@ class RetryPolicy:
     probability 0.999 at 6 attempts, and 0.37 at 3.
 
     Attributes:
-        attempts: how often a request is sent at most, the first time included.
+        attempts: how often a request is sent at most, the first time included. With 2 or more, a
+            429 that says how long to wait counts, and costs tokens, only if no other request of the
+            session to the same path was answered since this one began to wait: what waits for its
+            share of a quota does not fail. (A hundred of them at most: then each counts.)
         base: seconds, for failures of the network and the service.
         throttled_base: seconds, after a 429.
         cap: seconds that the upper end of a wait never exceeds.
-        retry_after_cap: the longest ``Retry-After`` that is waited for, in seconds. A server that
-            asks for more is not kept waiting for: the error is raised at once.
+        retry_after_cap: the longest ``Retry-After`` that is waited for, in seconds. If the server
+            asks for more, the error is raised at once.
+        window_cap: the longest throttling window that is waited for, in seconds. The gateway names
+            it in the text of a 429 ("limit:60,time:1 minute") that has no ``Retry-After``.
         budget: tokens of the session. A repeat costs 14, after a 429 5; the last cost comes back
             when the repeat succeeds, and an answer at the first attempt gives one. Without tokens
             nothing is repeated, so that an outage is not multiplied by the attempts.
@@ -91,6 +109,7 @@ class RetryPolicy:
     throttled_base: float = attrs.field(default=1.0, validator=_number())
     cap: float = attrs.field(default=20.0, validator=_number())
     retry_after_cap: float = attrs.field(default=60.0, validator=_number())
+    window_cap: float = attrs.field(default=3_600.0, validator=_number())
     budget: int = attrs.field(default=500, validator=_number(whole=True))
 
     def ceiling(self, repeat: int, *, throttled: bool) -> float:
@@ -172,13 +191,18 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
     text = (header or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:18])
-    try:
-        moment = parsedate_to_datetime(text)
-        # RFC 9110: an asctime date has no zone and is UTC all the same
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now)
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
+    moment = http_date(text)
+    return None if moment is None else max(0.0, moment.timestamp() - now)
+
+
+def window_seconds(text: str) -> float | None:
+    """Read the throttling window in the text of a 429; the longest of several, None without one."""
+    windows = [
+        float(number) * WINDOW_UNITS[unit.lower()]
+        for number, unit in WINDOW.findall(text)
+        if unit.lower() in WINDOW_UNITS
+    ]
+    return max(windows, default=0.0) or None
 
 
 class Budget:
@@ -286,6 +310,7 @@ class Pacer:
         self._spacing = 1.0 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._next_start = -math.inf
         self._opens_at = -math.inf
+        self._answered: Counter[str] = Counter()  # by path, as the gateway counts requests
 
     async def run(
         self,
@@ -306,7 +331,8 @@ class Pacer:
         often it was sent before.
         """
         started = self.clock.now()
-        cost = number = epoch = 0
+        cost = number = charged = epoch = 0
+        answered = self._answered[path]
         while True:
             number += 1
             try:
@@ -317,10 +343,16 @@ class Pacer:
             else:
                 self.budget.reward(cost)
                 self.slots.note_success()
+                self._answered[path] += 1
                 return result
             failure.attempts = number
             failure.elapsed = self.clock.now() - started
-            price, wait = self._weigh(failure, number, retry, deadline)
+            # the quota went to others: this one waits for its share, and the service is well
+            others = retry.attempts > 1 and self._answered[path] > answered
+            free = others and _names_its_wait(failure) and number - charged <= FREE_REPEATS
+            answered = self._answered[path]
+            charged += not free
+            price, wait = self._weigh(failure, charged, retry, deadline, free=free)
             if isinstance(failure, ThrottledError):
                 self.slots.note_throttled(epoch)
                 self._pause(failure, wait, scan, path)
@@ -338,18 +370,20 @@ class Pacer:
             await self.clock.sleep(wait)
 
     def _weigh(
-        self, failure: IefError, number: int, retry: RetryPolicy, deadline: float
+        self, failure: IefError, charged: int, retry: RetryPolicy, deadline: float, *, free: bool
     ) -> tuple[int | None, float]:
         """Return what a repeat costs, or None for no repeat, and how long to wait."""
         throttled = isinstance(failure, ThrottledError)
-        wait = self.clock.jitter(retry.ceiling(number - 1, throttled=throttled))
+        wait = self.clock.jitter(retry.ceiling(max(0, charged - 1), throttled=throttled))
         asked = (failure.retry_after or 0.0) if isinstance(failure, ApiError) else 0.0
-        patient = asked <= retry.retry_after_cap
+        window = isinstance(failure, ApiError) and failure.window is not None
+        cap = "window_cap" if window else "retry_after_cap"
+        patient = asked <= getattr(retry, cap)
         wait = max(wait, asked) if patient else wait  # a floor that jitter never shortens
-        cost = THROTTLED_COST if throttled else RETRY_COST
+        cost = 0 if free else THROTTLED_COST if throttled else RETRY_COST
         reasons = {
-            f"it was sent {number} times": number >= retry.attempts,
-            "the server asks for a longer wait than RetryPolicy.retry_after_cap": not patient,
+            f"it was sent {failure.attempts} times": charged >= retry.attempts and not free,
+            f"the server asks for a longer wait than RetryPolicy.{cap}": not patient,
             "the wait before a repeat would pass the deadline": self.clock.now() + wait >= deadline,
             "the session's retry budget is spent, as too much fails": cost > self.budget.tokens,
         }
@@ -420,3 +454,8 @@ class Pacer:
                 await self.clock.sleep(wait)
             if self._opens_at <= self.clock.now():  # else a 429 came while this one slept
                 return
+
+
+def _names_its_wait(failure: IefError) -> bool:
+    """Tell whether a quota is used up, and when it is there again."""
+    return isinstance(failure, ThrottledError) and failure.retry_after is not None

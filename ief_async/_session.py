@@ -50,7 +50,7 @@ from ief_async._pacing import (
 )
 from ief_async._paging import PageCap, PageRequest, requests_for
 from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
+from ief_async._structure import Rows, SchemaWatch, Structure, read_within, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
@@ -126,6 +126,7 @@ class Overrides(Options, total=False):
     endpoint: str | None
     iam_endpoint: str | None
     http: HttpSession | None
+    proxy: str | None
     on_event: OnEvent | None
 
 
@@ -149,7 +150,13 @@ class IefSession:
         instance_id: the platinum (enterprise) instance to ask. Without it the professional edition
             answers: a list of another edition's pods is then empty, not refused.
         http: an `aiohttp.ClientSession` to borrow. It is never closed, and its headers, cookies,
-            proxies and TLS settings are its owner's; its pool size caps `Limits.concurrency`.
+            proxies and TLS settings are its owner's; its pool size caps `Limits.concurrency`. Its
+            `auth`, and what a netrc file says of the host, are not sent.
+        proxy: ``http://[user:password@]host[:port]`` of a proxy on the way to IEF and IAM. TLS goes
+            through it (``CONNECT``), so it sees no credentials; what is asked by plain http, on
+            loopback and of the metadata service, never goes through it. User and password are in no
+            error, log or repr. Without it none is used, whatever the environment says: see
+            `from_env`.
         retry: how often and how patiently a request is repeated.
         limits: what the session allows itself.
         timeout: how long one attempt may take.
@@ -171,6 +178,7 @@ class IefSession:
         iam_endpoint: str | None = None,
         instance_id: str | None = None,
         http: HttpSession | None = None,
+        proxy: str | None = None,
         retry: RetryPolicy = RetryPolicy(),
         limits: Limits = Limits(),
         timeout: Timeouts = Timeouts(),
@@ -206,7 +214,7 @@ class IefSession:
         self._caps: dict[str, PageCap] = {}
         self._tally = Tally()
         observer = _observer or Observer(on_event)
-        connections = _connections or Connections(http)
+        connections = _connections or Connections(http, proxy)
         endpoints = (
             (check_endpoint("endpoint", endpoint),)
             if endpoint is not None
@@ -242,7 +250,9 @@ class IefSession:
         ``[basic]``; then, by the first request, in the metadata of the elastic cloud server that
         this may run on. The project comes from beside them, else it is looked up, at
         ``HUAWEICLOUD_SDK_IAM_ENDPOINT`` if that is set; the region from
-        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one.
+        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one. A proxy is used
+        as ``HTTPS_PROXY`` (else ``ALL_PROXY``) and ``NO_PROXY`` say, in capitals or not, unless
+        `proxy` or `http` is given.
 
         Args:
             profile: a section of the file; then nothing else is looked at.
@@ -259,7 +269,13 @@ class IefSession:
             given["iam_endpoint"] = found.iam_endpoint
         if not {"region", "endpoint"} & overrides.keys():
             given["region"] = known_region()
-        return cls(**{**given, **overrides})
+        session = cls(**{**given, **overrides})
+        if not {"proxy", "http"} & overrides.keys():
+            transport = session._transport
+            transport.connections.trust_environment(
+                [*transport.endpoints.known, transport.iam_endpoint]
+            )
+        return session
 
     def with_options(self, **overrides: Unpack[Options]) -> "IefSession":
         """Return a session with other options that shares whatever is not overridden.
@@ -372,7 +388,10 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        answer = await self._transport.get(target, partial(structure.read, key=PODS.key))
+        read = partial(structure.read, key=PODS.key)
+        answer = await self._transport.get(
+            target, partial(read_within, read, key=PODS.key, limit=limit)
+        )
         items: list[Any] = []
         while rest := range(len(items), len(answer.value.ids)):
             await asyncio.sleep(0)  # between chunks the event loop has its turn
@@ -745,7 +764,10 @@ class IefSession:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
         read = listing.read or partial(reader.read, key=listing.key)
-        return await self._transport.get(target, read, deadline=deadline, scan=scan)
+        # who counts asks for one row; how many come with the count does not matter
+        limit = request.limit if request.limit > 1 else None
+        within = partial(read_within, read, key=listing.key, limit=limit)
+        return await self._transport.get(target, within, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------

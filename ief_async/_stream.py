@@ -704,9 +704,24 @@ class Scan(Generic[T]):
         await self._rest()
 
     async def _rest(self) -> None:
-        """Wait until no task of it runs; they were cancelled."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        """Wait until no task of it runs; they were cancelled.
+
+        Who is cancelled meanwhile waits all the same, as a cancelled scope of anyio would leave
+        them behind; they end within a few turns of the loop, all but a source of ids that is
+        somebody else's.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        foreign = {self._feeder} if not isinstance(self._ids, Stream) else set()
+        while rest := self._tasks if cancelled is None else self._tasks - foreign:
+            try:
+                await asyncio.wait(rest.copy())
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # it holds this frame, which would hold it: a cycle
 
     # -- what is told --------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -41,14 +41,20 @@ from ief_async._http import (
     exchange,
 )
 from ief_async._keyring import Keyring, Project
-from ief_async._observer import Observer
-from ief_async._pacing import Clock, Limits, Pacer, RetryPolicy, Timeouts, retry_after_seconds
+from ief_async._observer import Observer, write
+from ief_async._pacing import (
+    Clock,
+    Limits,
+    Pacer,
+    RetryPolicy,
+    Timeouts,
+    retry_after_seconds,
+    window_seconds,
+)
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
 
 T = TypeVar("T")
 M = TypeVar("M")  # what an answer means
-
-log = logging.getLogger("ief_async")
 
 OK = 200
 REQUEST_ID = "X-Request-Id"
@@ -56,6 +62,7 @@ MESSAGE_CHARACTERS = 512
 CODE_CHARACTERS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
+THROTTLED_CODE = "0308"  # of the gateway, as APIG.0308 and APIGW.0308
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 # IEF says with status 400, too, that the token is missing, expired, or of another project
 TOKEN_CODES = frozenset({"IEF.011005", "IEF.310001", "IEF.310002"})
@@ -80,7 +87,7 @@ STATUS_BY_GATEWAY_CODE = {
     "0305": 401,
     "0306": 403,
     "0307": 401,
-    "0308": 429,
+    THROTTLED_CODE: 429,
     "0310": 403,
     "0401": 403,
     "0402": 403,
@@ -99,21 +106,26 @@ class Answer(Generic[T]):
 
 
 class Endpoints:
-    """Where a service answers: the first address, unless its name or its certificate fails."""
+    """Where a service answers: the first address, until another one has answered in its place."""
 
     def __init__(self, *known: str) -> None:
-        self._known = known
+        self.known = known
         self.current = known[0]
 
-    def elsewhere(self, url: str) -> str | None:
-        """Return a URL that could not be reached at the next address, or None if there is none."""
-        old = next((known for known in self._known if url.startswith(f"{known}/")), None)
-        if old is None or (old == self.current and old == self._known[-1]):
-            return None
-        if old == self.current:
-            self.current = self._known[self._known.index(old) + 1]
-            log.warning("%s can't be reached; going on with %s", old, self.current)
-        return self.current + url.removeprefix(old)
+    def urls(self, url: str) -> list[str]:
+        """Return the same URL at each address, the current one first; itself if it is elsewhere."""
+        old = next((known for known in self.known if url.startswith(f"{known}/")), None)
+        if old is None:
+            return [url]
+        rest = url.removeprefix(old)
+        return [known + rest for known in dict.fromkeys((self.current, *self.known))]
+
+    def adopt(self, url: str, unreached: Collection[str]) -> None:
+        """Go on with the address of a URL that was answered, if the current one was not reached."""
+        answered = next(known for known in self.known if url.startswith(f"{known}/"))
+        if any(failed.startswith(f"{self.current}/") for failed in unreached):
+            write(logging.WARNING, "%s can't be reached; going on with %s", self.current, answered)
+            self.current = answered
 
 
 @attrs.define
@@ -121,7 +133,8 @@ class _Sending:
     """What is known of a request on its way.
 
     `path` is what events call it. `sent` and `refused` count how often it was sent, and refused for
-    a key that was then renewed; `stale` says whether its key is old.
+    a key that was then renewed; `stale` says whether its key is old, `fresh` whether it is to have
+    a connection of its own.
     """
 
     started: float
@@ -130,6 +143,7 @@ class _Sending:
     sent: int = 0
     refused: int = 0
     stale: bool = False
+    fresh: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -254,9 +268,7 @@ class Transport:
                 return self._read(request, reached, key, read, sending)
             return self._refusal(request, reached, key)
 
-        outcome = await self._exchange(request, key, meaning, sending)
-        if isinstance(outcome, Unreached):
-            outcome = await self._go_elsewhere(outcome, request, key, meaning, sending)
+        outcome = await self._reach(request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
             sending.stale = self.keyring.refuse(key, outcome)
             sending.refused += sending.stale
@@ -270,25 +282,30 @@ class Transport:
             self.keyring.accept(key)
         return outcome
 
-    async def _go_elsewhere(
+    async def _reach(
         self,
-        unreached: Unreached,
         request: Request,
         key: Key,
         meaning: Callable[[Exchange], M | IefError],
         sending: _Sending,
     ) -> M | IefError:
-        """Send a request to the other endpoints, if they may be reached where the first was not."""
-        while unreached.elsewhere:
-            url = self.endpoints.elsewhere(request.url)
-            if url is None:
-                break
-            request = attrs.evolve(request, url=url)
-            outcome = await self._exchange(request, key, meaning, sending)
+        """Send a request to the current endpoint, or to the others if its name or TLS fails.
+
+        One that answers is kept. Where none does, an error that a repeat may mend is preferred.
+        """
+        failures: list[IefError] = []
+        tried: list[str] = []
+        for url in self.endpoints.urls(request.url):
+            outcome = await self._exchange(attrs.evolve(request, url=url), key, meaning, sending)
             if not isinstance(outcome, Unreached):
+                if tried:
+                    self.endpoints.adopt(url, tried)
                 return outcome
-            unreached = outcome
-        return unreached.error
+            tried.append(url)
+            failures.append(outcome.error)
+            if not outcome.elsewhere:
+                break
+        return next((error for error in reversed(failures) if error.transient), failures[-1])
 
     async def _ask(self, request: Request) -> Reply:
         """Send a request under the key to another service than IEF, and return the answer."""
@@ -345,11 +362,16 @@ class Transport:
             max_body_bytes=self.limits.max_body_bytes,
             scrub=self.keyring.scrub,
             quotable=key is not None,
+            # what is sent once only has no repeat that could make up for a dead connection
+            fresh=sending.fresh or request.timeout is not None,
         )
         if self.observer.wants(logging.DEBUG):
-            return await self._observed(answer, meaning, request.method, sending)
-        reached = await answer
-        return meaning(reached) if isinstance(reached, Exchange) else reached
+            outcome = await self._observed(answer, meaning, request.method, sending)
+        else:
+            reached = await answer
+            outcome = meaning(reached) if isinstance(reached, Exchange) else reached
+        sending.fresh = isinstance(outcome, Unreached) and outcome.reused
+        return outcome
 
     async def _observed(
         self,
@@ -433,7 +455,9 @@ class Transport:
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
             )
-        refusal = None if problem.transient else read_refusal(reached.body)
+        # what is longer is no error, and would take long to read
+        short = len(reached.body) <= ERROR_BODY_BYTES
+        refusal = read_refusal(reached.body) if short and not problem.transient else None
         if refusal is not None and refusal[0].error_code:
             return self._refusal(request, reached, key)
         return self._payload_error(request, reached, problem)
@@ -475,11 +499,13 @@ class Transport:
         words = (said.error_msg or "") if said else ""
         if said is None and key is not None:
             words = self._snippet(reached.body)
-        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         kind = _kind(status, code)
+        window = window_seconds(words) if code.rpartition(".")[2] == THROTTLED_CODE else None
+        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
         final = status not in TRANSIENT_STATUS
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
+        asked = max((wait for wait in waits if wait is not None), default=None)
         named = f" (request id {request_id})" if request_id else ""
         coded = f" {code}" if code != str(status) else ""  # IAM's code is the status
         shown = f"{status}{coded}".strip() + (f": {words}" if words else "")
@@ -493,9 +519,10 @@ class Transport:
             status=status,
             error_code=code,
             error_msg=words,
-            retry_after=max((wait for wait in waits if wait is not None), default=None),
+            retry_after=window if asked is None else asked,
             transient=not final,
         )
+        error.window = window if asked is None else None
         error.request_id = request_id
         return error
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -97,13 +99,41 @@ def session_with(fake, **options):
 
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_home(tmp_path_factory):
-    """Hide this machine's own settings of the official SDK: they would change where tests go."""
+    """Hide this machine's own settings of the official SDK and its proxies: tests go elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("HUAWEICLOUD_")]:
-            patch.delenv(name)
+        for name in list(os.environ):
+            if name.startswith("HUAWEICLOUD_") or name.lower().endswith("_proxy"):
+                patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("USERPROFILE", os.environ["HOME"])
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_address_is_known_for_invalid_names():
+    """Answer lookups of .invalid names at once, as the standard has it: without a network, too."""
+    looked_up = socket.getaddrinfo
+
+    def look_up(host, *args, **kwargs):
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return looked_up(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
+
+
+@pytest.fixture
+def zone(request):
+    """Put this process into a time zone, where that can be done."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone of a process can't be set here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture

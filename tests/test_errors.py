@@ -21,6 +21,7 @@ import aiohttp
 import attrs
 import pytest
 from conftest import session_with, until
+from weather import serving
 
 import ief_async
 from ief_async import (
@@ -544,6 +545,46 @@ async def test_no_fault_brings_the_token_to_light(name, via, watched):
     async with canary_fleet(FAULTS[name]) as (_, ief):
         error = await error_of(ief, via)
 
+    assert [] == watched(error)
+
+
+PROXY_ANSWERS = {
+    "407": b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+    "403-echo": f"HTTP/1.1 403 not {CANARY}\r\n\r\n".encode(),
+    "502-echo": f"HTTP/1.1 502 user:{CANARY}\r\nX-Echo: {CANARY}\r\n\r\n".encode(),
+    "echo-status-line": f"HTTP/1.1 {CANARY}\r\n\r\n".encode(),
+    "echo-garbage": CANARY.encode(),
+    "echo-bad-header": head(f"Bad Header {CANARY}\0: {CANARY}"),
+    "no-tls": b"HTTP/1.1 200 go ahead\r\n\r\n" + CANARY.encode(),
+    "cut": b"HTTP/1.1 2",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("via", CALLS)
+@pytest.mark.parametrize("name", PROXY_ANSWERS)
+async def test_no_answer_of_a_proxy_brings_its_password_to_light(name, via, watched):
+    """Whatever a proxy answers, no error, log or warning shows who may use it, nor the token."""
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PROXY_ANSWERS[name])
+        await writer.drain()
+
+    async with (
+        serving(handle) as port,
+        IefSession(
+            PROJECT,
+            credentials=Token(CANARY),
+            endpoint="https://other.invalid",
+            proxy=f"http://user:{CANARY}@127.0.0.1:{port}",
+            retry=RetryPolicy(attempts=2, base=0),
+        ) as ief,
+    ):
+        error = await error_of(ief, via)
+        assert CANARY not in repr(vars(ief._transport.connections))
+
+    assert TransportError is type(error)
     assert [] == watched(error)
 
 

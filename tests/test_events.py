@@ -21,6 +21,7 @@ from ief_async import (
     DriftSeen,
     Event,
     IefError,
+    IefSession,
     LimitClamped,
     PageReady,
     PartialScanError,
@@ -40,7 +41,7 @@ from ief_async import (
     TransportError,
     scan_fleet,
 )
-from ief_async.testing import DEFAULT_MIX, FakeIef, Fault
+from ief_async.testing import DEFAULT_MIX, FakeIef, Fault, Motion
 
 PODS = "/v3/{project_id}/edgemgr/pods"
 LOGIN = "/v3/auth/tokens"
@@ -440,6 +441,112 @@ async def test_hook_that_raises_is_called_no_more(kind, caplog):
     assert "on_event raised, and is not called again" == record.getMessage()
     assert LookupError is record.exc_info[0]
     assert "in hook" in caplog.text
+
+
+class TroubleError(Exception):
+    """What an application's own logging raises."""
+
+
+class Raising(logging.Handler):
+    """A handler that lets its trouble out."""
+
+    def emit(self, record):
+        """Fail."""
+        raise TroubleError(record)
+
+
+def refuse(record):
+    """Fail, as a filter."""
+    raise TroubleError(record)
+
+
+@pytest.fixture(params=["filter", "handler", "handler's filter", "record factory"])
+def troubled_logging(request):
+    """Have the application's logging raise whatever is logged, at each of its places."""
+    log, handler, factory = logging.getLogger("ief_async"), Raising(), logging.getLogRecordFactory()
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    if request.param == "filter":
+        log.addFilter(refuse)
+    elif request.param == "record factory":
+
+        def troubled(name, *args, **kwargs):
+            if name == "ief_async":
+                raise TroubleError
+            return factory(name, *args, **kwargs)
+
+        logging.setLogRecordFactory(troubled)
+    else:
+        if request.param == "handler's filter":
+            handler = logging.NullHandler()
+            handler.handle = handler.filter = refuse
+        log.addHandler(handler)
+    yield
+    logging.setLogRecordFactory(factory)
+    log.removeHandler(handler)
+    log.removeFilter(refuse)
+    log.setLevel(level)
+
+
+@pytest.mark.usefixtures("troubled_logging")
+@pytest.mark.parametrize("hooked", [True, False], ids=["hook raises too", "no hook"])
+async def test_logging_that_raises_reaches_no_scan(hooked, monkeypatch, capsys):
+    """Whatever line is written, by whichever part, what logging raises goes to stderr alone."""
+
+    def hook(_):
+        raise TroubleError
+
+    options = {
+        "fault_rate": 0.2,
+        "page_cap": 50,
+        "motion": Motion.uniform(inserts=0.5, deletes=0.5),
+    }
+    async with FakeIef(400, deployments=2, **options) as fake:
+        for name, value in fake.environment().items():
+            monkeypatch.setenv(name, value)
+        nowhere = f"https://nosuchhost.invalid,{fake.endpoint}"
+        monkeypatch.setenv("HUAWEICLOUD_SDK_REGION_IEF_CN_NORTH_4", nowhere)
+        password = {"domain": fake.domain, "user": fake.user, "password": fake.password}
+        given = {
+            "on_event": hook if hooked else None,
+            "credentials": PasswordCredentials(**password),
+            "region": "cn-north-4",
+            "iam_endpoint": fake.endpoint,
+            "retry": NO_WAIT,
+        }
+        async with IefSession(**given) as ief:
+            pods = await ief.iter_pods(fake.deployment_ids).collect()
+        async with IefSession.from_env(on_event=given["on_event"], retry=NO_WAIT) as ief:
+            await ief.iter_pods(ief.iter_deployments(), on_error="collect").collect()
+        target = Target(credentials=given["credentials"], region="cn-north-4")
+        fleet = scan_fleet([target], on_event=given["on_event"], retry=NO_WAIT)
+        await fleet.aclose()
+
+    assert len(pods) > 300
+    assert "TroubleError" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("troubled_logging")
+async def test_logging_that_raises_is_silent_where_logging_is(monkeypatch, capsys):
+    """With logging.raiseExceptions off nothing is shown of it, as of other trouble of handlers."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    async with watched(120) as (fake, ief, _):
+        assert 120 == len(await ief.iter_pods(fake.deployment_ids).collect())
+
+    assert "" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_hook_that_ends_the_program_is_let_through(kind):
+    """What is no Exception is not a fault of the hook: it goes to whoever waits."""
+
+    def hook(event):
+        if type(event) is ScanStarted:
+            raise kind
+
+    async with watched(20, session={"on_event": hook}) as (fake, ief, _):
+        with pytest.raises(kind):
+            await ief.iter_pods(fake.deployment_ids).collect()
 
 
 async def coroutine(event):

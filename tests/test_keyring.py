@@ -26,7 +26,7 @@ from ief_async import (
     Token,
     TransportError,
 )
-from ief_async._credentials import Grant, Request
+from ief_async._credentials import Grant, Reply, Request, Scope
 from ief_async.testing import FakeIef, Fault
 
 LOGIN = "/v3/auth/tokens"
@@ -910,6 +910,41 @@ async def test_clock_that_is_off_is_named(off, words):
     assert AuthenticationError is type(error)
     assert f"{words} the server's, which allows 900 s: set the clock" in str(error)
     assert 1 == error.attempts
+
+
+@pytest.mark.parametrize("zone", ["CST-8", "EST5"], indirect=True)
+@pytest.mark.usefixtures("zone")
+async def test_date_without_a_zone_gives_no_false_advice(fake):
+    """A refusal whose Date is of the asctime form is not blamed on the clock in Shanghai either."""
+    asctime = time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime())
+    refused = Fault.status(401, error_code="APIGW.0301", error_msg="verify aksk signature fail")
+    dated = refused.answer.with_headers(("Date", asctime))
+    fake.script(attrs.evolve(refused, answer=dated))
+    async with session(fake, access_key(fake)) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert AuthenticationError is type(error)
+    assert "set the clock" not in str(error)
+
+
+@pytest.mark.parametrize("zone", ["CST-8", "EST5"], indirect=True)
+@pytest.mark.usefixtures("zone")
+def test_lifetime_of_a_key_is_measured_by_a_date_without_a_zone():
+    """The metadata service's own Date tells how long its keys last, in the asctime form, too."""
+    flow = EcsMetadata().obtain(Scope(iam_endpoint="https://iam"))
+    next(flow)
+    flow.send(Reply(status=404, headers={}, body=b""))
+    said = {
+        "access": "a",
+        "secret": "s",
+        "securitytoken": "t",
+        "expires_at": "2026-01-02T01:00:00Z",
+    }
+    dated = {"date": "Fri Jan  2 00:00:00 2026"}
+    with pytest.raises(StopIteration) as end:
+        flow.send(Reply(status=200, headers=dated, body=json.dumps({"credential": said}).encode()))
+
+    assert 3_600 == end.value.value.lifetime
 
 
 async def test_clock_that_is_off_a_little_is_not_named(fake, clock, fake_clock):

@@ -982,6 +982,21 @@ async def test_environment_gives_no_proxy_and_no_password(fake, monkeypatch, tmp
 # ---- encodings and sizes -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["gzip", "x-gzip", "GZIP", "X-GZip", " gzip "])
+async def test_gzip_has_two_names(name, fake, ief):
+    """Both names of gzip are understood, in any case."""
+    whole = Fault.gzip()
+    fake.script(attrs.evolve(whole, change=lambda real: renamed(whole.change(real), name)))
+    page = await ief.list_pods(deployment_ids=fake.deployment_ids)
+
+    assert (10, 1) == (len(page.items), page.attempts)
+
+
+def renamed(answer, name):
+    """Return an answer with its encoding under another name."""
+    return answer.with_headers(("Content-Encoding", name))
+
+
 async def test_compressed_page_is_read(fake, ief):
     """A40: gzip is asked for, and nothing else; a page that comes so is the same page."""
     plain = await ief.list_pods(deployment_ids=fake.deployment_ids)
@@ -1224,7 +1239,7 @@ async def test_more_concurrency_by_with_options_does_not_wait_in_the_pool(fake, 
 
 
 async def test_borrowed_session_that_trusts_the_environment_is_warned_about(fake):
-    """H14: trust_env on a borrowed session may show the token to a proxy: one UserWarning."""
+    """H14: trust_env on a borrowed session is used in part only: one UserWarning says which."""
     async with aiohttp.ClientSession(trust_env=True) as http:
         with pytest.warns(UserWarning, match="trust_env") as caught:
             session_with(fake, http=http)

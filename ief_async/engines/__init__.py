@@ -27,6 +27,7 @@ from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, finger
 from ief_async._credentials import EcsMetadata
 from ief_async._errors import ConfigurationError, OnDrift
 from ief_async._models import Pod
+from ief_async._observer import write
 from ief_async._pacing import Limits, check_number
 from ief_async._paging import requests_for
 from ief_async._session import Identified, IefSession
@@ -46,8 +47,6 @@ ARGUMENTS: dict[Selector, str] = {
     "group_id": "group_ids",
 }
 OnError = Literal["raise", "defer"]
-
-log: logging.Logger = logging.getLogger("ief_async")
 
 
 def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
@@ -372,7 +371,8 @@ def _warn(partition: Partition, stream: Stream[Any]) -> None:
         batches = stream.report.batches
         doubtful = [batch for batch in batches if batch.drift == "unknown"]
         if doubtful:
-            log.warning(
+            write(
+                logging.WARNING,
                 'on_drift="%s": %d of %d batches may lack rows (%s)',
                 partition.on_drift,
                 len(doubtful),

@@ -7,6 +7,9 @@
         ...  # send requests to fake.endpoint with fake.project_id and fake.token
         assert fake.statistics().in_flight_peak <= 8
 
+`Quota` is the gateway's: so many requests in a window. `FakeIef.forget_connections` makes a pool of
+dead connections.
+
 The fleet stands still unless it is given a `Motion` or changed by hand (`FakeIef.insert`,
 `FakeIef.delete`, `FakeIef.touch`); what a listing gets wrong (order, offsets, counts, stale or
 empty pages) is an argument each. All of it follows from the seed.
@@ -25,9 +28,19 @@ from collections.abc import Iterator
 from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
 from ief_async.testing._iam import sign
+from ief_async.testing._quota import Quota
 from ief_async.testing._server import FakeIef, FakeStatistics
 
-__all__ = ["DEFAULT_MIX", "FakeIef", "FakeRequest", "FakeStatistics", "Fault", "Motion", "sign"]
+__all__ = [
+    "DEFAULT_MIX",
+    "FakeIef",
+    "FakeRequest",
+    "FakeStatistics",
+    "Fault",
+    "Motion",
+    "Quota",
+    "sign",
+]
 
 # --- pytest ---------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ _GATEWAY_ERRORS = {
     404: ("APIGW.0101", "The API does not exist or has not been published in the environment"),
     429: (
         "APIGW.0308",
-        "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:1 s",
+        "The throttling threshold has been reached: policy user over ratelimit",
     ),
 }
 
@@ -209,7 +209,10 @@ class Fault:
 
     @classmethod
     def throttle(cls, retry_after: str | Sequence[str] | None = None) -> Self:
-        """Answer 429 APIGW.0308, with as many ``Retry-After`` headers as given, word for word."""
+        """Answer 429 APIGW.0308, with as many ``Retry-After`` headers as given, word for word.
+
+        Its text names no window; a `Quota` does.
+        """
         values = [retry_after] if isinstance(retry_after, str) else retry_after or ()
         headers = [("Retry-After", value) for value in values]
         return attrs.evolve(cls.status(429, shape="apigw", headers=headers), name="throttle")

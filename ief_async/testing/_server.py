@@ -44,6 +44,7 @@ from ief_async.testing._fleet import (
 )
 from ief_async.testing._iam import Expired, Iam, Metadata
 from ief_async.testing._lists import ListName, Lists, homes_in
+from ief_async.testing._quota import Meter, Quota
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -51,6 +52,7 @@ _T = TypeVar("_T")
 Order = Literal["stable", "reversed", "shuffled", "ties"]
 Offsets = Literal["rows", "ignored", "pages"]
 Limits = Literal["kept", "ignored"]
+Forgotten = Literal["silent", "reset", "closed"]
 Counts = Literal["true", "none", "page"] | int | Callable[[int, random.Random], int | str | None]
 
 _IDS: dict[str, Kind] = {
@@ -86,6 +88,7 @@ class FakeStatistics:
         connections: all that were ever opened.
         connections_open: those that are open now.
         faults: how many requests were answered with a fault.
+        throttled: how many requests the `Quota` refused.
     """
 
     requests: int
@@ -94,6 +97,7 @@ class FakeStatistics:
     connections: int
     connections_open: int
     faults: int
+    throttled: int = 0
 
 
 class _Gate(web.Server):
@@ -251,13 +255,15 @@ class FakeIef:
         repeated_rate: the share of pods that stand in the list twice, as two neighbouring rows.
         motion: what happens to the fleet before each list request is answered.
         unknown_ids: an unknown id has no pods, or is a 404.
+        quota: how many requests for lists the gateway lets through in a window, by the `clock`;
+            None: any number.
         fault_rate: the share of requests that get a fault; never more than that.
         faults: what these faults are drawn from.
 
     Attributes:
         pods: the present fleet in the server's order; each pod is made when it is looked at.
-        page_cap: as the argument; may be changed at any time, like `instance_id`, and all from
-            `token` and `domain` to `expired`.
+        page_cap: as the argument; may be changed at any time, like `instance_id`, `quota`, and all
+            from `token` and `domain` to `expired`.
         requests: those seen; of very many, at least the last 50,000.
     """
 
@@ -304,6 +310,7 @@ class FakeIef:
         repeated_rate: float = 0.0,
         motion: Motion | Sequence[Motion] = (),
         unknown_ids: Literal["empty", "refuse"] = "empty",
+        quota: Quota | None = None,
         fault_rate: float = 0.0,
         faults: Sequence[Fault] = DEFAULT_MIX,
     ) -> None:
@@ -311,8 +318,7 @@ class FakeIef:
             msg = "a fleet has at least one deployment, node and group"
             raise ValueError(msg)
         self.project_id = project_id
-        self.instance_id = instance_id
-        self.token = token
+        self.instance_id, self.token = instance_id, token
         self.domain = domain
         self.user = user
         self.user_id = user_id
@@ -374,6 +380,7 @@ class FakeIef:
         self.page_cap = page_cap
         self._over_cap = over_cap
         self._unknown_ids = unknown_ids
+        self.quota, self._meter = quota, Meter()
         self._script: deque[Fault | None] = deque()
         self._hook: Callable[[FakeRequest], Fault | None] | None = None
         self._lottery = _Lottery(fault_rate, faults, seed)
@@ -382,7 +389,8 @@ class FakeIef:
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # its own, if it has a thread
         self._thread: threading.Thread | None = None
-        self._seen = self._in_flight = self._peak = self._faulty = 0
+        self._seen = self._in_flight = self._peak = self._faulty = self._throttled = 0
+        self._forgotten: tuple[int, Forgotten] = (0, "silent")
 
     def _source(self, pods: int | Sequence[Mapping[str, Any]], seed: int) -> Pods:
         if isinstance(pods, int):
@@ -530,6 +538,19 @@ class FakeIef:
         """How many of the last signatures in a row were wrong, by access key."""
         return dict(self._iam.wrong_signatures)
 
+    @_in_its_turn
+    def forget_connections(self, how: Forgotten = "silent") -> None:
+        """Let every connection that is open now be dead, as after a sleep, or behind a NAT.
+
+        The client does not notice before it sends a request over one of them: that is never
+        answered ("silent"), or the connection is reset or closed. The server does not see such a
+        request. New connections are well.
+        """
+        if how not in get_args(Forgotten):
+            msg = f"no way to forget a connection: {how!r}"
+            raise ValueError(msg)
+        self._forgotten = (self._gate.opened if self._gate else 0, how)
+
     # --- the fleet's changes ---
 
     @_in_its_turn
@@ -596,11 +617,16 @@ class FakeIef:
             connections=gate.opened if gate else 0,
             connections_open=len(gate.open) if gate else 0,
             faults=self._faulty,
+            throttled=self._throttled,
         )
 
     # --- one request ---
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        number, transport = self._connection(request)
+        last, how = self._forgotten
+        if number <= last:
+            return await _forget(transport, how)
         seen = self._note(request, await request.read())
         fault = self._draw(seen)
         self._in_flight += 1
@@ -685,6 +711,10 @@ class FakeIef:
             raise RefusedError(414, shape="apigw")
         if max(sizes, default=0) > _LINE_LIMIT or sum(sizes) > _HEAD_LIMIT:
             raise RefusedError(HEADER_TOO_LARGE, shape="apigw")
+        quota = self.quota if "/edgemgr/" in seen.path else None
+        if quota is not None and not self._meter.admits(quota, self.clock()):
+            self._throttled += 1
+            raise RefusedError(429, quota.error_code, quota.text, shape="apigw")
 
     def _answer(self, seen: FakeRequest) -> Answer:
         _, *parts = seen.path.split("/")
@@ -854,6 +884,14 @@ async def _pause(seconds: float) -> None:
     if math.isinf(seconds):
         await asyncio.Event().wait()  # ends with the connection
     await asyncio.sleep(seconds)
+
+
+async def _forget(transport: asyncio.Transport, how: Forgotten) -> web.StreamResponse:
+    if how == "silent":
+        await _pause(math.inf)
+    elif how == "reset":
+        await _reset(transport, answered=False)
+    return _Written(reusable=False)
 
 
 async def _trickle(transport: asyncio.Transport, data: bytes, interval: float) -> None:

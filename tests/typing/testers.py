@@ -10,6 +10,7 @@ from ief_async.testing import (
     FakeStatistics,
     Fault,
     Motion,
+    Quota,
     sign,
 )
 
@@ -24,6 +25,8 @@ async def started() -> None:
 
 def used(fake: FakeIef) -> None:
     """What a test gives it, and what it tells."""
+    fake.quota = Quota(limit=60, seconds=60, sliding=True)
+    assert_type(fake.statistics().throttled, int)
     fake.script(Fault.throttle("0"), Fault.cut(), None)
     assert_type(fake.endpoint, str)
     assert_type(fake.environment(), dict[str, str])
