@@ -7,11 +7,11 @@ holds what the object would, and a row ends as a line of JSON with every field, 
 
 import types
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache, partial
-from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast, get_args, get_origin
 
 import attrs
 import msgspec
@@ -39,23 +39,43 @@ class Plain:
     Args:
         structure: the model's own.
         for_arrow: whether values that Arrow has no type for become `Text`, mappings `Pairs`.
+        keep: which items become lines; all others become None, and need not fit into a line.
     """
 
-    def __init__(self, structure: Structure[Any], *, for_arrow: bool) -> None:
+    def __init__(
+        self,
+        structure: Structure[Any],
+        *,
+        for_arrow: bool,
+        keep: Callable[[Any], bool] | None = None,
+    ) -> None:
         model: Any = structure.model
         self.model: type = model
         self.twin: Any = twin_of(model, for_arrow=for_arrow)
         self._structure = structure
+        self._for_arrow = for_arrow
+        self._keep = keep
         self._page: msgspec.json.Decoder[list[Any]] | None = None
-        if structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
+        if keep is None and structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
 
-    def read(self, body: bytes, *, key: str) -> Rows:
+    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
-        return split(body, key=key)
+        return split(body, key=key, tolerate=tolerate)
 
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[bytes]:
+    def of(self, target: object) -> Self:
+        """Return the same for the items of a target: `keep` sees both, as a pair."""
+        keep = self._keep
+        if keep is None:
+            return self
+        return type(self)(
+            self._structure, for_arrow=self._for_arrow, keep=lambda item: keep((target, item))
+        )
+
+    def items(
+        self, rows: Sequence[Row], positions: Sequence[int], *, key: str
+    ) -> list[bytes | None]:
         """Return the rows at these positions as lines of JSON, as far as they can be read."""
         if self._page is not None:
             try:
@@ -65,15 +85,19 @@ class Plain:
                 return [self._encoder.encode(twin) for twin in twins]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # by way of the model, whose tolerant path takes it or names the field
-        lines: list[bytes] = []
+        lines: list[bytes | None] = []
         for item in self._structure.items(rows, positions, key=key):
             try:
-                lines.append(self.line(item, key=f"{key}[{positions[len(lines)]}]"))
+                lines.append(self.given(item, key=f"{key}[{positions[len(lines)]}]"))
             except PayloadError:
                 if not lines:
                     raise
                 break  # the next call begins with it
         return lines
+
+    def given(self, item: object, *, key: str = "what on_bad_item gave") -> bytes | None:
+        """Return an object of the model as a line of JSON, or None if it is not kept."""
+        return self.line(item, key=key) if self._keep is None or self._keep(item) else None
 
     def line(self, item: object, *, key: str = "an item") -> bytes:
         """Return an object of the model as a line of JSON."""

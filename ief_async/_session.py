@@ -1,6 +1,7 @@
 """`IefSession`: the face of the library."""
 
 import asyncio
+import inspect
 import re
 from collections.abc import AsyncIterable, Awaitable, Collection, Iterable
 from functools import partial
@@ -20,7 +21,14 @@ from ief_async._environment import (
     iam_endpoint_of,
     known_region,
 )
-from ief_async._errors import CheckpointError, ConfigurationError, OnDrift, OnError, PayloadError
+from ief_async._errors import (
+    CheckpointError,
+    ConfigurationError,
+    OnBadItem,
+    OnDrift,
+    OnError,
+    PayloadError,
+)
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring, Project
 from ief_async._lists import (
@@ -49,7 +57,7 @@ from ief_async._pacing import (
     check_number,
 )
 from ief_async._paging import PageCap, PageRequest, requests_for
-from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
+from ief_async._stream import Page, Reader, Scan, Stream, page_of, stand_in, structure_some
 from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
@@ -320,6 +328,7 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
     ) -> Page[Pod]: ...
     @overload
     async def list_pods(
@@ -332,6 +341,7 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
         model: type[T],
     ) -> Page[T]: ...
     async def list_pods(
@@ -344,6 +354,7 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
         model: type[Any] = Pod,
     ) -> Page[Any]:
         """Make exactly one call of the documented API: ``GET /v3/{project_id}/edgemgr/pods``.
@@ -357,6 +368,7 @@ class IefSession:
             IefError: what came of the call after all attempts.
         """
         structure = structure_of(model)
+        _check_bad_item(on_bad_item)
         query = _one_query(
             deployment_ids=deployment_ids,
             deployment_id=deployment_id,
@@ -372,12 +384,10 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        answer = await self._transport.get(target, partial(structure.read, key=PODS.key))
-        items: list[Any] = []
-        while rest := range(len(items), len(answer.value.ids)):
-            await asyncio.sleep(0)  # between chunks the event loop has its turn
-            items += structure_some(structure, answer, rest, key=PODS.key)
-        return page_of(answer, items, offset=offset, limit=limit)
+        read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
+        answer = await self._transport.get(target, read)
+        items, bad = await _structured(structure, answer, on_bad_item)
+        return page_of(answer, items, offset=offset, limit=limit, bad_items=bad)
 
     @overload
     def iter_pods(
@@ -393,6 +403,7 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -412,6 +423,7 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -430,6 +442,7 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -465,6 +478,13 @@ class IefSession:
                 that can't be promised the report says so, and a warning is logged. "raise": the
                 same, then the batch fails with `DriftError`. "report": nothing is read again.
                 "ignore": pages do not overlap, no ids are kept, and rows may be lost or repeated.
+            on_bad_item: what a row leads to that can't be read. "raise": its batch fails with a
+                `PayloadError` that names the field, the item and the request. "skip": it is left
+                out, and counted in ``report.bad_items``; the first one is logged as a warning. A
+                function: it is called with the row, as `json.loads` gives it, and the
+                `PayloadError`, and returns the item that stands in its place, or None to leave it
+                out; it is counted likewise, and what it raises ends the scan. A row that has no id,
+                or is no object, is one, too. What is wrong with a body as a whole fails its batch.
             max_items: deliver so many at most; no page is asked for that they can't need.
             deadline: seconds that the whole scan may take, from the first item asked for.
             resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
@@ -490,6 +510,7 @@ class IefSession:
             ordered=ordered,
             on_error=on_error,
             on_drift=on_drift,
+            on_bad_item=on_bad_item,
             max_items=max_items,
             deadline=deadline,
             resume_from=resume_from,
@@ -517,7 +538,11 @@ class IefSession:
         plan = ScanPlan(
             concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
         )  # nothing can move in a head, and nothing is warned of
-        scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod), operation="count_pods")
+        scan = self._scan(
+            *(PODS, ids, batcher, plan, structure_of(Pod)),
+            on_bad_item="skip",  # no row is looked at
+            operation="count_pods",
+        )
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
@@ -664,6 +689,7 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -673,6 +699,7 @@ class IefSession:
         check_number("page_size", page_size, least=1, most=listing.most_rows, whole=True)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         _check_choice("on_drift", on_drift, OnDrift)
+        _check_bad_item(on_bad_item)
         if max_items is not None:
             check_number("max_items", max_items, least=1, whole=True)
         if deadline is not None:
@@ -701,6 +728,7 @@ class IefSession:
                 structure,
                 deadline=deadline,
                 on_error=on_error,
+                on_bad_item=on_bad_item,
                 fingerprint=asked,
             )
         )
@@ -715,6 +743,7 @@ class IefSession:
         *,
         deadline: float | None = None,
         on_error: OnError = "raise",
+        on_bad_item: OnBadItem = "raise",
         fingerprint: int = 0,
         operation: str | None = None,
     ) -> Scan[T]:
@@ -722,7 +751,7 @@ class IefSession:
             ids=ids,
             batcher=batcher,
             plan=plan,
-            fetch=partial(self._fetch, listing),
+            fetch=partial(self._fetch, listing, tolerate=on_bad_item != "raise"),
             reader=structure,
             watch=SchemaWatch(listing.model),
             key=listing.key,
@@ -731,6 +760,7 @@ class IefSession:
             operation=operation or listing.operation,
             deadline=deadline,
             on_error=on_error,
+            on_bad_item=on_bad_item,
             fingerprint=fingerprint,
         )
 
@@ -741,10 +771,12 @@ class IefSession:
         reader: Reader[Any],
         deadline: float,
         scan: int,
+        *,
+        tolerate: bool,
     ) -> Answer[Rows]:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        read = listing.read or partial(reader.read, key=listing.key)
+        read = partial(listing.read or partial(reader.read, key=listing.key), tolerate=tolerate)
         return await self._transport.get(target, read, deadline=deadline, scan=scan)
 
 
@@ -763,6 +795,38 @@ def _check_choice(name: str, value: object, choices: Any) -> None:
         known = ", ".join(map(repr, get_args(choices)))
         message = f"{name} takes one of {known}, but was given {value!r:.80}"
         raise ConfigurationError(message)
+
+
+def _check_bad_item(value: object) -> None:
+    """Take "raise", "skip", or a plain function."""
+    if not callable(value):
+        _check_choice("on_bad_item", value, get_args(OnBadItem)[0])
+    elif any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
+        message = (
+            "on_bad_item takes a plain function of a row and its error, but was given an async one"
+        )
+        raise ConfigurationError(message)
+
+
+async def _structured(
+    structure: Structure[T], answer: Answer[Rows], on_bad_item: OnBadItem
+) -> tuple[list[T], int]:
+    """Return the items of an answer, and how many of its rows could not be read."""
+    items: list[T] = []
+    taken = bad = 0
+    while rest := range(taken, len(answer.value.ids)):
+        await asyncio.sleep(0)  # between chunks the event loop has its turn
+        try:
+            some = structure_some(structure, answer, rest, key=PODS.key)
+        except PayloadError as error:
+            if on_bad_item == "raise":
+                raise
+            some = stand_in(on_bad_item, structure, answer, taken, error)
+            taken, bad = taken + 1, bad + 1
+        else:
+            taken += len(some)
+        items += some
+    return items, bad
 
 
 def _resumed(given: object, asked: int) -> ScanCheckpoint:

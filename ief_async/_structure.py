@@ -23,8 +23,20 @@ import types
 from collections import Counter, abc, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, cast, get_args, get_origin
+from functools import lru_cache, partial
+from hashlib import blake2b
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import attrs
 import cattrs
@@ -57,12 +69,26 @@ class Rows:
         ids: the id of every row, in the server's order.
         raw: every row as JSON bytes, in the same order; none if there are `items`.
         items: every row as an object, if all were made at once.
+        bad: what is wrong with each row that is no object with an id, by its position. It has a
+            stand-in for an id, as rows are told apart by ids.
     """
 
     count: int | None
     ids: list[str]
     raw: Sequence[Row]
     items: Sequence[Any] | None = None
+    bad: Mapping[int, PayloadError] = types.MappingProxyType({})
+
+    def ids_at(self, offset: int) -> list[str]:
+        """Return the ids of a page at this offset.
+
+        The position is part of a stand-in: two rows that hold the same and have no id are two rows.
+        """
+        if not self.bad:
+            return self.ids
+        return [
+            f"{one}@{offset + at}" if at in self.bad else one for at, one in enumerate(self.ids)
+        ]
 
 
 # A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
@@ -103,8 +129,13 @@ class _Identified(msgspec.Struct, gc=False):
     id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-def split(body: bytes, *, key: str) -> Rows:
+_IDENTIFIED = msgspec.json.Decoder(_Identified)
+
+
+def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
     """Read the envelope of a list answer: count, ids, and the rows as raw bytes.
+
+    With `tolerate` a row that is no object with an id is among `Rows.bad`.
 
     Raises `PayloadError` if the body is not ``{"count": …, key: [{"id": …}, …]}``; it is transient
     if the body is no JSON at all (empty, cut, an HTML page), as the next answer may be whole.
@@ -114,11 +145,11 @@ def split(body: bytes, *, key: str) -> Rows:
         raise PayloadError(message, transient=True)
     failure: PayloadError
     try:
-        return _split(body.removeprefix(b"\xef\xbb\xbf"), key)
+        return _split(body.removeprefix(b"\xef\xbb\xbf"), key, tolerate=tolerate)
     except msgspec.ValidationError as error:
         failure = _misshapen(str(error), key)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        loose = _split_loosely(body, key)
+        loose = _split_loosely(body, key, tolerate=tolerate)
         if isinstance(loose, Rows):
             return loose
         failure = loose
@@ -127,13 +158,46 @@ def split(body: bytes, *, key: str) -> Rows:
     raise failure
 
 
-def _split(body: bytes, key: str) -> Rows:
-    raw = _envelope(key, msgspec.Raw).decode(body).rows
-    return _rows(_envelope(key, _Identified).decode(body), raw, key)
+def _split(body: bytes, key: str, *, tolerate: bool) -> Rows:
+    envelope = _envelope(key, msgspec.Raw).decode(body)
+    raw = envelope.rows
+    try:
+        identified = _envelope(key, _Identified).decode(body)
+    except msgspec.ValidationError:  # of a row, as the envelope is what it has to be
+        if not tolerate:
+            raise
+        return _rows_with_bad_ones(envelope, raw, raw, key, _IDENTIFIED.decode)
+    return _rows(identified, raw, key)
+
+
+def _rows_with_bad_ones(
+    envelope: Any,
+    rows: Sequence[Any],
+    raw: Sequence[Row],
+    key: str,
+    identify: Callable[[Any], _Identified],
+) -> Rows:
+    """Note what is wrong with each row that is no object with an id."""
+    ids: list[str] = []
+    bad: dict[int, PayloadError] = {}
+    for at, row in enumerate(rows):
+        try:
+            ids.append(identify(row).id)
+        except msgspec.ValidationError as error:
+            problem, _, where = str(error).partition(" - at `$")
+            path = f"{key}[{at}]{where.rstrip('`')}"
+            bad[at] = PayloadError(f"{path}: {problem}. {ADVICE}", path=path)
+            # no id begins like this; what a row holds is the best sign of which one it is
+            ids.append(f"\0{blake2b(bytes(raw[at]), digest_size=12).hexdigest()}")
+    return Rows(_count_of(envelope), ids, raw, bad=bad)
+
+
+def _count_of(envelope: Any) -> int | None:
+    return envelope.count if envelope.count is None else int(envelope.count)
 
 
 def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
-    count = envelope.count if envelope.count is None else int(envelope.count)
+    count = _count_of(envelope)
     if raw is None:
         if count == 0:
             return Rows(0, [], ())
@@ -143,7 +207,7 @@ def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
     return Rows(count, [row.id for row in envelope.rows], raw)
 
 
-def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
+def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadError:
     """Read what only the standard library's reader takes: half of a surrogate pair in a text."""
     try:
         if re.search(rb"\\u[dD][89a-fA-F]", body) is None:
@@ -164,6 +228,10 @@ def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
             for row in rows
         ]
     try:
+        if tolerate and raw is not None:
+            envelope = msgspec.convert(document, _envelope(key, Any).type)
+            identify = partial(msgspec.convert, type=_Identified)
+            return _rows_with_bad_ones(envelope, envelope.rows, raw, key, identify)
         return _rows(msgspec.convert(document, _envelope(key, _Identified).type), raw, key)
     except msgspec.ValidationError as error:
         return _misshapen(str(error), key)
@@ -173,6 +241,15 @@ def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
 
 def _loads(text: bytes) -> Any:
     return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+
+
+def loads(row: Row) -> Any:
+    """Return a row as `json.loads` does; as its text if that can't be."""
+    text = bytes(row)
+    try:
+        return _loads(text)
+    except (ValueError, RecursionError):
+        return text.decode("utf-8", "replace")
 
 
 def _whole(digits: str) -> float:
@@ -240,7 +317,7 @@ class Structure(Generic[T]):
         """Whether msgspec builds what cattrs would, so that cattrs has the odd rows alone."""
         return self._page is not None
 
-    def read(self, body: bytes, *, key: str) -> Rows:
+    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Read an answer as `split` does, but make objects that hold plain values alone at once.
 
         That costs less than taking the rows apart, and a millisecond for a thousand of them.
@@ -252,7 +329,7 @@ class Structure(Generic[T]):
                 ids = [item.id for item in envelope.rows]
                 if all(ids):
                     return Rows(None if count is None else int(count), ids, (), envelope.rows)
-        return split(body, key=key)
+        return split(body, key=key, tolerate=tolerate)
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Structure the rows at these positions, as far as they can be.
@@ -274,6 +351,14 @@ class Structure(Generic[T]):
             if not items:
                 raise
         return items
+
+    def of(self, _: object) -> Self:
+        """Return what makes the items of a target: nothing here depends on it."""
+        return self
+
+    def given(self, item: T) -> T:
+        """Return what an item that was made elsewhere is here."""
+        return item
 
     def _item(self, row: Row, path: str) -> T:
         if self._row is not None:

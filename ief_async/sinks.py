@@ -230,11 +230,8 @@ class _Pages:
     def __init__(self, stream: Stream[Any], *, for_arrow: bool, keep: Keep | None = None) -> None:
         engine = _engine(stream)
         self._pages = stream.pages()
-        self._plain = Plain(engine.reader, for_arrow=for_arrow)
-        self._keep = keep
         self._of_targets = engine.of_targets
-        if keep is None:
-            engine.reader = self._plain
+        engine.reader = Plain(engine.reader, for_arrow=for_arrow, keep=keep)
 
     def __aiter__(self) -> Self:
         return self
@@ -242,18 +239,15 @@ class _Pages:
     async def __anext__(self) -> _Lines:
         page = await anext(self._pages)
         items: Sequence[Any] = page.items
-        if self._keep is not None:
-            items = [item for item in items if self._keep(item)]
         begin = b""
         if self._of_targets and items:
             begin = b'{"target":%b,' % msgspec.json.encode(items[0][0].name)
             items = [item for _, item in items]
-        if self._keep is not None:
-            items = [self._plain.line(item) for item in items]
+        lines = [line for line in items if line is not None]  # those that are kept
         if begin:  # in front of each line's own fields
-            items = [begin + line[1:] for line in items]
+            lines = [begin + line[1:] for line in lines]
         assert page.checkpoint is not None  # noqa: S101  every page of a scan has one
-        return _Lines(items, page.checkpoint)
+        return _Lines(lines, page.checkpoint)
 
 
 class _Thread:
