@@ -19,6 +19,7 @@ from ief_async._errors import (
     OnBadItem,
     OnDrift,
     OnError,
+    OnUnknownField,
     PartialScanError,
     TargetFailure,
 )
@@ -286,6 +287,7 @@ class _Fleet(Generic[T]):
             pages=sum(report.pages for report in reports),
             items=sum(report.items for report in reports),
             bad_items=sum(report.bad_items for report in reports),
+            unknown_model_fields=_in_all(report.unknown_model_fields for report in reports),
             retries=sum(report.retries for report in reports),
             elapsed=max((report.elapsed for report in reports), default=0.0),
             most_pages=sum(report.most_pages for report in reports),
@@ -307,6 +309,7 @@ def scan_fleet(
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
     on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -328,6 +331,7 @@ def scan_fleet(
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
     on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -348,6 +352,7 @@ def scan_fleet(
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
     on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -380,6 +385,7 @@ def scan_fleet(
         on_drift: as for `iter_pods`.
         on_bad_item: as for `iter_pods`. With "skip" a deployment (node, group) without an id is
             left out, too, and counted in the report's ``targets[…].ids``.
+        on_unknown_field: as for `iter_pods`, for the first page of each target.
         deadline: seconds that the whole may take.
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`.
@@ -422,6 +428,7 @@ def scan_fleet(
             "on_error": on_error,
             "on_drift": on_drift,
             "on_bad_item": on_bad_item,
+            "on_unknown_field": on_unknown_field,
             "deadline": deadline,
         }
         scan = _scan(session, by, options)
@@ -441,6 +448,12 @@ def scan_fleet(
         )
         raise CheckpointError(message)
     return Stream(_Fleet(members, connections, on_error, structure_of(model)))
+
+
+def _in_all(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the names that stand in every one of these."""
+    first, *others = [*names] or [()]
+    return tuple(one for one in first if all(one in other for other in others))
 
 
 def _checked(targets: object) -> tuple[Target, ...]:

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import OnBadItem, OnDrift
+from ief_async._errors import OnBadItem, OnDrift, OnUnknownField
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._structure import Rows, split
 
@@ -20,6 +20,7 @@ class ListOptions(TypedDict, total=False):
     concurrency: int
     on_drift: OnDrift
     on_bad_item: OnBadItem
+    on_unknown_field: OnUnknownField
     max_items: int | None
     deadline: float | None
     resume_from: ScanCheckpoint | str | bytes | None

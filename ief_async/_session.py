@@ -27,6 +27,7 @@ from ief_async._errors import (
     OnBadItem,
     OnDrift,
     OnError,
+    OnUnknownField,
     PayloadError,
 )
 from ief_async._http import Connections, HttpSession
@@ -57,8 +58,18 @@ from ief_async._pacing import (
     check_number,
 )
 from ief_async._paging import PageCap, PageRequest, requests_for
-from ief_async._stream import Page, Reader, Scan, Stream, page_of, stand_in, structure_some
-from ief_async._structure import Rows, SchemaWatch, Structure, structure_of
+from ief_async._stream import (
+    Page,
+    Reader,
+    Scan,
+    Stream,
+    look_for_fields,
+    page_of,
+    raw_rows,
+    stand_in,
+    structure_some,
+)
+from ief_async._structure import ModelWatch, Rows, SchemaWatch, Structure, structure_of
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
@@ -329,6 +340,7 @@ class IefSession:
         limit: int | None = None,
         offset: int = 0,
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
     ) -> Page[Pod]: ...
     @overload
     async def list_pods(
@@ -342,6 +354,7 @@ class IefSession:
         limit: int | None = None,
         offset: int = 0,
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         model: type[T],
     ) -> Page[T]: ...
     async def list_pods(
@@ -355,6 +368,7 @@ class IefSession:
         limit: int | None = None,
         offset: int = 0,
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         model: type[Any] = Pod,
     ) -> Page[Any]:
         """Make exactly one call of the documented API: ``GET /v3/{project_id}/edgemgr/pods``.
@@ -369,6 +383,7 @@ class IefSession:
         """
         structure = structure_of(model)
         _check_bad_item(on_bad_item)
+        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         query = _one_query(
             deployment_ids=deployment_ids,
             deployment_id=deployment_id,
@@ -386,6 +401,9 @@ class IefSession:
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
         read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
         answer = await self._transport.get(target, read)
+        watch = ModelWatch(model, PODS.model)
+        if watch.unknown:
+            await look_for_fields(watch, raw_rows(answer, key=PODS.key), on_unknown_field)
         items, bad = await _structured(structure, answer, on_bad_item)
         return page_of(answer, items, offset=offset, limit=limit, bad_items=bad)
 
@@ -404,6 +422,7 @@ class IefSession:
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -424,6 +443,7 @@ class IefSession:
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -443,6 +463,7 @@ class IefSession:
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -485,6 +506,10 @@ class IefSession:
                 `PayloadError`, and returns the item that stands in its place, or None to leave it
                 out; it is counted likewise, and what it raises ends the scan. A row that has no id,
                 or is no object, is one, too. What is wrong with a body as a whole fails its batch.
+            on_unknown_field: what a field of `model` leads to that no document names and no row of
+                the first page has: one that is misspelt would be its default in every item. "warn":
+                a warning is logged, and it stands in ``report.unknown_model_fields``. "raise": the
+                stream raises a `ConfigurationError` that names it.
             max_items: deliver so many at most; no page is asked for that they can't need.
             deadline: seconds that the whole scan may take, from the first item asked for.
             resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
@@ -511,6 +536,7 @@ class IefSession:
             on_error=on_error,
             on_drift=on_drift,
             on_bad_item=on_bad_item,
+            on_unknown_field=on_unknown_field,
             max_items=max_items,
             deadline=deadline,
             resume_from=resume_from,
@@ -690,6 +716,7 @@ class IefSession:
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -700,6 +727,7 @@ class IefSession:
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         _check_choice("on_drift", on_drift, OnDrift)
         _check_bad_item(on_bad_item)
+        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         if max_items is not None:
             check_number("max_items", max_items, least=1, whole=True)
         if deadline is not None:
@@ -729,6 +757,7 @@ class IefSession:
                 deadline=deadline,
                 on_error=on_error,
                 on_bad_item=on_bad_item,
+                on_unknown_field=on_unknown_field,
                 fingerprint=asked,
             )
         )
@@ -744,6 +773,7 @@ class IefSession:
         deadline: float | None = None,
         on_error: OnError = "raise",
         on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         fingerprint: int = 0,
         operation: str | None = None,
     ) -> Scan[T]:
@@ -754,6 +784,7 @@ class IefSession:
             fetch=partial(self._fetch, listing, tolerate=on_bad_item != "raise"),
             reader=structure,
             watch=SchemaWatch(listing.model),
+            model_watch=ModelWatch(structure.model, listing.model),
             key=listing.key,
             clock=self._transport.clock,
             observer=self._transport.observer,
@@ -761,6 +792,7 @@ class IefSession:
             deadline=deadline,
             on_error=on_error,
             on_bad_item=on_bad_item,
+            on_unknown_field=on_unknown_field,
             fingerprint=fingerprint,
         )
 

@@ -41,6 +41,7 @@ from ief_async._errors import (
     IefError,
     OnBadItem,
     OnError,
+    OnUnknownField,
     PartialScanError,
     PayloadError,
     TransportError,
@@ -56,7 +57,7 @@ from ief_async._events import (
 from ief_async._observer import Observer, log
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import Row, Rows, SchemaWatch, loads, split
+from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch, loads, split
 from ief_async._transport import Answer
 from ief_async._window import STALLED, ScanPlan
 
@@ -153,6 +154,8 @@ class ScanReport:
         unknown_fields: keys that no documented model has, by their path, and how often they came;
             looked for in the first rows of one page of each batch.
         unknown_values: likewise words, such as a new ``state``, that were not known so far.
+        unknown_model_fields: fields of ``model=`` that are in no document and in no row that was
+            looked at, by their path: misspelt, most likely.
         pages: pages handed to the consumer.
         items: items handed to the consumer.
         bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
@@ -183,6 +186,7 @@ class ScanReport:
     targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
     ids: "ScanReport | None" = None
     bad_items: int = 0
+    unknown_model_fields: tuple[str, ...] = ()
 
     @property
     def doubtful(self) -> tuple[BatchReport, ...]:
@@ -264,6 +268,7 @@ class Scan(Generic[T]):
         fetch: Fetch,
         reader: Reader[T],
         watch: SchemaWatch,
+        model_watch: ModelWatch,
         key: str,
         clock: Clock,
         observer: Observer,
@@ -271,6 +276,7 @@ class Scan(Generic[T]):
         deadline: float | None,
         on_error: OnError,
         on_bad_item: OnBadItem,
+        on_unknown_field: OnUnknownField,
         fingerprint: int,
     ) -> None:
         self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
@@ -279,6 +285,8 @@ class Scan(Generic[T]):
         self._fetch = fetch
         self.reader = reader
         self._watch = watch
+        self._model_watch = model_watch
+        self._on_unknown_field = on_unknown_field
         self._watched: set[int] = set()  # batches
         self._key = key
         self._clock = clock
@@ -533,7 +541,7 @@ class Scan(Generic[T]):
             if self._current is not None:
                 self._pages += 1
                 self._pump()
-                self._look(self._current)
+                await self._look(self._current)
                 if self._observer.wants():
                     self._tell_page(self._current)
                 return self._current
@@ -546,14 +554,28 @@ class Scan(Generic[T]):
                 await self._wait()
         return None
 
-    def _look(self, accepted: Accepted) -> None:
-        """Look through one page of each batch for what the models do not know."""
+    async def _look(self, accepted: Accepted) -> None:
+        """Look through one page of each batch for what the models do not know, or know alone."""
         if accepted.request.batch not in self._watched:
+            first = not self._watched
             self._watched.add(accepted.request.batch)
-            rows = accepted.page.value
-            if rows.items is not None:
-                rows = split(accepted.page.raw, key=self._key)
-            self._watch.look(rows.raw[:WATCHED_ROWS])
+            raw = raw_rows(accepted.page, key=self._key)
+            self._watch.look(raw[:WATCHED_ROWS])
+            if first:
+                await self._check_model(raw)
+            else:
+                self._model_watch.look(raw[:WATCHED_ROWS])
+
+    async def _check_model(self, raw: Sequence[Row]) -> None:
+        """Warn of fields of the model that no row has, or end the scan."""
+        try:
+            await look_for_fields(self._model_watch, raw, self._on_unknown_field)
+        except ConfigurationError as error:
+            self.fatal, self._error = True, None
+            self._fail(error)
+        if self._error is not None and self.fatal:
+            await self._rest()
+            self._raise(self._error)
 
     def _end(self) -> None:
         if self._failures and self._on_error == "defer":
@@ -909,6 +931,7 @@ class Scan(Generic[T]):
             complete=self.plan.complete,
             ids=self._ids_report,
             bad_items=self._bad,
+            unknown_model_fields=self._model_watch.names,
         )
 
 
@@ -930,6 +953,26 @@ def _named(request: PageRequest) -> str:
     more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
     shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
     return f"batch {request.batch} ({shown})"
+
+
+def raw_rows(answer: Answer[Rows], *, key: str) -> Sequence[Row]:
+    """Return the rows of an answer as bytes, though they may have been made at once."""
+    rows = answer.value
+    return (rows if rows.items is None else split(answer.raw, key=key)).raw
+
+
+async def look_for_fields(watch: ModelWatch, raw: Sequence[Row], policy: OnUnknownField) -> None:
+    """Warn of fields of a model that no row of a page has, or raise."""
+    for at in range(0, len(raw), WATCHED_ROWS):
+        if watch.unknown:
+            watch.look(raw[at : at + WATCHED_ROWS])
+            await asyncio.sleep(0)
+    if not (watch.unknown and raw):
+        return
+    message = f"the model has fields that neither a document nor a row of this page has: {watch}"
+    if policy == "raise":
+        raise ConfigurationError(message)
+    log.warning("%s; they are their defaults", message)
 
 
 def structure_some(

@@ -16,12 +16,13 @@ skipped unread on the fast path, even if its text is no UTF-8 or its number is n
 """
 
 import contextlib
+import difflib
 import json
 import math
 import re
 import types
 from collections import Counter, abc, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -42,7 +43,7 @@ import attrs
 import cattrs
 import msgspec
 from cattrs.cols import list_structure_factory
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 from cattrs.v import transform_error
 
 from ief_async._errors import ConfigurationError, PayloadError
@@ -552,6 +553,113 @@ def _inner_shape(annotation: Any) -> _Shape | None:
     return next((shape for one in inner if (shape := _inner_shape(one)) is not None), None)
 
 
+class ModelWatch:
+    """Looks for fields of a model that no row has: one that is misspelt is always its default.
+
+    What the documented model has is not looked for, as many rows lack many fields.
+
+    Attributes:
+        unknown: the fields that no row seen so far has, by their path.
+    """
+
+    def __init__(self, model: type, documented: type) -> None:
+        self.unknown = {
+            ".".join(parts).removesuffix("[]"): (parts, hint)
+            for parts, hint in _all_undocumented(model, documented)
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The paths of these fields, without those within others."""
+        return tuple(
+            name
+            for name, (parts, _) in self.unknown.items()
+            if not any(parts[:-1] == other for other, _ in self.unknown.values())
+        )
+
+    def look(self, rows: Sequence[Row]) -> None:
+        """Look through some rows; what can't be read is left to the structuring, which says so."""
+        for row in rows if self.unknown else ():
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                document = msgspec.json.decode(row)
+                for name, (parts, _) in [*self.unknown.items()]:
+                    if _has(document, parts):
+                        del self.unknown[name]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}{self.unknown[name][1]}" for name in self.names)
+
+
+@lru_cache(maxsize=128)
+def _all_undocumented(model: type, documented: type) -> list[tuple[tuple[str, ...], str]]:
+    return list(_undocumented(model, _shape(documented), (), (model,)))
+
+
+def _undocumented(
+    model: Any, shape: "_Shape", path: tuple[str, ...], within: tuple[type, ...]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give the fields of a model that are not in a shape, and those of the models in it."""
+    own = get_origin(model) or model
+    attrs.resolve_types(own)
+    for field in attrs.fields(own):
+        key, inner = key_of(field), _model_in(field.type)
+        if key is None:
+            continue
+        parts = (*path, f"{key}[]" if inner is not None and _holds_several(field.type) else key)
+        below: _Shape | None = {}
+        if key in shape:
+            below, _ = shape[key]  # None where the document has other things than objects
+        else:
+            near = difflib.get_close_matches(key, shape, n=1)
+            yield parts, f" (is {near[0]} meant?)" if near else ""
+        if inner is not None and below is not None and inner not in within:
+            yield from _undocumented(inner, below, parts, (*within, inner))
+
+
+_OVERRIDE = type(override())
+
+
+def key_of(field: "attrs.Attribute[Any]") -> str | None:
+    """Return the key that a field is read from: its name, or what cattrs is told; None: no key."""
+    told = [one for one in get_args(field.type) if isinstance(one, _OVERRIDE)]
+    if get_origin(field.type) is not Annotated or not told:
+        return field.name if field.init else None
+    if told[0].omit or (told[0].omit is None and not field.init):
+        return None
+    return told[0].rename or field.name
+
+
+def _is_model(annotation: Any) -> bool:
+    own = get_origin(annotation) or annotation
+    return isinstance(own, type) and attrs.has(own)
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the attrs class in an annotation; a mapping's keys are its own."""
+    if _is_model(annotation):
+        return annotation
+    inner = () if get_origin(annotation) in MAPPINGS else get_args(annotation)
+    return next((found for one in inner if (found := _model_in(one)) is not None), None)
+
+
+def _holds_several(annotation: Any) -> bool:
+    if _is_model(annotation):
+        return False
+    return get_origin(annotation) in ARRAYS or any(map(_holds_several, get_args(annotation)))
+
+
+def _has(value: Any, path: Sequence[str]) -> bool:
+    """Tell whether some object has a key, at the end of a path."""
+    if not path:
+        return True
+    key = path[0].removesuffix("[]")
+    if not isinstance(value, dict) or key not in value:
+        return False
+    inner = value[key]
+    several = inner if path[0].endswith("[]") and isinstance(inner, list) else [inner]
+    return any(_has(one, path[1:]) for one in several)
+
+
 # ---- the tolerant path -------------------------------------------------------------------------
 
 PLAIN = {str, int, float, bool, Any, types.NoneType}
@@ -685,8 +793,8 @@ def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any
     """Take JSON objects; null counts as left out where the type has no None, "" where it counts."""
     inner = make_dict_structure_fn(model, converter)
     fields = attrs.fields(get_origin(model) or model)
-    wordless = {field.name for field in fields if _bare(field.type) in WORDLESS}
-    nullable = {field.name for field in fields if _is_nullable(_bare(field.type))}
+    wordless = {key_of(field) for field in fields if _bare(field.type) in WORDLESS}
+    nullable = {key_of(field) for field in fields if _is_nullable(_bare(field.type))}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):

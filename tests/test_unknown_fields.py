@@ -48,14 +48,21 @@ class Nested:
 
     id: str
     containers: tuple[Probed, ...] = ()
-    labels: "Labels | None" = None
 
 
 @attrs.frozen(kw_only=True)
 class Labels:
-    """A class in the place of a mapping, whose keys nobody can know."""
+    """A class in the place of what may hold any key."""
 
     app: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Tagged:
+    """An instance with its tags as objects."""
+
+    id: str
+    tags: Labels | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -214,6 +221,14 @@ async def test_every_list_says_it(name):
         await stream.collect()
         await read(model=documented, on_unknown_field="raise").collect()
     assert ("naem",) == stream.report.unknown_model_fields
+
+
+async def test_where_any_key_may_come_nothing_is_misspelt():
+    """Below what a document leaves open no field is called unknown."""
+    async with fleet(0) as (fake, ief):
+        fake.script(listed("ief_instances", {"id": "a", "tags": {"other": "x"}}))
+        stream = ief.iter_instances(model=Tagged, on_unknown_field="raise")
+        assert [Tagged(id="a", tags=Labels())] == await stream.collect()
 
 
 async def test_a_fleet_says_what_no_target_has():
