@@ -17,7 +17,16 @@ import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure import ARRAYS, MAPPINGS, Row, Rows, Structure, split, structure_of
+from ief_async._structure import (
+    ARRAYS,
+    MAPPINGS,
+    Row,
+    Rows,
+    Structure,
+    resolve_names,
+    split,
+    structure_of,
+)
 
 SCALARS = {str, int, float, bool, datetime}
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -133,7 +142,7 @@ def twin_of(model: Any, *, for_arrow: bool = True) -> type[Any]:
 @lru_cache(maxsize=256)
 def _twin_of(model: Any, *, for_arrow: bool) -> type[Any]:
     own = get_origin(model) or model
-    attrs.resolve_types(own)
+    resolve_names(own)
     given = dict(zip(getattr(own, "__parameters__", ()), get_args(model), strict=False))
     fields: list[Any] = []
     for field in attrs.fields(own):
@@ -217,7 +226,7 @@ def _is_word(kind: Any) -> bool:
 
 def _has_plain_fields(model: type, *, for_arrow: bool) -> bool:
     """Tell whether a twin can be made of a row itself: nothing of the model looks at its values."""
-    attrs.resolve_types(model)
+    resolve_names(model)
     return not hasattr(model, "__attrs_post_init__") and all(
         field.validator is None
         and (not isinstance(field.default, attrs.Factory) or not field.default.takes_self)  # type: ignore[arg-type]  # a class, whatever its stub says
@@ -267,7 +276,7 @@ def _whole(value: Any) -> Any:
 
 @lru_cache(maxsize=128)
 def _narrowed(model: type, names: tuple[str, ...]) -> type[Any]:
-    attrs.resolve_types(model)
+    resolve_names(model)
     fields = attrs.fields_dict(model)
     made = attrs.make_class(
         model.__name__,

@@ -17,6 +17,7 @@ skipped unread on the fast path, even if its text is no UTF-8 or its number is n
 
 import contextlib
 import difflib
+import inspect
 import json
 import math
 import re
@@ -29,7 +30,9 @@ from hashlib import blake2b
 from typing import (
     Annotated,
     Any,
+    ForwardRef,
     Generic,
+    Literal,
     NoReturn,
     Self,
     TypeVar,
@@ -37,6 +40,7 @@ from typing import (
     cast,
     get_args,
     get_origin,
+    get_type_hints,
 )
 
 import attrs
@@ -56,6 +60,10 @@ WATCHED_NAMES = 100  # told apart by a schema watch
 WATCHED_CHARACTERS = 64
 LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
+
+ATTRS_FILE = attrs.fields.__code__.co_filename
+HASH_CACHE = "_attrs_cached_hash"  # set by the ``__init__`` of a class that has one
+HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class that Python code made, and no builtin
 
 # What may stand for one row: a view into the body, or bytes made by the tolerant reader.
 Row = msgspec.Raw | bytes
@@ -448,10 +456,12 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
         return True
     seen.add(annotation)
     if isinstance(annotation, type) and attrs.has(annotation):
-        attrs.resolve_types(annotation)
+        resolve_names(annotation)
+        hints = get_type_hints(annotation, include_extras=True)  # what msgspec goes by
         return _has_plain_init(annotation) and all(
             field.init
             and field.converter is None
+            and hints.get(field.name, field) == field.type
             and _has_own_default(annotation, field)
             and _means_the_same(field.type, seen)
             for field in attrs.fields(annotation)
@@ -466,9 +476,51 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     return _means_the_same(inner[0], seen)
 
 
-def _has_plain_init(model: type) -> bool:
-    code = getattr(vars(model).get("__init__"), "__code__", None)
-    return code is not None and str(code.co_filename).startswith("<attrs generated")
+def resolve_names(model: Any) -> None:
+    """Put classes in the place of their names in annotations.
+
+    Only where there are names: it also forgets what a ``field_transformer`` made of the types.
+    """
+    if any(_has_names(field.type) for field in attrs.fields(model)):
+        attrs.resolve_types(model)
+
+
+def _has_names(annotation: Any) -> bool:
+    if isinstance(annotation, str | ForwardRef):
+        return True
+    return get_origin(annotation) is not Literal and any(map(_has_names, get_args(annotation)))
+
+
+def _has_plain_init(model: Any) -> bool:
+    """Tell whether to set the fields of an empty object is all that making one comes to.
+
+    msgspec makes an empty object, sets fields past ``__setattr__``, asks for those that a row lacks
+    by ``getattr``, and calls ``__attrs_post_init__``: nothing else of a class is run.
+    """
+    made_by = vars(model).get("__init__")
+    if not _is_of_attrs(made_by) or HASH_CACHE in (
+        *made_by.__code__.co_names,
+        *made_by.__code__.co_consts,
+    ):
+        return False
+    return (
+        all(one is object or one.__flags__ & HEAP_TYPE for one in model.__mro__)
+        and type(model).__call__ is type.__call__
+        and model.__new__ is object.__new__
+        and model.__getattribute__ is object.__getattribute__
+        and (model.__setattr__ is object.__setattr__ or _is_of_attrs(model.__setattr__))
+        and (not hasattr(model, "__getattr__") or _is_of_attrs(model.__getattr__))
+        and not hasattr(model, "__attrs_pre_init__")
+        and not inspect.isabstract(model)
+    )
+
+
+def _is_of_attrs(function: Any) -> bool:
+    """Tell whether attrs made a method, or wrote it."""
+    code = getattr(function, "__code__", None)
+    return code is not None and (
+        code.co_filename.startswith("<attrs generated") or code.co_filename == ATTRS_FILE
+    )
 
 
 def _is_flat(model: type) -> bool:
@@ -538,7 +590,7 @@ def _count(counter: Counter[str], name: str) -> None:
 @lru_cache(maxsize=32)
 def _shape(model: type) -> _Shape:
     """Return for each key of a model the shape below it and the words known for it."""
-    attrs.resolve_types(model)
+    resolve_names(model)
     return {
         field.name: (_inner_shape(field.type), field.metadata.get("known"))
         for field in attrs.fields(model)
@@ -600,7 +652,7 @@ def _undocumented(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Give the fields of a model that are not in a shape, and those of the models in it."""
     own = get_origin(model) or model
-    attrs.resolve_types(own)
+    resolve_names(own)
     for field in attrs.fields(own):
         key, inner = key_of(field), _model_in(field.type)
         if key is None:
