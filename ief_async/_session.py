@@ -375,7 +375,8 @@ class IefSession:
 
         Exactly one of the four ids selects the pods. Without `limit` the server chooses how many to
         give, and nobody knows how many it does; a page may be shorter than `limit`, and only its
-        `count` says how many there are. For all of them use `iter_pods`.
+        `count` says how many there are. For all of them use `iter_pods`. `model`, `on_bad_item` and
+        `on_unknown_field` are as there; what is left out or replaced counts ``page.bad_items``.
 
         Raises:
             ConfigurationError: not exactly one id, or an argument that can't work.
@@ -594,8 +595,9 @@ class IefSession:
 
         ``GET /v3/{project_id}/edgemgr/deployments``. Filters: `name` (a part of it), `node_id` or
         `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). `page_size` (100 at
-        most), `concurrency`, `on_drift`, `max_items`, `deadline` and `resume_from` are as for
-        `iter_pods`. One list is one batch: what fails is raised.
+        most), `concurrency`, `on_drift`, `on_bad_item`, `on_unknown_field`, `max_items`, `deadline`
+        and `resume_from` are as for `iter_pods`. One list is one batch: what fails is raised. Where
+        only ids are needed, a `model` of an id alone lets nothing else be odd.
         """
         return self._iter(DEPLOYMENTS, model, options)
 

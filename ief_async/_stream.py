@@ -721,8 +721,8 @@ class Scan(Generic[T]):
         self._items += len(items)
         if not items:
             if not self._skipped:
-                line = "scan %d: %s; it is left out, as all such rows are: see report.bad_items"
-                log.warning(line, self._number, problem.path)
+                line = "scan %d: %s of item %s can't be read: it is left out, as all such items are"
+                log.warning(line, self._number, problem.path, problem.item_id or "without an id")
             self._skipped += 1
             self.plan.skip()
             self._pump()
@@ -1096,6 +1096,9 @@ class Stream(Generic[T]):
     and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
     an exception in the loop's body or the garbage collection of the iterator its tasks are
     cancelled within one turn of the loop.
+
+    A row that can't be read costs its batch, or with ``on_bad_item="skip"`` itself alone: it is
+    counted in ``report.bad_items``, is no item for `max_items`, and checkpoints go on behind it.
 
     A list may change while it is read: every pod that is there throughout comes once, or its batch
     in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one

@@ -9,8 +9,9 @@ NDJSON needs nothing besides; all else needs pyarrow: ``pip install 'ief-async[a
 
 Rows are those of the stream, in its order. Each has all fields of the stream's model, whatever the
 server left out, so files of different days have the same columns. A stream of `scan_fleet` has one
-more in front: ``target``, the target's name. A file holds what the pods hold: the values of their
-environment variables, too.
+more in front: ``target``, the target's name. What the stream's ``on_bad_item`` says holds for what
+can't be read, and for what fits into no column. A file holds what the pods hold: the values of
+their environment variables, too.
 """
 
 import asyncio

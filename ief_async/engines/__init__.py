@@ -49,7 +49,7 @@ ARGUMENTS: dict[Selector, str] = {
 OnError = Literal["raise", "defer"]
 OnBadItem = Literal["raise", "skip"]
 
-log = logging.getLogger("ief_async")
+log: logging.Logger = logging.getLogger("ief_async")
 
 
 def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
