@@ -20,7 +20,7 @@
 Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
@@ -28,9 +28,12 @@ import attrs
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
 
-# what a scan does about a batch that failed, and about a list that moved under it
+# what a scan does about a batch that failed, about a list that moved under it, about an item that
+# can't be read, and about a field of a model that no row has
 OnError = Literal["raise", "defer", "collect"]
 OnDrift = Literal["repair", "raise", "report", "ignore"]
+OnBadItem = Literal["raise", "skip"] | Callable[[Any, "PayloadError"], Any]
+OnUnknownField = Literal["warn", "raise"]
 
 
 class IefError(Exception):
@@ -151,7 +154,9 @@ class PayloadError(IefError):
         path: where in the body, such as ``"pods[3].containers[0].ports[1].host_port"``; "" if the
             body as a whole is wrong.
         snippet: how the body begins if it is no JSON at all (at most 200 characters), else "".
-            No value of the data is ever in it, nor in the message.
+            No value of the data is ever in it, nor in the message, but for the id of the item.
+        item_id: the id of the item that can't be read; None if it has none, or if the error is not
+            of one item.
     """
 
     def __init__(
@@ -160,6 +165,7 @@ class PayloadError(IefError):
         super().__init__(message, transient=transient)
         self.path = path
         self.snippet = snippet
+        self.item_id: str | None = None
 
 
 class DriftError(IefError):

@@ -160,7 +160,8 @@ class PageReady(Event):
         batch: the number of its batch.
         offset: the position of its first row.
         limit: how many rows were asked for.
-        rows: how many of its rows are new; over a scan they add up to what is delivered.
+        rows: how many of its rows are new; over a scan they add up to what is delivered, and what
+            `on_bad_item` left out.
         bytes: the length of its body, decompressed.
         elapsed: seconds from the first attempt to the answer, waits included.
         attempts: how often it was asked for.

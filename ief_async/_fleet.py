@@ -16,13 +16,16 @@ from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
     IefError,
+    OnBadItem,
     OnDrift,
     OnError,
+    OnUnknownField,
     PartialScanError,
     TargetFailure,
 )
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring
+from ief_async._lists import Found, FoundNode
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
@@ -107,7 +110,7 @@ class _Fleet(Generic[T]):
     def reader(self, reader: Reader[Any]) -> None:
         self._reader = reader
         for member in self._members:
-            member.scan.reader = reader
+            member.scan.reader = reader.of(member.target)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -189,7 +192,7 @@ class _Fleet(Generic[T]):
     async def _bear(self, member: _Member[T], error: IefError) -> None:
         """Note that a target failed, or end all of them if that is the policy."""
         error.add_note(f"In target {member.target.name}.")
-        if self._on_error == "raise":
+        if self._on_error == "raise" or member.scan.fatal:
             await self.aclose()
             self._raise(error)
         self._failures[member.target] = TargetFailure(member.target.name, error)
@@ -292,6 +295,8 @@ class _Fleet(Generic[T]):
             unknown_values=dict(values),
             pages=sum(report.pages for report in reports),
             items=sum(report.items for report in reports),
+            bad_items=sum(report.bad_items for report in reports),
+            unknown_model_fields=_in_all(report.unknown_model_fields for report in reports),
             retries=sum(report.retries for report in reports),
             elapsed=max((report.elapsed for report in reports), default=0.0),
             most_pages=sum(report.most_pages for report in reports),
@@ -312,6 +317,8 @@ def scan_fleet(
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
+    on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -333,6 +340,8 @@ def scan_fleet(
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
+    on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -353,6 +362,8 @@ def scan_fleet(
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
+    on_bad_item: OnBadItem = "raise",
+    on_unknown_field: OnUnknownField = "warn",
     deadline: float | None = None,
     resume_from: ScanCheckpoint | str | bytes | None = None,
     http: HttpSession | None = None,
@@ -384,6 +395,9 @@ def scan_fleet(
             "raise": the first failure ends the stream. Even an `AuthenticationError` is one
             target's business.
         on_drift: as for `iter_pods`.
+        on_bad_item: as for `iter_pods`. With "skip" a deployment (node, group) without an id is
+            left out, too, and counted in the report's ``targets[…].ids``.
+        on_unknown_field: as for `iter_pods`, for the first page of each target.
         deadline: seconds that the whole may take.
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`.
@@ -426,6 +440,8 @@ def scan_fleet(
             "ordered": ordered,
             "on_error": on_error,
             "on_drift": on_drift,
+            "on_bad_item": on_bad_item,
+            "on_unknown_field": on_unknown_field,
             "deadline": deadline,
         }
         scan = _scan(session, by, options)
@@ -447,6 +463,12 @@ def scan_fleet(
     return Stream(_Fleet(members, connections, on_error, structure_of(model)))
 
 
+def _in_all(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the names that stand in every one of these."""
+    first, *others = [*names] or [()]
+    return tuple(one for one in first if all(one in other for other in others))
+
+
 def _checked(targets: object) -> tuple[Target, ...]:
     """Return the targets, or refuse what are none."""
     given = tuple(targets) if isinstance(targets, Iterable) else None
@@ -460,14 +482,18 @@ def _checked(targets: object) -> tuple[Target, ...]:
 def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
     """Return the scan of all pods of a session's project, found by what it lists."""
     found_by: dict[str, Any] = {name: options[name] for name in ("deadline", "on_drift")}
+    # a function is for pods: what has no id is an error then
+    found_by["on_bad_item"] = "skip" if options["on_bad_item"] == "skip" else "raise"
     stream: Stream[Any]
     if by == "nodes":
-        stream = session.iter_pods(node_ids=session.iter_nodes(**found_by), **options)
+        nodes = session.iter_nodes(model=FoundNode, **found_by)
+        stream = session.iter_pods(node_ids=nodes, **options)
     elif by == "groups":
-        stream = session.iter_pods(group_ids=session.iter_groups(**found_by), **options)
+        groups = session.iter_groups(model=Found, **found_by)
+        stream = session.iter_pods(group_ids=groups, **options)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
-        found = session.iter_deployments(sort="created_at:asc", **found_by)
+        found = session.iter_deployments(model=Found, sort="created_at:asc", **found_by)
         stream = session.iter_pods(found, **options)
     scan: Scan[Any] = engine_of(stream)  # type: ignore[assignment]  # a session's streams have no other
     return scan

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import OnDrift
+from ief_async._errors import OnBadItem, OnDrift, OnUnknownField
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._structure import Rows, split
 
@@ -19,6 +19,8 @@ class ListOptions(TypedDict, total=False):
     page_size: int
     concurrency: int
     on_drift: OnDrift
+    on_bad_item: OnBadItem
+    on_unknown_field: OnUnknownField
     max_items: int | None
     deadline: float | None
     resume_from: ScanCheckpoint | str | bytes | None
@@ -53,7 +55,21 @@ class GroupOptions(ListOptions, total=False):
     sort: str | None
 
 
-def _read_instances(body: bytes) -> Rows:
+@attrs.frozen
+class Found:
+    """What a scan needs of a deployment or group: what is odd elsewhere in it, hides no pods."""
+
+    id: str
+
+
+@attrs.frozen
+class FoundNode(Found):
+    """And of a node: one that reports 0 has no pods."""
+
+    deployment_num: Any = None
+
+
+def _read_instances(body: bytes, *, tolerate: bool = False) -> Rows:
     """Read a list whose envelope no document shows: by either name, or without one.
 
     Nor does any name parameters for its pages: without a count an answer is the whole list.
@@ -61,7 +77,7 @@ def _read_instances(body: bytes) -> Rows:
     if body.lstrip().startswith(b"["):
         body = b'{"ief_instances":%b}' % body
     named = b'"ief_instances"' in body or b'"instances"' not in body
-    rows = split(body, key="ief_instances" if named else "instances")
+    rows = split(body, key="ief_instances" if named else "instances", tolerate=tolerate)
     return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
 
 
@@ -83,7 +99,7 @@ class Listing:
     model: type
     most_rows: int = MOST_ROWS
     options: Any = ListOptions
-    read: Callable[[bytes], Rows] | None = None
+    read: Callable[..., Rows] | None = None
 
     @property
     def operation(self) -> str:

@@ -7,17 +7,26 @@ holds what the object would, and a row ends as a line of JSON with every field, 
 
 import types
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache, partial
-from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast, get_args, get_origin
 
 import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure import ARRAYS, MAPPINGS, Row, Rows, Structure, split, structure_of
+from ief_async._structure import (
+    ARRAYS,
+    MAPPINGS,
+    Row,
+    Rows,
+    Structure,
+    resolve_names,
+    split,
+    structure_of,
+)
 
 SCALARS = {str, int, float, bool, datetime}
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -39,23 +48,43 @@ class Plain:
     Args:
         structure: the model's own.
         for_arrow: whether values that Arrow has no type for become `Text`, mappings `Pairs`.
+        keep: which items become lines; all others become None, and need not fit into a line.
     """
 
-    def __init__(self, structure: Structure[Any], *, for_arrow: bool) -> None:
+    def __init__(
+        self,
+        structure: Structure[Any],
+        *,
+        for_arrow: bool,
+        keep: Callable[[Any], bool] | None = None,
+    ) -> None:
         model: Any = structure.model
         self.model: type = model
         self.twin: Any = twin_of(model, for_arrow=for_arrow)
         self._structure = structure
+        self._for_arrow = for_arrow
+        self._keep = keep
         self._page: msgspec.json.Decoder[list[Any]] | None = None
-        if structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
+        if keep is None and structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
 
-    def read(self, body: bytes, *, key: str) -> Rows:
+    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
-        return split(body, key=key)
+        return split(body, key=key, tolerate=tolerate)
 
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[bytes]:
+    def of(self, target: object) -> Self:
+        """Return the same for the items of a target: `keep` sees both, as a pair."""
+        keep = self._keep
+        if keep is None:
+            return self
+        return type(self)(
+            self._structure, for_arrow=self._for_arrow, keep=lambda item: keep((target, item))
+        )
+
+    def items(
+        self, rows: Sequence[Row], positions: Sequence[int], *, key: str
+    ) -> list[bytes | None]:
         """Return the rows at these positions as lines of JSON, as far as they can be read."""
         if self._page is not None:
             try:
@@ -65,15 +94,19 @@ class Plain:
                 return [self._encoder.encode(twin) for twin in twins]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # by way of the model, whose tolerant path takes it or names the field
-        lines: list[bytes] = []
+        lines: list[bytes | None] = []
         for item in self._structure.items(rows, positions, key=key):
             try:
-                lines.append(self.line(item, key=f"{key}[{positions[len(lines)]}]"))
+                lines.append(self.given(item, key=f"{key}[{positions[len(lines)]}]"))
             except PayloadError:
                 if not lines:
                     raise
                 break  # the next call begins with it
         return lines
+
+    def given(self, item: object, *, key: str = "what on_bad_item gave") -> bytes | None:
+        """Return an object of the model as a line of JSON, or None if it is not kept."""
+        return self.line(item, key=key) if self._keep is None or self._keep(item) else None
 
     def line(self, item: object, *, key: str = "an item") -> bytes:
         """Return an object of the model as a line of JSON."""
@@ -109,7 +142,7 @@ def twin_of(model: Any, *, for_arrow: bool = True) -> type[Any]:
 @lru_cache(maxsize=256)
 def _twin_of(model: Any, *, for_arrow: bool) -> type[Any]:
     own = get_origin(model) or model
-    attrs.resolve_types(own)
+    resolve_names(own)
     given = dict(zip(getattr(own, "__parameters__", ()), get_args(model), strict=False))
     fields: list[Any] = []
     for field in attrs.fields(own):
@@ -193,7 +226,7 @@ def _is_word(kind: Any) -> bool:
 
 def _has_plain_fields(model: type, *, for_arrow: bool) -> bool:
     """Tell whether a twin can be made of a row itself: nothing of the model looks at its values."""
-    attrs.resolve_types(model)
+    resolve_names(model)
     return not hasattr(model, "__attrs_post_init__") and all(
         field.validator is None
         and (not isinstance(field.default, attrs.Factory) or not field.default.takes_self)  # type: ignore[arg-type]  # a class, whatever its stub says
@@ -243,7 +276,7 @@ def _whole(value: Any) -> Any:
 
 @lru_cache(maxsize=128)
 def _narrowed(model: type, names: tuple[str, ...]) -> type[Any]:
-    attrs.resolve_types(model)
+    resolve_names(model)
     fields = attrs.fields_dict(model)
     made = attrs.make_class(
         model.__name__,

@@ -1,6 +1,7 @@
 """`IefSession`: the face of the library."""
 
 import asyncio
+import inspect
 import re
 from collections.abc import AsyncIterable, Awaitable, Collection, Iterable
 from functools import partial
@@ -20,7 +21,15 @@ from ief_async._environment import (
     iam_endpoint_of,
     known_region,
 )
-from ief_async._errors import CheckpointError, ConfigurationError, OnDrift, OnError, PayloadError
+from ief_async._errors import (
+    CheckpointError,
+    ConfigurationError,
+    OnBadItem,
+    OnDrift,
+    OnError,
+    OnUnknownField,
+    PayloadError,
+)
 from ief_async._http import Connections, HttpSession
 from ief_async._keyring import Keyring, Project
 from ief_async._lists import (
@@ -49,8 +58,25 @@ from ief_async._pacing import (
     check_number,
 )
 from ief_async._paging import PageCap, PageRequest, requests_for
-from ief_async._stream import Page, Reader, Scan, Stream, page_of, structure_some
-from ief_async._structure import Rows, SchemaWatch, Structure, read_within, structure_of
+from ief_async._stream import (
+    Page,
+    Reader,
+    Scan,
+    Stream,
+    look_for_fields,
+    page_of,
+    raw_rows,
+    stand_in,
+    structure_some,
+)
+from ief_async._structure import (
+    ModelWatch,
+    Rows,
+    SchemaWatch,
+    Structure,
+    read_within,
+    structure_of,
+)
 from ief_async._transport import Answer, Endpoints, Transport
 from ief_async._window import ScanPlan
 
@@ -336,6 +362,8 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
     ) -> Page[Pod]: ...
     @overload
     async def list_pods(
@@ -348,6 +376,8 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         model: type[T],
     ) -> Page[T]: ...
     async def list_pods(
@@ -360,19 +390,24 @@ class IefSession:
         plugin_instance_name: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         model: type[Any] = Pod,
     ) -> Page[Any]:
         """Make exactly one call of the documented API: ``GET /v3/{project_id}/edgemgr/pods``.
 
         Exactly one of the four ids selects the pods. Without `limit` the server chooses how many to
         give, and nobody knows how many it does; a page may be shorter than `limit`, and only its
-        `count` says how many there are. For all of them use `iter_pods`.
+        `count` says how many there are. For all of them use `iter_pods`. `model`, `on_bad_item` and
+        `on_unknown_field` are as there; what is left out or replaced counts ``page.bad_items``.
 
         Raises:
             ConfigurationError: not exactly one id, or an argument that can't work.
             IefError: what came of the call after all attempts.
         """
         structure = structure_of(model)
+        _check_bad_item(on_bad_item)
+        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         query = _one_query(
             deployment_ids=deployment_ids,
             deployment_id=deployment_id,
@@ -388,15 +423,15 @@ class IefSession:
         if plugin_instance_name is not None:
             _check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        read = partial(structure.read, key=PODS.key)
+        read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
         answer = await self._transport.get(
             target, partial(read_within, read, key=PODS.key, limit=limit)
         )
-        items: list[Any] = []
-        while rest := range(len(items), len(answer.value.ids)):
-            await asyncio.sleep(0)  # between chunks the event loop has its turn
-            items += structure_some(structure, answer, rest, key=PODS.key)
-        return page_of(answer, items, offset=offset, limit=limit)
+        watch = ModelWatch(model, PODS.model)
+        if watch.unknown:
+            await look_for_fields(watch, raw_rows(answer, key=PODS.key), on_unknown_field)
+        items, bad = await _structured(structure, answer, on_bad_item)
+        return page_of(answer, items, offset=offset, limit=limit, bad_items=bad)
 
     @overload
     def iter_pods(
@@ -412,6 +447,8 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -431,6 +468,8 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -449,6 +488,8 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -484,6 +525,17 @@ class IefSession:
                 that can't be promised the report says so, and a warning is logged. "raise": the
                 same, then the batch fails with `DriftError`. "report": nothing is read again.
                 "ignore": pages do not overlap, no ids are kept, and rows may be lost or repeated.
+            on_bad_item: what a row leads to that can't be read. "raise": its batch fails with a
+                `PayloadError` that names the field, the item and the request. "skip": it is left
+                out, and counted in ``report.bad_items``; the first one is logged as a warning. A
+                function: it is called with the row, as `json.loads` gives it, and the
+                `PayloadError`, and returns the item that stands in its place, or None to leave it
+                out; it is counted likewise, and what it raises ends the scan. A row that has no id,
+                or is no object, is one, too. What is wrong with a body as a whole fails its batch.
+            on_unknown_field: what a field of `model` leads to that no document names and no row of
+                the first page has: one that is misspelt would be its default in every item. "warn":
+                a warning is logged, and it stands in ``report.unknown_model_fields``. "raise": the
+                stream raises a `ConfigurationError` that names it.
             max_items: deliver so many at most; no page is asked for that they can't need.
             deadline: seconds that the whole scan may take, from the first item asked for.
             resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
@@ -509,6 +561,8 @@ class IefSession:
             ordered=ordered,
             on_error=on_error,
             on_drift=on_drift,
+            on_bad_item=on_bad_item,
+            on_unknown_field=on_unknown_field,
             max_items=max_items,
             deadline=deadline,
             resume_from=resume_from,
@@ -536,7 +590,11 @@ class IefSession:
         plan = ScanPlan(
             concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
         )  # nothing can move in a head, and nothing is warned of
-        scan = self._scan(PODS, ids, batcher, plan, structure_of(Pod), operation="count_pods")
+        scan = self._scan(
+            *(PODS, ids, batcher, plan, structure_of(Pod)),
+            on_bad_item="skip",  # no row is looked at
+            operation="count_pods",
+        )
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
@@ -562,8 +620,9 @@ class IefSession:
 
         ``GET /v3/{project_id}/edgemgr/deployments``. Filters: `name` (a part of it), `node_id` or
         `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). `page_size` (100 at
-        most), `concurrency`, `on_drift`, `max_items`, `deadline` and `resume_from` are as for
-        `iter_pods`. One list is one batch: what fails is raised.
+        most), `concurrency`, `on_drift`, `on_bad_item`, `on_unknown_field`, `max_items`, `deadline`
+        and `resume_from` are as for `iter_pods`. One list is one batch: what fails is raised. Where
+        only ids are needed, a `model` of an id alone lets nothing else be odd.
         """
         return self._iter(DEPLOYMENTS, model, options)
 
@@ -683,6 +742,8 @@ class IefSession:
         ordered: bool = True,
         on_error: OnError = "raise",
         on_drift: OnDrift = "repair",
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         max_items: int | None = None,
         deadline: float | None = None,
         resume_from: ScanCheckpoint | str | bytes | None = None,
@@ -692,6 +753,8 @@ class IefSession:
         check_number("page_size", page_size, least=1, most=listing.most_rows, whole=True)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         _check_choice("on_drift", on_drift, OnDrift)
+        _check_bad_item(on_bad_item)
+        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         if max_items is not None:
             check_number("max_items", max_items, least=1, whole=True)
         if deadline is not None:
@@ -720,6 +783,8 @@ class IefSession:
                 structure,
                 deadline=deadline,
                 on_error=on_error,
+                on_bad_item=on_bad_item,
+                on_unknown_field=on_unknown_field,
                 fingerprint=asked,
             )
         )
@@ -734,6 +799,8 @@ class IefSession:
         *,
         deadline: float | None = None,
         on_error: OnError = "raise",
+        on_bad_item: OnBadItem = "raise",
+        on_unknown_field: OnUnknownField = "warn",
         fingerprint: int = 0,
         operation: str | None = None,
     ) -> Scan[T]:
@@ -741,15 +808,18 @@ class IefSession:
             ids=ids,
             batcher=batcher,
             plan=plan,
-            fetch=partial(self._fetch, listing),
+            fetch=partial(self._fetch, listing, tolerate=on_bad_item != "raise"),
             reader=structure,
             watch=SchemaWatch(listing.model),
+            model_watch=ModelWatch(structure.model, listing.model),
             key=listing.key,
             clock=self._transport.clock,
             observer=self._transport.observer,
             operation=operation or listing.operation,
             deadline=deadline,
             on_error=on_error,
+            on_bad_item=on_bad_item,
+            on_unknown_field=on_unknown_field,
             fingerprint=fingerprint,
         )
 
@@ -760,10 +830,12 @@ class IefSession:
         reader: Reader[Any],
         deadline: float,
         scan: int,
+        *,
+        tolerate: bool,
     ) -> Answer[Rows]:
         parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
         target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        read = listing.read or partial(reader.read, key=listing.key)
+        read = partial(listing.read or partial(reader.read, key=listing.key), tolerate=tolerate)
         # who counts asks for one row; how many come with the count does not matter
         limit = request.limit if request.limit > 1 else None
         within = partial(read_within, read, key=listing.key, limit=limit)
@@ -785,6 +857,38 @@ def _check_choice(name: str, value: object, choices: Any) -> None:
         known = ", ".join(map(repr, get_args(choices)))
         message = f"{name} takes one of {known}, but was given {value!r:.80}"
         raise ConfigurationError(message)
+
+
+def _check_bad_item(value: object) -> None:
+    """Take "raise", "skip", or a plain function."""
+    if not callable(value):
+        _check_choice("on_bad_item", value, get_args(OnBadItem)[0])
+    elif any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
+        message = (
+            "on_bad_item takes a plain function of a row and its error, but was given an async one"
+        )
+        raise ConfigurationError(message)
+
+
+async def _structured(
+    structure: Structure[T], answer: Answer[Rows], on_bad_item: OnBadItem
+) -> tuple[list[T], int]:
+    """Return the items of an answer, and how many of its rows could not be read."""
+    items: list[T] = []
+    taken = bad = 0
+    while rest := range(taken, len(answer.value.ids)):
+        await asyncio.sleep(0)  # between chunks the event loop has its turn
+        try:
+            some = structure_some(structure, answer, rest, key=PODS.key)
+        except PayloadError as error:
+            if on_bad_item == "raise":
+                raise
+            some = stand_in(on_bad_item, structure, answer, taken, error)
+            taken, bad = taken + 1, bad + 1
+        else:
+            taken += len(some)
+        items += some
+    return items, bad
 
 
 def _resumed(given: object, asked: int) -> ScanCheckpoint:

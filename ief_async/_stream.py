@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -39,7 +39,9 @@ from ief_async._errors import (
     DriftError,
     Failure,
     IefError,
+    OnBadItem,
     OnError,
+    OnUnknownField,
     PartialScanError,
     PayloadError,
     TransportError,
@@ -52,10 +54,10 @@ from ief_async._events import (
     ScanEnded,
     ScanStarted,
 )
-from ief_async._observer import Observer
+from ief_async._observer import Observer, write
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import Row, Rows, SchemaWatch, split
+from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch, loads, split
 from ief_async._transport import Answer
 from ief_async._window import STALLED, ScanPlan
 
@@ -81,7 +83,7 @@ class Page(Generic[T]):
 
     Attributes:
         items: the rows, structured. In a scan only those that are new: a row that another page
-            brought before is left out.
+            brought before is left out, and so is what `on_bad_item` leaves out.
         count: what this answer says the whole list holds, or None if it does not say.
         offset: the position of the page's first row, as it was asked for.
         limit: how many rows were asked for, or None if the server chose.
@@ -90,6 +92,7 @@ class Page(Generic[T]):
         attempts: how often the request was sent.
         raw: the body as it came, decompressed: what no model has a field for is here.
         checkpoint: in a scan, everything up to the end of this page as finished with; else None.
+        bad_items: how many of its rows could not be read, and were left out or replaced.
     """
 
     items: tuple[T, ...]
@@ -101,6 +104,7 @@ class Page(Generic[T]):
     attempts: int
     raw: bytes = attrs.field(repr=False)
     checkpoint: ScanCheckpoint | None = attrs.field(default=None, repr=False)
+    bad_items: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -112,6 +116,7 @@ class ScanProgress:
         pages: pages handed to the consumer.
         items: items handed to the consumer.
         expected_items: the sum of the counts of all batches, once every one is known; else None.
+            What was left out by `on_bad_item` is no longer expected.
         retries: requests that were sent again.
         elapsed: seconds since the first item was asked for.
     """
@@ -149,8 +154,12 @@ class ScanReport:
         unknown_fields: keys that no documented model has, by their path, and how often they came;
             looked for in the first rows of one page of each batch.
         unknown_values: likewise words, such as a new ``state``, that were not known so far.
+        unknown_model_fields: fields of ``model=`` that are in no document and in no row that was
+            looked at, by their path: misspelt, most likely.
         pages: pages handed to the consumer.
         items: items handed to the consumer.
+        bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
+            of `ids` are counted there.
         retries: requests that were sent again.
         elapsed: seconds from the first item asked for to the last one given, or to now.
         most_pages: pages that were in flight, waiting or being read at once; never more than
@@ -176,6 +185,8 @@ class ScanReport:
     complete: bool
     targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
     ids: "ScanReport | None" = None
+    bad_items: int = 0
+    unknown_model_fields: tuple[str, ...] = ()
 
     @property
     def doubtful(self) -> tuple[BatchReport, ...]:
@@ -197,11 +208,17 @@ class Reader(Protocol[T]):
 
     model: type
 
-    def read(self, body: bytes, *, key: str) -> Rows:
+    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Return the first of the rows at these positions, as many as can be read."""
+
+    def given(self, item: Any) -> T:
+        """Return what an item that was made elsewhere is here."""
+
+    def of(self, target: object) -> Self:
+        """Return what makes the items of a target."""
 
 
 class Engine(Protocol[T]):
@@ -251,12 +268,15 @@ class Scan(Generic[T]):
         fetch: Fetch,
         reader: Reader[T],
         watch: SchemaWatch,
+        model_watch: ModelWatch,
         key: str,
         clock: Clock,
         observer: Observer,
         operation: str,
         deadline: float | None,
         on_error: OnError,
+        on_bad_item: OnBadItem,
+        on_unknown_field: OnUnknownField,
         fingerprint: int,
     ) -> None:
         self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
@@ -265,6 +285,8 @@ class Scan(Generic[T]):
         self._fetch = fetch
         self.reader = reader
         self._watch = watch
+        self._model_watch = model_watch
+        self._on_unknown_field = on_unknown_field
         self._watched: set[int] = set()  # batches
         self._key = key
         self._clock = clock
@@ -272,6 +294,7 @@ class Scan(Generic[T]):
         self._operation = operation
         self._seconds = deadline
         self._on_error = on_error
+        self._on_bad_item = on_bad_item
         self.fingerprint = fingerprint
         self._number = next(SCANS)
         self._context = Context()  # a copy of the one that it is started in
@@ -290,6 +313,8 @@ class Scan(Generic[T]):
         self._over = False
         self._started = self._ended = math.nan
         self._retries = self._pages = self._items = 0
+        self._bad = self._skipped = 0  # rows that could not be read, and those of them left out
+        self.fatal = False  # what ended it has to end all scans beside it
         self._most_pages = self._most_bytes = 0
         self._current: Accepted | None = None
         self._taken = 0  # rows of the current page that were structured
@@ -409,7 +434,8 @@ class Scan(Generic[T]):
             return
         self._retries += answer.attempts - 1
         try:
-            ended = self.plan.receive(request, answer.value.count, answer.value.ids, answer)
+            rows = answer.value
+            ended = self.plan.receive(request, rows.count, rows.ids_at(request.offset), answer)
         except Exception as error:  # noqa: BLE001  likewise
             self._give_up(error, request)
             return
@@ -420,9 +446,11 @@ class Scan(Generic[T]):
 
     def _weigh(self) -> None:
         """Note how much is held, if that was never more."""
-        pages = [*self.plan.pages(), *([self._current.page] if self._current is not None else ())]
+        pages = {id(page): page for page in self.plan.pages()}
+        if self._current is not None:  # its rest may wait as well
+            pages[id(self._current.page)] = self._current.page
         self._most_pages = max(self._most_pages, self.plan.in_flight + len(pages))
-        held = sum(len(page.raw) for page in pages) + self.plan.ids_bytes
+        held = sum(len(page.raw) for page in pages.values()) + self.plan.ids_bytes
         self._most_bytes = max(self._most_bytes, held)
 
     def _bear(self, error: Exception, request: PageRequest) -> None:
@@ -513,7 +541,7 @@ class Scan(Generic[T]):
             if self._current is not None:
                 self._pages += 1
                 self._pump()
-                self._look(self._current)
+                await self._look(self._current)
                 if self._observer.wants():
                     self._tell_page(self._current)
                 return self._current
@@ -526,14 +554,28 @@ class Scan(Generic[T]):
                 await self._wait()
         return None
 
-    def _look(self, accepted: Accepted) -> None:
-        """Look through one page of each batch for what the models do not know."""
+    async def _look(self, accepted: Accepted) -> None:
+        """Look through one page of each batch for what the models do not know, or know alone."""
         if accepted.request.batch not in self._watched:
+            first = not self._watched
             self._watched.add(accepted.request.batch)
-            rows = accepted.page.value
-            if rows.items is not None:
-                rows = split(accepted.page.raw, key=self._key)
-            self._watch.look(rows.raw[:WATCHED_ROWS])
+            raw = raw_rows(accepted.page, key=self._key)
+            self._watch.look(raw[:WATCHED_ROWS])
+            if first:
+                await self._check_model(raw)
+            else:
+                self._model_watch.look(raw[:WATCHED_ROWS])
+
+    async def _check_model(self, raw: Sequence[Row]) -> None:
+        """Warn of fields of the model that no row has, or end the scan."""
+        try:
+            await look_for_fields(self._model_watch, raw, self._on_unknown_field)
+        except ConfigurationError as error:
+            self.fatal, self._error = True, None
+            self._fail(error)
+        if self._error is not None and self.fatal:
+            await self._rest()
+            self._raise(self._error)
 
     def _end(self) -> None:
         if self._failures and self._on_error == "defer":
@@ -593,6 +635,8 @@ class Scan(Generic[T]):
     async def next_items(self) -> Iterator[T]:
         """Return some items of the current page, or of the next; none at the end."""
         with self._one_consumer():
+            if self._chunk is not None:
+                self._chunk_size = 0  # all of it is finished with, as more is asked for
             while True:
                 if self._current is None or self._taken == len(self._current.positions):
                     await self.next_page()
@@ -602,7 +646,8 @@ class Scan(Generic[T]):
                 items = await self._structure_some(self._current)
                 if items is not None:
                     self._chunk, self._chunk_size = iter(items), len(items)
-                    return self._chunk
+                if items:
+                    return self._chunk or iter(())
                 if self._gives_way:
                     return iter(())
 
@@ -611,13 +656,14 @@ class Scan(Generic[T]):
         with self._one_consumer():
             while (accepted := await self.next_page()) is not None:
                 items: list[T] = []
+                bad = self._bad
                 while self._taken < len(accepted.positions):
                     await asyncio.sleep(0)
                     some = await self._structure_some(accepted)
                     if some is None:
                         break
                     items += some
-                else:
+                if items and self._current is accepted:
                     request = accepted.request
                     return page_of(
                         accepted.page,
@@ -625,6 +671,7 @@ class Scan(Generic[T]):
                         offset=request.offset,
                         limit=request.limit,
                         checkpoint=self._checkpoint(len(accepted.positions)),
+                        bad_items=self._bad - bad,
                     )
                 if self._gives_way:
                     return None
@@ -632,22 +679,63 @@ class Scan(Generic[T]):
 
     async def _structure_some(self, accepted: Accepted) -> list[T] | None:
         """Structure a chunk of a page, and count its items; None if its batch fails."""
+        rest = accepted.positions[self._taken :]
         try:
-            rest = accepted.positions[self._taken :]
             items = structure_some(self.reader, accepted.page, rest, key=self._key)
-        except IefError as error:
+        except PayloadError as error:
             problem = error
         else:
             self._taken += len(items)
             self._items += len(items)
             return items
-        self.plan.give_up(accepted.request.batch, unread=len(accepted.positions) - self._taken)
+        if self._on_bad_item != "raise":
+            return await self._replace(accepted, rest[0], problem)
+        unread = len(accepted.positions) - self._taken
+        self._leave(accepted)
+        self.plan.give_up(accepted.request.batch, unread=unread)
         self._give_up(problem, accepted.request)
-        self._current = self._chunk = None
         if self._error is not None:
             await self._rest()
             self._raise(self._error)
         return None
+
+    def _leave(self, accepted: Accepted) -> None:
+        """Take no more of a page; what came of it as items is finished with."""
+        if self._chunk is not None:
+            self.plan.finish_rows(accepted, self._taken)
+        self._current = self._chunk = None
+
+    async def _replace(self, accepted: Accepted, at: int, problem: PayloadError) -> list[T]:
+        """Return what stands in the place of a row that can't be read: an item, or none."""
+        _locate(problem, accepted.request)
+        items: list[T] = []
+        try:
+            items = stand_in(self._on_bad_item, self.reader, accepted.page, at, problem)
+        except Exception as error:  # noqa: BLE001  it ends the scan as itself, whatever it is
+            self._leave(accepted)
+            self.fatal, self._error = True, None
+            self._fail(error)
+        if self._error is not None and self.fatal:
+            del problem  # it may be what is raised, and holds this frame then
+            await self._rest()
+            self._raise(self._error)
+        self._taken += 1
+        self._bad += 1
+        self._items += len(items)
+        if not items:
+            if not self._skipped:
+                line = "scan %d: %s of item %s can't be read: it is left out, as all such items are"
+                write(
+                    logging.WARNING,
+                    line,
+                    self._number,
+                    problem.path,
+                    problem.item_id or "without an id",
+                )
+            self._skipped += 1
+            self.plan.skip()
+            self._pump()
+        return items
 
     @contextmanager
     def _one_consumer(self) -> Iterator[None]:
@@ -842,11 +930,12 @@ class Scan(Generic[T]):
         return self._items - (operator.length_hint(self._chunk) if self._chunk is not None else 0)
 
     def progress(self) -> ScanProgress:
+        expected = self.plan.expected
         return ScanProgress(
             batches=self.plan.added,
             pages=self._pages,
             items=self._delivered,
-            expected_items=self.plan.expected,
+            expected_items=None if expected is None else max(0, expected - self._skipped),
             retries=self._retries,
             elapsed=self.elapsed,
         )
@@ -865,6 +954,8 @@ class Scan(Generic[T]):
             most_bytes=self._most_bytes,
             complete=self.plan.complete,
             ids=self._ids_report,
+            bad_items=self._bad,
+            unknown_model_fields=self._model_watch.names,
         )
 
 
@@ -888,25 +979,64 @@ def _named(request: PageRequest) -> str:
     return f"batch {request.batch} ({shown})"
 
 
+def raw_rows(answer: Answer[Rows], *, key: str) -> Sequence[Row]:
+    """Return the rows of an answer as bytes, though they may have been made at once."""
+    rows = answer.value
+    return (rows if rows.items is None else split(answer.raw, key=key)).raw
+
+
+async def look_for_fields(watch: ModelWatch, raw: Sequence[Row], policy: OnUnknownField) -> None:
+    """Warn of fields of a model that no row of a page has, or raise."""
+    for at in range(0, len(raw), WATCHED_ROWS):
+        if watch.unknown:
+            watch.look(raw[at : at + WATCHED_ROWS])
+            await asyncio.sleep(0)
+    if not (watch.unknown and raw):
+        return
+    message = f"the model has fields that neither a document nor a row of this page has: {watch}"
+    if policy == "raise":
+        raise ConfigurationError(message)
+    write(logging.WARNING, "%s; they are their defaults", message)
+
+
 def structure_some(
     reader: Reader[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
 ) -> list[T]:
     """Structure the first of these rows: as many as do not make the event loop wait."""
-    rows, made = answer.value.raw, answer.value.items
+    rows, made, bad = answer.value.raw, answer.value.items, answer.value.bad
     if made is not None:
         return [made[at] for at in positions[:CHUNK_ITEMS]]
-    chunk = max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))
-    problem: PayloadError
-    try:
-        return reader.items(rows, positions[:chunk], key=key)
-    except PayloadError as error:
-        problem = error
-    named = f" (request id {answer.request_id})" if answer.request_id else ""
-    failure = PayloadError(f"{problem.message}{named}", path=problem.path)
+    chunk = positions[: max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))]
+    if bad:
+        chunk = [*takewhile(lambda at: at not in bad, chunk)]
+    problem = bad.get(positions[0])
+    if problem is None:
+        try:
+            return reader.items(rows, chunk, key=key)
+        except PayloadError as error:
+            problem = error
+    item_id = None if positions[0] in bad else answer.value.ids[positions[0]]
+    named = ", ".join(
+        f"{name} {value:.80}"
+        for name, value in (("item", item_id), ("request id", answer.request_id))
+        if value
+    )
+    failure = PayloadError(f"{problem.message} ({named})" if named else problem.message)
+    failure.path, failure.item_id = problem.path, item_id
     failure.request_id = answer.request_id
     failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
     del problem
     raise failure
+
+
+def stand_in(
+    on_bad_item: OnBadItem, reader: Reader[T], answer: Answer[Rows], at: int, problem: PayloadError
+) -> list[T]:
+    """Return what stands in the place of a row that can't be read: one item, or none."""
+    if not callable(on_bad_item):
+        return []
+    item = on_bad_item(loads(answer.value.raw[at]), problem)
+    return [] if item is None else [reader.given(item)]
 
 
 def page_of(
@@ -916,6 +1046,7 @@ def page_of(
     offset: int,
     limit: int | None,
     checkpoint: ScanCheckpoint | None = None,
+    bad_items: int = 0,
 ) -> Page[T]:
     """Make the page that an answer and its structured items are."""
     return Page(
@@ -928,6 +1059,7 @@ def page_of(
         attempts=answer.attempts,
         raw=answer.raw,
         checkpoint=checkpoint,
+        bad_items=bad_items,
     )
 
 
@@ -988,6 +1120,9 @@ class Stream(Generic[T]):
     and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
     an exception in the loop's body or the garbage collection of the iterator its tasks are
     cancelled within one turn of the loop.
+
+    A row that can't be read costs its batch, or with ``on_bad_item="skip"`` itself alone: it is
+    counted in ``report.bad_items``, is no item for `max_items`, and checkpoints go on behind it.
 
     A list may change while it is read: every pod that is there throughout comes once, or its batch
     in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one

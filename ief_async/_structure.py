@@ -16,21 +16,38 @@ skipped unread on the fast path, even if its text is no UTF-8 or its number is n
 """
 
 import contextlib
+import difflib
+import inspect
 import json
 import math
 import re
 import types
 from collections import Counter, abc, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, cast, get_args, get_origin
+from functools import lru_cache, partial
+from hashlib import blake2b
+from typing import (
+    Annotated,
+    Any,
+    ForwardRef,
+    Generic,
+    Literal,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import attrs
 import cattrs
 import msgspec
 from cattrs.cols import list_structure_factory
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 from cattrs.v import transform_error
 
 from ief_async._errors import ConfigurationError, PayloadError
@@ -51,6 +68,10 @@ LARGE_ROW_BYTES = 256 * 1024  # a hundred times what a pod takes: nothing to loo
 LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
+ATTRS_FILE = attrs.fields.__code__.co_filename
+HASH_CACHE = "_attrs_cached_hash"  # set by the ``__init__`` of a class that has one
+HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class that Python code made, and no builtin
+
 # What may stand for one row: a view into the body, or bytes made by the tolerant reader.
 Row = msgspec.Raw | bytes
 
@@ -64,12 +85,26 @@ class Rows:
         ids: the id of every row, in the server's order.
         raw: every row as JSON bytes, in the same order; none if there are `items`.
         items: every row as an object, if all were made at once.
+        bad: what is wrong with each row that is no object with an id, by its position. It has a
+            stand-in for an id, as rows are told apart by ids.
     """
 
     count: int | None
     ids: list[str]
     raw: Sequence[Row]
     items: Sequence[Any] | None = None
+    bad: Mapping[int, PayloadError] = types.MappingProxyType({})
+
+    def ids_at(self, offset: int) -> list[str]:
+        """Return the ids of a page at this offset.
+
+        The position is part of a stand-in: two rows that hold the same and have no id are two rows.
+        """
+        if not self.bad:
+            return self.ids
+        return [
+            f"{one}@{offset + at}" if at in self.bad else one for at, one in enumerate(self.ids)
+        ]
 
 
 # A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
@@ -154,8 +189,13 @@ class _Identified(msgspec.Struct, gc=False):
     id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-def split(body: bytes, *, key: str) -> Rows:
+_IDENTIFIED = msgspec.json.Decoder(_Identified)
+
+
+def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
     """Read the envelope of a list answer: count, ids, and the rows as raw bytes.
+
+    With `tolerate` a row that is no object with an id is among `Rows.bad`.
 
     Raises `PayloadError` if the body is not ``{"count": …, key: [{"id": …}, …]}``; it is transient
     if the body is no JSON at all (empty, cut, an HTML page), as the next answer may be whole.
@@ -165,11 +205,11 @@ def split(body: bytes, *, key: str) -> Rows:
         raise PayloadError(message, transient=True)
     failure: PayloadError
     try:
-        return _split(body.removeprefix(b"\xef\xbb\xbf"), key)
+        return _split(body.removeprefix(b"\xef\xbb\xbf"), key, tolerate=tolerate)
     except msgspec.ValidationError as error:
         failure = _misshapen(str(error), key)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        loose = _split_loosely(body, key)
+        loose = _split_loosely(body, key, tolerate=tolerate)
         if isinstance(loose, Rows):
             return loose
         failure = loose
@@ -178,13 +218,46 @@ def split(body: bytes, *, key: str) -> Rows:
     raise failure
 
 
-def _split(body: bytes, key: str) -> Rows:
-    raw = _envelope(key, msgspec.Raw).decode(body).rows
-    return _rows(_envelope(key, _Identified).decode(body), raw, key)
+def _split(body: bytes, key: str, *, tolerate: bool) -> Rows:
+    envelope = _envelope(key, msgspec.Raw).decode(body)
+    raw = envelope.rows
+    try:
+        identified = _envelope(key, _Identified).decode(body)
+    except msgspec.ValidationError:  # of a row, as the envelope is what it has to be
+        if not tolerate:
+            raise
+        return _rows_with_bad_ones(envelope, raw, raw, key, _IDENTIFIED.decode)
+    return _rows(identified, raw, key)
+
+
+def _rows_with_bad_ones(
+    envelope: Any,
+    rows: Sequence[Any],
+    raw: Sequence[Row],
+    key: str,
+    identify: Callable[[Any], _Identified],
+) -> Rows:
+    """Note what is wrong with each row that is no object with an id."""
+    ids: list[str] = []
+    bad: dict[int, PayloadError] = {}
+    for at, row in enumerate(rows):
+        try:
+            ids.append(identify(row).id)
+        except msgspec.ValidationError as error:
+            problem, _, where = str(error).partition(" - at `$")
+            path = f"{key}[{at}]{where.rstrip('`')}"
+            bad[at] = PayloadError(f"{path}: {problem}. {ADVICE}", path=path)
+            # no id begins like this; what a row holds is the best sign of which one it is
+            ids.append(f"\0{blake2b(bytes(raw[at]), digest_size=12).hexdigest()}")
+    return Rows(_count_of(envelope), ids, raw, bad=bad)
+
+
+def _count_of(envelope: Any) -> int | None:
+    return envelope.count if envelope.count is None else int(envelope.count)
 
 
 def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
-    count = envelope.count if envelope.count is None else int(envelope.count)
+    count = _count_of(envelope)
     if raw is None:
         if count == 0:
             return Rows(0, [], ())
@@ -194,7 +267,7 @@ def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
     return Rows(count, [row.id for row in envelope.rows], raw)
 
 
-def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
+def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadError:
     """Read what only the standard library's reader takes: half of a surrogate pair in a text."""
     try:
         if SURROGATE.search(body) is None:
@@ -215,6 +288,10 @@ def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
             for row in rows
         ]
     try:
+        if tolerate and raw is not None:
+            envelope = msgspec.convert(document, _envelope(key, Any).type)
+            identify = partial(msgspec.convert, type=_Identified)
+            return _rows_with_bad_ones(envelope, envelope.rows, raw, key, identify)
         return _rows(msgspec.convert(document, _envelope(key, _Identified).type), raw, key)
     except msgspec.ValidationError as error:
         return _misshapen(str(error), key)
@@ -224,6 +301,15 @@ def _split_loosely(body: bytes, key: str) -> Rows | PayloadError:
 
 def _loads(text: bytes) -> Any:
     return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+
+
+def loads(row: Row) -> Any:
+    """Return a row as `json.loads` does; as its text if that can't be."""
+    text = bytes(row)
+    try:
+        return _loads(text)
+    except (ValueError, RecursionError):
+        return text.decode("utf-8", "replace")
 
 
 def _whole(digits: str) -> float:
@@ -291,7 +377,7 @@ class Structure(Generic[T]):
         """Whether msgspec builds what cattrs would, so that cattrs has the odd rows alone."""
         return self._page is not None
 
-    def read(self, body: bytes, *, key: str) -> Rows:
+    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Read an answer as `split` does, but make objects that hold plain values alone at once.
 
         That costs less than taking the rows apart, and a millisecond for a thousand of them.
@@ -303,7 +389,7 @@ class Structure(Generic[T]):
                 ids = [item.id for item in envelope.rows]
                 if all(ids):
                     return Rows(None if count is None else int(count), ids, (), envelope.rows)
-        return split(body, key=key)
+        return split(body, key=key, tolerate=tolerate)
 
     def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
         """Structure the rows at these positions, as far as they can be.
@@ -325,6 +411,14 @@ class Structure(Generic[T]):
             if not items:
                 raise
         return items
+
+    def of(self, _: object) -> Self:
+        """Return what makes the items of a target: nothing here depends on it."""
+        return self
+
+    def given(self, item: T) -> T:
+        """Return what an item that was made elsewhere is here."""
+        return item
 
     def _item(self, row: Row, path: str) -> T:
         if self._row is not None:
@@ -413,10 +507,12 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
         return True
     seen.add(annotation)
     if isinstance(annotation, type) and attrs.has(annotation):
-        attrs.resolve_types(annotation)
+        resolve_names(annotation)
+        hints = get_type_hints(annotation, include_extras=True)  # what msgspec goes by
         return _has_plain_init(annotation) and all(
             field.init
             and field.converter is None
+            and hints.get(field.name, field) == field.type
             and _has_own_default(annotation, field)
             and _means_the_same(field.type, seen)
             for field in attrs.fields(annotation)
@@ -431,9 +527,51 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
     return _means_the_same(inner[0], seen)
 
 
-def _has_plain_init(model: type) -> bool:
-    code = getattr(vars(model).get("__init__"), "__code__", None)
-    return code is not None and str(code.co_filename).startswith("<attrs generated")
+def resolve_names(model: Any) -> None:
+    """Put classes in the place of their names in annotations.
+
+    Only where there are names: it also forgets what a ``field_transformer`` made of the types.
+    """
+    if any(_has_names(field.type) for field in attrs.fields(model)):
+        attrs.resolve_types(model)
+
+
+def _has_names(annotation: Any) -> bool:
+    if isinstance(annotation, str | ForwardRef):
+        return True
+    return get_origin(annotation) is not Literal and any(map(_has_names, get_args(annotation)))
+
+
+def _has_plain_init(model: Any) -> bool:
+    """Tell whether to set the fields of an empty object is all that making one comes to.
+
+    msgspec makes an empty object, sets fields past ``__setattr__``, asks for those that a row lacks
+    by ``getattr``, and calls ``__attrs_post_init__``: nothing else of a class is run.
+    """
+    made_by = vars(model).get("__init__")
+    if not _is_of_attrs(made_by) or HASH_CACHE in (
+        *made_by.__code__.co_names,
+        *made_by.__code__.co_consts,
+    ):
+        return False
+    return (
+        all(one is object or one.__flags__ & HEAP_TYPE for one in model.__mro__)
+        and type(model).__call__ is type.__call__
+        and model.__new__ is object.__new__
+        and model.__getattribute__ is object.__getattribute__
+        and (model.__setattr__ is object.__setattr__ or _is_of_attrs(model.__setattr__))
+        and (not hasattr(model, "__getattr__") or _is_of_attrs(model.__getattr__))
+        and not hasattr(model, "__attrs_pre_init__")
+        and not inspect.isabstract(model)
+    )
+
+
+def _is_of_attrs(function: Any) -> bool:
+    """Tell whether attrs made a method, or wrote it."""
+    code = getattr(function, "__code__", None)
+    return code is not None and (
+        code.co_filename.startswith("<attrs generated") or code.co_filename == ATTRS_FILE
+    )
 
 
 def _is_flat(model: type) -> bool:
@@ -505,7 +643,7 @@ def _count(counter: Counter[str], name: str) -> None:
 @lru_cache(maxsize=32)
 def _shape(model: type) -> _Shape:
     """Return for each key of a model the shape below it and the words known for it."""
-    attrs.resolve_types(model)
+    resolve_names(model)
     return {
         field.name: (_inner_shape(field.type), field.metadata.get("known"))
         for field in attrs.fields(model)
@@ -518,6 +656,113 @@ def _inner_shape(annotation: Any) -> _Shape | None:
         return _shape(annotation)
     inner = () if get_origin(annotation) in MAPPINGS else get_args(annotation)
     return next((shape for one in inner if (shape := _inner_shape(one)) is not None), None)
+
+
+class ModelWatch:
+    """Looks for fields of a model that no row has: one that is misspelt is always its default.
+
+    What the documented model has is not looked for, as many rows lack many fields.
+
+    Attributes:
+        unknown: the fields that no row seen so far has, by their path.
+    """
+
+    def __init__(self, model: type, documented: type) -> None:
+        self.unknown = {
+            ".".join(parts).removesuffix("[]"): (parts, hint)
+            for parts, hint in _all_undocumented(model, documented)
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The paths of these fields, without those within others."""
+        return tuple(
+            name
+            for name, (parts, _) in self.unknown.items()
+            if not any(parts[:-1] == other for other, _ in self.unknown.values())
+        )
+
+    def look(self, rows: Sequence[Row]) -> None:
+        """Look through some rows; what can't be read is left to the structuring, which says so."""
+        for row in rows if self.unknown else ():
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                document = msgspec.json.decode(row)
+                for name, (parts, _) in [*self.unknown.items()]:
+                    if _has(document, parts):
+                        del self.unknown[name]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}{self.unknown[name][1]}" for name in self.names)
+
+
+@lru_cache(maxsize=128)
+def _all_undocumented(model: type, documented: type) -> list[tuple[tuple[str, ...], str]]:
+    return list(_undocumented(model, _shape(documented), (), (model,)))
+
+
+def _undocumented(
+    model: Any, shape: "_Shape", path: tuple[str, ...], within: tuple[type, ...]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give the fields of a model that are not in a shape, and those of the models in it."""
+    own = get_origin(model) or model
+    resolve_names(own)
+    for field in attrs.fields(own):
+        key, inner = key_of(field), _model_in(field.type)
+        if key is None:
+            continue
+        parts = (*path, f"{key}[]" if inner is not None and _holds_several(field.type) else key)
+        below: _Shape | None = {}
+        if key in shape:
+            below, _ = shape[key]  # None where the document has other things than objects
+        else:
+            near = difflib.get_close_matches(key, shape, n=1)
+            yield parts, f" (is {near[0]} meant?)" if near else ""
+        if inner is not None and below is not None and inner not in within:
+            yield from _undocumented(inner, below, parts, (*within, inner))
+
+
+_OVERRIDE = type(override())
+
+
+def key_of(field: "attrs.Attribute[Any]") -> str | None:
+    """Return the key that a field is read from: its name, or what cattrs is told; None: no key."""
+    told = [one for one in get_args(field.type) if isinstance(one, _OVERRIDE)]
+    if get_origin(field.type) is not Annotated or not told:
+        return field.name if field.init else None
+    if told[0].omit or (told[0].omit is None and not field.init):
+        return None
+    return told[0].rename or field.name
+
+
+def _is_model(annotation: Any) -> bool:
+    own = get_origin(annotation) or annotation
+    return isinstance(own, type) and attrs.has(own)
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the attrs class in an annotation; a mapping's keys are its own."""
+    if _is_model(annotation):
+        return annotation
+    inner = () if get_origin(annotation) in MAPPINGS else get_args(annotation)
+    return next((found for one in inner if (found := _model_in(one)) is not None), None)
+
+
+def _holds_several(annotation: Any) -> bool:
+    if _is_model(annotation):
+        return False
+    return get_origin(annotation) in ARRAYS or any(map(_holds_several, get_args(annotation)))
+
+
+def _has(value: Any, path: Sequence[str]) -> bool:
+    """Tell whether some object has a key, at the end of a path."""
+    if not path:
+        return True
+    key = path[0].removesuffix("[]")
+    if not isinstance(value, dict) or key not in value:
+        return False
+    inner = value[key]
+    several = inner if path[0].endswith("[]") and isinstance(inner, list) else [inner]
+    return any(_has(one, path[1:]) for one in several)
 
 
 # ---- the tolerant path -------------------------------------------------------------------------
@@ -653,8 +898,8 @@ def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any
     """Take JSON objects; null counts as left out where the type has no None, "" where it counts."""
     inner = make_dict_structure_fn(model, converter)
     fields = attrs.fields(get_origin(model) or model)
-    wordless = {field.name for field in fields if _bare(field.type) in WORDLESS}
-    nullable = {field.name for field in fields if _is_nullable(_bare(field.type))}
+    wordless = {key_of(field) for field in fields if _bare(field.type) in WORDLESS}
+    nullable = {key_of(field) for field in fields if _is_nullable(_bare(field.type))}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):

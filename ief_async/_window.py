@@ -39,7 +39,7 @@ class ScanPlan:
     ordered: bool
     limit: int
     on_drift: OnDrift = "repair"
-    max_items: int | None = None
+    max_items: int | None = None  # rows to be taken at most; one more for each that is no item
     heads_only: bool = False
     cap: PageCap = attrs.field(factory=PageCap)  # of all scans of the list by this session
     closed: bool = False  # no more batches will be added
@@ -342,12 +342,25 @@ class ScanPlan:
         plan.owed += 1
         if self.max_items is not None:
             left = self.max_items - self._taken
-            if len(accepted.positions) > left:
-                plan.owed += 1  # for the rows that nobody asks for
+            if len(accepted.positions) > left:  # nobody asks for the rest, if these are all items
+                rest = attrs.evolve(accepted, positions=accepted.positions[left:])
+                plan.ready.appendleft(rest)
                 accepted = attrs.evolve(accepted, positions=accepted.positions[:left])
         self._taken += len(accepted.positions)
         self._retire()
         return accepted
+
+    def skip(self) -> None:
+        """Note that a row that was taken is no item: another may be taken in its place."""
+        if self.max_items is not None:
+            self.max_items += 1
+
+    def finish_rows(self, accepted: Accepted, rows: int) -> None:
+        """Note that the consumer is done with so many rows of a page, whose rest stays unread."""
+        for plan in self._line:
+            if isinstance(plan, BatchPlan) and plan.number == accepted.request.batch:
+                plan.mark = plan.mark_after(accepted, rows)
+                return
 
     def finish(self, accepted: Accepted) -> None:
         """Note that the consumer is done with all of a page that it took."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import select
 import stat
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Self, TextIO
 
 from ief_async._errors import IefError
+from ief_async._observer import write
 
 if sys.platform == "win32":
     import msvcrt
@@ -293,11 +295,8 @@ else:
         except OSError as error:
             if error.errno not in LOCKLESS:
                 raise
-            import logging
-
-            logging.getLogger("ief_async").warning(
-                "this file system has no locks: nothing keeps two exports apart here"
-            )
+            line = "this file system has no locks: nothing keeps two exports apart here"
+            write(logging.WARNING, line)
         return True
 
     def _unlock(number: int, path: str) -> None:

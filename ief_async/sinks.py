@@ -9,8 +9,9 @@ NDJSON needs nothing besides; all else needs pyarrow: ``pip install 'ief-async[a
 
 Rows are those of the stream, in its order. Each has all fields of the stream's model, whatever the
 server left out, so files of different days have the same columns. A stream of `scan_fleet` has one
-more in front: ``target``, the target's name. A file holds what the pods hold: the values of their
-environment variables, too.
+more in front: ``target``, the target's name. What the stream's ``on_bad_item`` says holds for what
+can't be read, and for what fits into no column. A file holds what the pods hold: the values of
+their environment variables, too.
 """
 
 import asyncio
@@ -237,11 +238,8 @@ class _Pages:
     def __init__(self, stream: Stream[Any], *, for_arrow: bool, keep: Keep | None = None) -> None:
         engine = _engine(stream)
         self._pages = stream.pages()
-        self._plain = Plain(engine.reader, for_arrow=for_arrow)
-        self._keep = keep
         self._of_targets = engine.of_targets
-        if keep is None:
-            engine.reader = self._plain
+        engine.reader = Plain(engine.reader, for_arrow=for_arrow, keep=keep)
 
     def __aiter__(self) -> Self:
         return self
@@ -249,18 +247,15 @@ class _Pages:
     async def __anext__(self) -> _Lines:
         page = await anext(self._pages)
         items: Sequence[Any] = page.items
-        if self._keep is not None:
-            items = [item for item in items if self._keep(item)]
         begin = b""
         if self._of_targets and items:
             begin = b'{"target":%b,' % msgspec.json.encode(items[0][0].name)
             items = [item for _, item in items]
-        if self._keep is not None:
-            items = [self._plain.line(item) for item in items]
+        lines = [line for line in items if line is not None]  # those that are kept
         if begin:  # in front of each line's own fields
-            items = [begin + line[1:] for line in items]
+            lines = [begin + line[1:] for line in lines]
         assert page.checkpoint is not None  # noqa: S101  every page of a scan has one
-        return _Lines(items, page.checkpoint)
+        return _Lines(lines, page.checkpoint)
 
 
 def _engine(stream: object) -> Any:

@@ -14,6 +14,7 @@ import random
 import selectors
 from collections import deque
 from urllib.parse import parse_qs, urlsplit
+from zlib import crc32
 
 import aiohttp
 import attrs
@@ -75,6 +76,8 @@ class Weather:
         failing: the owner whose rows can't be read, as a number; None: all can.
         most_ids: ids of one query at most, else 413.
         most_rows: rows of one page at most, else 504.
+        odd: the share of rows that can't be read.
+        odd_field: what is wrong with them: "name", or the "id" that they lack.
     """
 
     cap: int | None = None
@@ -87,6 +90,12 @@ class Weather:
     failing: int | None = None
     most_ids: int | None = None
     most_rows: int | None = None
+    odd: float = 0.0
+    odd_field: str = "name"
+
+    def is_odd(self, name):
+        """Tell whether a row can't be read: always the same ones."""
+        return crc32(name.encode()) % 1_000 < 1_000 * self.odd
 
 
 @attrs.frozen(kw_only=True)
@@ -108,12 +117,19 @@ FAULTS = {
 }
 
 
-def _body(name, page, count):
+def _body(name, page, count, weather=Weather()):
     said = {} if count is None else {"count": count}
-    said[KEYS[name]] = [
-        {"id": one, "name": one, "deployment_id": owner, "node_id": owner} for one, owner in page
-    ]
+    said[KEYS[name]] = [_row(one, owner, weather) for one, owner in page]
     return json.dumps(said).encode()
+
+
+def _row(one, owner, weather):
+    row = {"id": one, "name": one, "deployment_id": owner, "node_id": owner}
+    if weather.is_odd(one):
+        row["name"] = [one]
+        if weather.odd_field == "id":
+            del row["id"]
+    return row
 
 
 class MovingIef:
@@ -129,6 +145,7 @@ class MovingIef:
             name: deque([list(lists[moving])], maxlen=weather.lag)
             for name, lists in projects.items()
         }
+        self.http = None  # what its client sends by
         self.requests = []
         self.wrong = []  # what no client may ask for
         self.open = set()  # transports
@@ -203,7 +220,7 @@ class MovingIef:
                 page = []
         if 0 < len(page) < limit and (count or 0) > offset + len(page):
             self.showed.append(project)
-        return Answer(body=_body(name, page, count))
+        return Answer(body=_body(name, page, count, self.weather))
 
     def _refusal(self, owners, limit):
         weather = self.weather

@@ -28,6 +28,7 @@ from ief_async import (
     IefError,
     IefSession,
     PartialScanError,
+    PayloadError,
     Pod,
     RetryPolicy,
     Target,
@@ -59,6 +60,9 @@ class Nameless:
     name: str
 
 
+ANY = {Named: {"id": "any", "name": ""}, Nameless: {"name": ""}, Pod: {"id": "any"}}
+
+
 @attrs.frozen(kw_only=True)
 class Stop:
     """When a consumer leaves, and how; at a row that never comes it reads to the end."""
@@ -80,6 +84,7 @@ class Case:
     ordered: bool
     on_drift: str
     on_error: str
+    on_bad_item: str  # "raise", "skip", or what a function does: "drop", "replace"
     max_items: int | None
     model: type
     pages: bool
@@ -97,6 +102,11 @@ class Case:
         """Whether nothing moves, fails or lies."""
         weather = self.weather
         return not weather.changes and not weather.faults and weather.count == "true"
+
+    @property
+    def skips(self):
+        """Whether rows that can't be read are left out."""
+        return self.on_bad_item in {"skip", "drop"}
 
     @property
     def most(self):
@@ -119,6 +129,8 @@ def weathers(**fixed):
         "failing": st.sampled_from([None, None, None, 0, 1, 2]),
         "most_ids": st.sampled_from([None, None, None, 1, 2]),
         "most_rows": st.sampled_from([None, None, None, 1, 3, 8]),
+        "odd": st.sampled_from([0, 0, 0.05, 0.3, 1]),
+        "odd_field": st.sampled_from(["name", "name", "id"]),
     }
     return st.builds(Weather, **{**drawn, **fixed})
 
@@ -141,6 +153,7 @@ def runs(**fixed):
         "ordered": st.booleans(),
         "on_drift": st.sampled_from(["repair", "repair", "repair", "raise", "report", "ignore"]),
         "on_error": st.sampled_from(["raise", "defer", "collect"]),
+        "on_bad_item": st.sampled_from(["raise", "skip", "drop", "drop", "replace"]),
         "max_items": st.none() | st.none() | st.integers(1, 60),
         "model": st.sampled_from([Named, Nameless, Pod]),
         "pages": st.booleans(),
@@ -175,6 +188,7 @@ class Run:
     """What came of one scan of a case."""
 
     names: list = attrs.field(factory=list)
+    odd: list = attrs.field(factory=list)  # what on_bad_item was asked about
     in_hand: list = attrs.field(factory=list)  # what its consumer had when it left
     error: BaseException | None = None
     left: str = ""  # how its consumer left
@@ -227,9 +241,23 @@ def ids_from(case):
     }[case.source]()
 
 
-def stream_of(case, ief, http, resume):
+def bad_items_of(case, run):
+    """Return what a case does with a row that can't be read."""
+
+    def instead(row, error):
+        assert isinstance(error, PayloadError)
+        (name,) = row["name"]
+        run.odd.append(name)
+        return attrs.evolve(case.model(**ANY[case.model]), name=name) if replaces else None
+
+    replaces = case.on_bad_item == "replace"
+    return instead if case.on_bad_item in {"drop", "replace"} else case.on_bad_item
+
+
+def stream_of(case, ief, http, resume, run):
     """Begin a scan of a case, from where the one before it was left."""
     options = {
+        "on_bad_item": bad_items_of(case, run),
         "model": case.model,
         "page_size": case.page_size,
         "concurrency": case.concurrency,
@@ -303,10 +331,11 @@ async def read(case, stream, run, stop):
         run.error = error
 
 
-async def scan(case, ief, service, stream, stop):
-    """Run one scan of a case, and look at what it leaves behind."""
+async def scan(case, ief, service, resume, stop):
+    """Run one scan of a case, from where one was left, and look at what it leaves behind."""
     run = Run()
     showed = len(service.showed)
+    stream = stream_of(case, ief, service.http, resume, run)
     if stop is not None and stop.how == "leave":
         await consume(case, stream, run, stop)
         for _ in range(3):  # a bare break: one turn of the loop, and two to notice
@@ -330,7 +359,7 @@ async def play(case):
     """Run a case with all that it resumes."""
     loop = asyncio.get_running_loop()
     service = MovingIef(projects_of(case), moving_of(case), case.weather, case.seed)
-    http = aiohttp.ClientSession(connector=MovingConnector(service))
+    service.http = http = aiohttp.ClientSession(connector=MovingConnector(service))
     ief = IefSession(
         "p0",
         endpoint=ADDRESS,
@@ -342,8 +371,7 @@ async def play(case):
     runs, resume = [], None
     async with http, ief:
         for stop in (*case.stops, *[None] * ENDS):
-            stream = stream_of(case, ief, http, resume)
-            runs.append(await scan(case, ief, service, stream, stop))
+            runs.append(await scan(case, ief, service, resume, stop))
             if case.what != "fleet" and runs[1:]:  # a fleet has a new session for each target
                 runs[-1].shown |= runs[-2].shown
             resume = runs[-1].checkpoint
@@ -380,21 +408,25 @@ def judge(case, service, runs):
     """Hold what came against what was there; see the file's docstring."""
     assert not service.wrong, f"asked for {service.wrong[0]}"
     for run in runs:
-        most = max(Counter(run.names).values(), default=0)
+        good = [name for name in run.names if name not in set(run.odd)]
+        most = max(Counter(good).values(), default=0)
         assert most <= 1 or (case.on_drift == "ignore" and not case.calm), "a row came twice"
         assert len(run.names) <= (case.most or len(run.names)), "more than max_items"
         drifts = [one.drift for one in run.report.batches if one.complete]
         assert case.on_drift != "raise" or "unknown" not in drifts, "in doubt, and not raised"
         judge_error(case, run)
+        judge_odd_rows(case, run)
     if case.calm:
         judge_calm(case, runs)
     last = runs[-1]
     cut = case.most is not None and len(last.names) == case.most
     ended = last.report.complete or cut or last.error is not None or last.report.failures
     assert ended, "it ended early without a word"
-    came = {name for run in runs for name in run.names}
+    came = {name for run in runs for name in (*run.names, *run.odd)}
+    uncounted = case.on_bad_item == "skip"  # one by one: how many there are is known
     for project, rows in service.survivors.items():
         lost = [row for row in rows if row[0] not in came]
+        lost = [row for row in lost if not (uncounted and case.weather.is_odd(row[0]))]
         doubted = {one for run in runs for one in doubts(case, run, project)}
         doubted |= set(unfinished(case, last, project))
         proven = {one for run in runs for one in proofs(case, run, project)}
@@ -402,6 +434,20 @@ def judge(case, service, runs):
         assert not (silent and last.report.complete), f"{silent[0]} is not there"
         silent = [row for row in silent if owner_of(case, row) in proven]
         assert not silent, f"{silent[0]} was lost in silence"
+
+
+def judge_odd_rows(case, run):
+    """Exactly the rows that can't be read are left out or replaced, each once, and counted."""
+    odd = {name for name in run.names if case.weather.is_odd(name)}
+    assert not odd or case.on_bad_item == "replace", "an odd row came"
+    assert all(map(case.weather.is_odd, run.odd)), "a good row was taken for an odd one"
+    if case.on_bad_item in {"drop", "replace"}:
+        assert len(run.odd) == run.report.bad_items
+        # without an id, what changes its place looks like another
+        again = not case.calm and (case.on_drift == "ignore" or case.weather.odd_field == "id")
+        assert again or len(run.odd) == len(set(run.odd)), "an odd row came twice"
+    elif case.on_bad_item == "raise":
+        assert 0 == run.report.bad_items
 
 
 def owner_of(case, row):
@@ -462,6 +508,7 @@ def judge_error(case, run):
     assert type(run.error) is not IefError, "it had nothing to wait for"
     assert not isinstance(run.error, CheckpointError)
     refused = case.weather.failing is not None or case.on_drift == "raise"
+    refused |= case.weather.odd > 0 and case.on_bad_item == "raise"
     assert refused or not case.calm, "a calm list failed"
     assert case.on_error == "defer" or not isinstance(run.error, PartialScanError)
 
@@ -475,11 +522,19 @@ def judge_calm(case, runs):
         )
         again = set(run.names) & set(after.names)
         assert failed or again <= set(run.in_hand), "a finished row came again"
+        again = set(run.odd) & set(after.odd)  # those of a page in hand do
+        assert failed or case.pages or again <= set(run.in_hand), "a skipped row came again"
         if run.left in {"break", "leave"} and after.report.complete and not failed:
             assert set(run.in_hand) <= set(after.names), "a row in hand counted as finished"
     for batch in (batch for run in runs for batch in run.report.batches if batch.complete):
         if case.on_drift != "ignore" and not single:
             assert batch.drift == "exact", batch
+    ended = all(run.report.complete and not run.left for run in runs)
+    if ended and case.on_drift != "ignore" and case.on_bad_item == "skip":
+        projects = projects_of(case).values()
+        rows = [row for lists in projects for row in lists[moving_of(case)]]
+        odd = sum(case.weather.is_odd(name) for name, _ in rows)
+        assert odd == sum(run.report.bad_items for run in runs), "a skipped row is not counted"
 
 
 TRIED = settings(

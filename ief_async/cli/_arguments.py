@@ -42,7 +42,7 @@ exit codes:
   0    whole: all of it came, or whoever read it had enough
   1    an error ended it
   2    wrong usage
-  3    partial: some batches failed, all others came
+  3    partial: some batches failed, or items were skipped; all others came
   4    the list moved in a way that leaves rows in doubt
   5    the key was refused, or there is none
   130  interrupted, after saving the checkpoint if there is one
@@ -160,6 +160,12 @@ def _add_list(commands: Any, name: str) -> None:
         choices=get_args(OnDrift),
         default="repair",
         help="what a list that moves leads to (%(default)s)",
+    )
+    how.add_argument(
+        "--on-bad-item",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what an item that can't be read leads to (%(default)s)",
     )
     _add_pace(how)
     how.add_argument(

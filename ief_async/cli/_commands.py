@@ -16,11 +16,12 @@ import msgspec
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._environment import known_region
 from ief_async._errors import CheckpointError, ConfigurationError, Failure
+from ief_async._lists import Found
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._pacing import Limits
 from ief_async._plain import Plain, narrowed
 from ief_async._session import IefSession
-from ief_async._stream import Page, Stream, engine_of
+from ief_async._stream import Page, ScanReport, Stream, engine_of
 from ief_async._structure import structure_of
 from ief_async._worker import Worker
 from ief_async._writing import Exact, Hold, put
@@ -121,6 +122,7 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
                 outcome.saved = saved
                 raise
             report = stream.report
+    skipped = _tell_skipped(name, report)
     if report.failures:
         say("partial: some batches failed, all others came", *told(report.failures))
         outcome.saved = saved
@@ -131,7 +133,16 @@ async def _list(arguments: argparse.Namespace, outcome: Outcome) -> int:
         batches = len(report.batches) + (len(report.ids.batches) if report.ids else 0)
         say(f"rows may be missing: {len(report.doubtful)} of {batches} batches moved too much")
         return Exit.DRIFT
-    return Exit.WHOLE
+    return Exit.PARTIAL if skipped else Exit.WHOLE
+
+
+def _tell_skipped(name: str, report: ScanReport) -> bool:
+    """Say how many items were skipped; tell whether any was."""
+    if skipped := report.bad_items:
+        say(f"partial: {skipped} of the {name} can't be read and were skipped, all others came")
+    if missed := report.ids.bad_items if report.ids else 0:
+        say(f"partial: {missed} of the deployments have no id, and their pods were skipped")
+    return bool(skipped or missed)
 
 
 def told(failures: Sequence[Failure]) -> list[str]:
@@ -337,6 +348,7 @@ def _stream(
         "page_size": arguments.page_size or PAGE_SIZES.get(name, SMALL_PAGE),
         "concurrency": arguments.concurrency,
         "on_drift": arguments.on_drift,
+        "on_bad_item": arguments.on_bad_item,
         "max_items": arguments.max_items,
         "deadline": arguments.deadline,
     }
@@ -350,7 +362,13 @@ def _stream(
     if ids is None:
         # the oldest first: what comes meanwhile stands behind what a checkpoint knows
         return ief.iter_pods(
-            ief.iter_deployments(sort="created_at:asc", on_drift=arguments.on_drift), **options
+            ief.iter_deployments(
+                model=Found,
+                sort="created_at:asc",
+                on_drift=arguments.on_drift,
+                on_bad_item=arguments.on_bad_item,
+            ),
+            **options,
         )
     selected: dict[str, Any] = {ids[0]: ids[1]}
     pods: Callable[..., Stream[Any]] = ief.iter_pods
@@ -529,7 +547,7 @@ async def _count(arguments: argparse.Namespace, _: Outcome) -> int:
     }
     async with _session(arguments) as ief:
         if ids is None:
-            found = await ief.count_pods(ief.iter_deployments(), **options)
+            found = await ief.count_pods(ief.iter_deployments(model=Found), **options)
         else:
             selected: dict[str, Any] = {ids[0]: ids[1]}
             found = await ief.count_pods(**selected, **options)

@@ -26,6 +26,7 @@ from ief_async._batches import Batch, Selector
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._credentials import EcsMetadata
 from ief_async._errors import ConfigurationError, OnDrift
+from ief_async._lists import Found
 from ief_async._models import Pod
 from ief_async._observer import write
 from ief_async._pacing import Limits, check_number
@@ -47,6 +48,7 @@ ARGUMENTS: dict[Selector, str] = {
     "group_id": "group_ids",
 }
 OnError = Literal["raise", "defer"]
+OnBadItem = Literal["raise", "skip"]
 
 
 def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
@@ -61,6 +63,8 @@ def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
                     ": a failed batch would be left out without a word, as a partition gives "
                     "batches of rows and no report"
                 )
+            elif callable(value):
+                message += ": a partition pickles, and a function of this process may not"
             raise ConfigurationError(message)
 
     return validate
@@ -88,6 +92,7 @@ class Partition:
         requests_per_second: its share of what the whole scan may send.
         on_error: what a failed batch of ids leads to, as `plan_pods` has it.
         on_drift: what is done about a list that moves, likewise.
+        on_bad_item: what a row leads to that can't be read, likewise.
         rows: how many pods were counted when it was planned.
         pages: how many requests they take.
         checkpoint: where the reading begins, if a part of it is done.
@@ -108,6 +113,7 @@ class Partition:
     requests_per_second: float | None
     on_error: OnError = attrs.field(default="raise", validator=_one_of(OnError))
     on_drift: OnDrift = attrs.field(default="raise", validator=_one_of(OnDrift))
+    on_bad_item: OnBadItem = attrs.field(default="raise", validator=_one_of(OnBadItem))
     rows: int
     pages: int
     checkpoint: ScanCheckpoint | None = None
@@ -141,6 +147,7 @@ def plan_pods(
     requests_per_second: float | None = None,
     on_error: OnError = "raise",
     on_drift: OnDrift = "raise",
+    on_bad_item: OnBadItem = "raise",
     workers: int = 1,
     resume_from: ScanCheckpoint | str | bytes | None = None,
 ) -> tuple[Partition, ...]:
@@ -181,6 +188,10 @@ def plan_pods(
             again, and never gives fewer rows in silence. "repair", "report" and "ignore" are as for
             `IefSession.iter_pods`: rows may be missing, and the worker logs a warning if so. It
             holds for the list of deployments, too, if that is looked up.
+        on_bad_item: "raise": a row that can't be read fails its batch of ids with `PayloadError`.
+            "skip": it is left out, and the worker logs a warning with their number; so is a
+            deployment without an id, where they are looked up. No function, as for
+            `IefSession.iter_pods`: a partition pickles.
         workers: how many partitions are read at a time.
         resume_from: the checkpoint of a scan by `IefSession.iter_pods` with the same ids, page and
             batch size: only what it did not finish is planned.
@@ -217,6 +228,7 @@ def plan_pods(
         requests_per_second=requests_per_second and requests_per_second / workers,
         on_error=on_error,
         on_drift=on_drift,
+        on_bad_item=on_bad_item,
         rows=0,
         pages=0,
     )
@@ -247,7 +259,9 @@ async def _plan(
         # never begun; made before anything is sent, as it checks the arguments
         scan: Any = engine_of(_scan(ief, partition, (), resume_from))
         if ids is None:
-            listing = ief.iter_deployments(on_drift=partition.on_drift)
+            listing = ief.iter_deployments(
+                model=Found, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
+            )
             ids = [found.id async for found in listing]
             _warn(partition, listing)
         batches = [batch for one in ids for batch in scan.batcher.add(one)] + scan.batcher.flush()
@@ -272,6 +286,7 @@ def _scan(
         concurrency=partition.concurrency,
         on_error=partition.on_error,
         on_drift=partition.on_drift,
+        on_bad_item=partition.on_bad_item,
         resume_from=checkpoint,
     )
 
@@ -367,6 +382,9 @@ async def _read(partition: Partition, give: Give["pa.RecordBatch"]) -> None:
 
 def _warn(partition: Partition, stream: Stream[Any]) -> None:
     """Say in the log what only a report would say; of "repair" the stream has said it."""
+    if stream.report.bad_items:
+        line = 'on_bad_item="skip": %d rows that can\'t be read were left out'
+        write(logging.WARNING, line, stream.report.bad_items)
     if partition.on_drift in {"report", "ignore"}:
         batches = stream.report.batches
         doubtful = [batch for batch in batches if batch.drift == "unknown"]

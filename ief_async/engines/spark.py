@@ -37,7 +37,7 @@ __all__ = ["IefPods", "read_pods"]
 WHOLE = ("page_size", "batch_size", "concurrency", "workers")
 TEXTS = (
     *("credentials", "project_id", "region", "endpoint", "iam_endpoint", "instance_id"),
-    *("on_error", "on_drift"),
+    *("on_error", "on_drift", "on_bad_item"),
 )
 IDS = ("deployment_ids", "node_ids", "group_ids")
 RATE = "requests_per_second"
