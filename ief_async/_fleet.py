@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Credentials, Key, Source, for_one_project
+from ief_async._credentials import Credentials, Key, PasswordCredentials, Source
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -463,12 +463,17 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
 def _shared(
     keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
 ) -> Keyring | None:
-    """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
-    known = isinstance(credentials, Key | Source) or callable(credentials)
-    if for_one_project(credentials) or not known:
+    """Return one keyring for all targets of a source whose keys are for any project.
+
+    Of a source whose keys are for one project the targets share what is known of it; of a key or a
+    password all keyrings do anyway.
+    """
+    known = isinstance(credentials, Source) or callable(credentials)
+    if isinstance(credentials, Key | PasswordCredentials) or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    return keyrings.setdefault(same, Keyring(credentials, clock, observer))
+    keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
+    return keyring.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

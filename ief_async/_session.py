@@ -212,10 +212,12 @@ class IefSession:
             if endpoint is not None
             else endpoints_of(region)
         )
+        asked = iam_endpoint_of(region, iam_endpoint)
+        checked_by = endpoints[0] if isinstance(credentials, Key) else asked
         self._transport = Transport(
             endpoints=Endpoints(*endpoints),
-            iam_endpoint=iam_endpoint_of(region, iam_endpoint),
-            keyring=_keyring or Keyring(credentials, _clock, observer),
+            iam_endpoint=asked,
+            keyring=_keyring or Keyring(credentials, _clock, observer, endpoint=checked_by),
             project=Project(project_id, region),
             instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             connections=connections,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -103,7 +103,7 @@ class Endpoints:
 
     def __init__(self, *known: str) -> None:
         self._known = known
-        self.current = known[0]
+        self.home = self.current = known[0]
 
     def elsewhere(self, url: str) -> str | None:
         """Return a URL that could not be reached at the next address, or None if there is none."""
@@ -157,6 +157,11 @@ class Transport:
     @property
     def _scope(self) -> Scope:
         return Scope(iam_endpoint=self.iam_endpoint, project=self.project.given or None)
+
+    @property
+    def _whose(self) -> Hashable:
+        """Whom the requests are for, to tell apart what one key is accepted and refused for."""
+        return self.endpoints.home, self.project.given, self.instance_id
 
     async def get(
         self,
@@ -213,7 +218,7 @@ class Transport:
         def turn() -> AbstractAsyncContextManager[None]:
             if self.keyring.ready:
                 return nullcontext()
-            return self.keyring.turn(self._send, self._scope)
+            return self.keyring.turn(self._send, self._scope, self._whose)
 
         while True:
             sending.stale = False  # what is refused unsent is refused for good
@@ -238,7 +243,7 @@ class Transport:
         self, request: Request, read: Callable[[bytes], T], sending: _Sending
     ) -> Answer[T] | IefError:
         """Send a request once, read its answer, and see what that says of the key."""
-        key = self.keyring.key()
+        key = self.keyring.key(self._whose)
         sending.stale = key is None
         if key is None:
             return AuthenticationError("the key changed while the request waited for its turn")
@@ -253,7 +258,7 @@ class Transport:
         if isinstance(outcome, Unreached):
             outcome = await self._go_elsewhere(outcome, request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
-            sending.stale = self.keyring.refuse(key, outcome)
+            sending.stale = self.keyring.refuse(key, outcome, self._whose)
             sending.refused += sending.stale
             if sending.stale and sending.refused == 1:
                 self.pacer.tally.retries += 1
@@ -262,7 +267,7 @@ class Transport:
                         outcome, sending.sent, wait=0.0, scan=sending.scan, path=sending.path
                     )
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
-            self.keyring.accept(key)
+            self.keyring.accept(key, self._whose)
         return outcome
 
     async def _go_elsewhere(
