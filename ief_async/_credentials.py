@@ -15,46 +15,49 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import ClassVar, NoReturn, Protocol, runtime_checkable
+from typing import ClassVar, NoReturn, Protocol, TypeGuard, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
 from ief_async._errors import ApiError, ConfigurationError, PayloadError
 from ief_async._models import parse_timestamp
+from ief_async._texts import Needle
 
-SECRET_CHARACTERS = 8
 ALGORITHM = "SDK-HMAC-SHA256"
 CLOCK_SECONDS = 15 * 60  # that the clock of whoever signs may differ from the server's
 TOKEN_BYTES = 66 * 1024  # 64 KiB and the name of the header
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
 METADATA_TOKEN_SECONDS = 21_600
+SIGNATURE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+NO_BODY = hashlib.sha256(b"").hexdigest()  # which looks like a signature, and is in every request
 PROJECT_ID = re.compile("[0-9a-f]{32}")
 
 
 class Secret:
     """A text that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_needle", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._needle: Needle | None = None
 
     def reveal(self) -> str:
         """Return the text; call it only where a header is made."""
         return self._text
 
     def scrub(self, text: str) -> str:
-        """Return `text` without the secret: servers echo what they were sent, as JSON, too.
+        """Return `text` without the secret: servers echo what they were sent.
 
-        A text of a few letters is no secret, and is left alone where it stands in other words.
+        Any 16 characters of it that follow each other are found, escaped as JSON, a URL or HTML, in
+        base64, in other letters, cut, or broken over lines. A secret of 8 to 15 characters is found
+        as a whole, in the same forms; one of 4 to 7 as a whole word.
         """
-        if len(self._text) < SECRET_CHARACTERS:
-            return text
-        for shown in (self._text, json.dumps(self._text)[1:-1]):
-            text = text.replace(shown, "***")
-        return text
+        if self._needle is None:
+            self._needle = Needle(self._text)
+        return self._needle.scrub(text)
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -232,7 +235,8 @@ class AccessKey:
         """Return `text` without the key and without any signature in it."""
         for secret in (self.secret_key, self.security_token, self.access_key):
             text = secret.scrub(text) if secret is not None else text
-        return re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+        text = re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+        return SIGNATURE.sub(lambda one: one[0] if one[0] == NO_BODY else "***", text)
 
 
 def _secret(value: str | Secret) -> Secret:
@@ -408,7 +412,7 @@ class PasswordCredentials:
         return Grant(
             key=key,
             lifetime=_seconds(begin or _sent(reply), end),
-            project_id=project_id if isinstance(project_id, str) else None,
+            project_id=project_id if _is_id(project_id) else None,
         )
 
     def _body(self, project: str) -> bytes:
@@ -510,6 +514,11 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _is_id(value: object) -> TypeGuard[str]:
+    """Tell whether a value can stand in a path and a header: it comes from a server."""
+    return isinstance(value, str) and re.fullmatch("[0-9A-Za-z_-]{1,64}", value) is not None
+
+
 def _moment(value: object) -> datetime | None:
     return parse_timestamp(value) if isinstance(value, str) else None
 
@@ -570,8 +579,8 @@ def project_request(iam_endpoint: str, name: str) -> Request:
     return Request(url=f"{iam_endpoint}/v3/projects?name={_encoded(name)}")
 
 
-def project_of(reply: Reply, name: str) -> str:
-    """Return the id of the one project in an answer.
+def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> str:
+    """Return the id of the one project in an answer, which `scrub` takes secrets out of.
 
     Raises:
         ConfigurationError: there is none, or there are several, which it lists.
@@ -583,9 +592,13 @@ def project_of(reply: Reply, name: str) -> str:
         raise PayloadError(message, path="projects")
     found = [_mapping(project) for project in projects]
     known = [str(project["id"]) for project in found if project.get("id")]
-    if len(known) == 1:
+    if len(known) == 1 and _is_id(known[0]):
         return known[0]
+    if len(known) == 1:
+        message = "IAM's answer to the project lookup has an id that is none"
+        raise PayloadError(message, path="projects[0].id")
     listed = ", ".join(f"{project.get('id')} ({project.get('name')})" for project in found)
+    listed = scrub(listed)
     message = (
         f"IAM knows no project named {name!r:.80}"
         if not known

@@ -17,13 +17,16 @@
     ├ CheckpointError         a checkpoint of another scan, a damaged one, or a newer one
     └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
-Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
+Every error is made of plain values, so it pickles. None holds a token, a key or a signed header,
+and what a server says in it steers no terminal: such characters are shown escaped.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
+
+from ief_async._texts import printable
 
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
@@ -48,6 +51,7 @@ class IefError(Exception):
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.transient = transient
@@ -97,8 +101,8 @@ class ApiError(IefError):
     ) -> None:
         super().__init__(message, transient=transient)
         self.status = status
-        self.error_code = error_code
-        self.error_msg = error_msg
+        self.error_code = printable(error_code)
+        self.error_msg = printable(error_msg)
         self.retry_after = retry_after
 
 
@@ -155,8 +159,8 @@ class PayloadError(IefError):
         self, message: str, *, path: str = "", snippet: str = "", transient: bool = False
     ) -> None:
         super().__init__(message, transient=transient)
-        self.path = path
-        self.snippet = snippet
+        self.path = printable(path)
+        self.snippet = printable(snippet)
 
 
 class DriftError(IefError):
@@ -210,7 +214,7 @@ class PartialScanError(IefError, ExceptionGroup[IefError]):
 
     def __new__(cls, message: str, failures: Sequence[Failure]) -> Self:
         """Make the group of what the batches failed with."""
-        made = super().__new__(cls, message, [failure.error for failure in failures])
+        made = super().__new__(cls, printable(message), [failure.error for failure in failures])
         made.failures = tuple(failures)
         return made
 

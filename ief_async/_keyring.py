@@ -416,4 +416,5 @@ class Project:
         if self.name is None:
             message = "the project is not known: give project_id=, or region= to look it up"
             raise ConfigurationError(message)
-        return project_of(await ask(project_request(scope.iam_endpoint, self.name)), self.name)
+        reply = await ask(project_request(scope.iam_endpoint, self.name))
+        return project_of(reply, self.name, keyring.scrub)

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,7 +34,6 @@ from ief_async._errors import (
 )
 from ief_async._events import RequestFinished, RequestStarted
 from ief_async._http import (
-    ERROR_BODY_BYTES,
     Connections,
     Exchange,
     Headers,
@@ -44,6 +44,7 @@ from ief_async._keyring import Keyring, Project
 from ief_async._observer import Observer
 from ief_async._pacing import Clock, Limits, Pacer, RetryPolicy, Timeouts, retry_after_seconds
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
+from ief_async._texts import RUN, printable
 
 T = TypeVar("T")
 M = TypeVar("M")  # what an answer means
@@ -53,6 +54,8 @@ log = logging.getLogger("ief_async")
 OK = 200
 REQUEST_ID = "X-Request-Id"
 MESSAGE_CHARACTERS = 512
+SCRUBBED_CHARACTERS = 8 * 1024  # of a text of which far fewer are shown
+PLAIN_HEADERS = frozenset({"Content-Type"})  # of a request for a key
 CODE_CHARACTERS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
@@ -304,7 +307,7 @@ class Transport:
             if reached.status == OK and OK not in request.expected:
                 problem = "200 was not expected; it may be a web page"
                 said = PayloadError(problem, snippet=problem, transient=True)
-                return self._payload_error(request, reached, said)
+                return self._payload_error(request, reached, said, None)
             if reached.status not in request.expected:
                 return self._refusal(request, reached, None)
             names = {name.lower(): value for name, value in reached.headers.items()}
@@ -343,7 +346,7 @@ class Transport:
             sign,
             timeouts=self.timeouts,
             max_body_bytes=self.limits.max_body_bytes,
-            scrub=self.keyring.scrub,
+            scrub=partial(self._scrub, request, key),
             quotable=key is not None,
         )
         if self.observer.wants(logging.DEBUG):
@@ -420,7 +423,7 @@ class Transport:
     ) -> Answer[T] | IefError:
         """Read the body of a 200; one that carries an error is that error."""
         if reached.problem:
-            return self._payload_error(request, reached, PayloadError(reached.problem))
+            return self._payload_error(request, reached, PayloadError(reached.problem), key)
         try:
             value = read(reached.body)
         except PayloadError as error:
@@ -429,33 +432,63 @@ class Transport:
             return Answer(
                 value=value,
                 raw=reached.body,
-                request_id=self._request_id(reached.headers),
+                request_id=self._request_id(request, reached.headers, key),
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
             )
         refusal = None if problem.transient else read_refusal(reached.body)
         if refusal is not None and refusal[0].error_code:
             return self._refusal(request, reached, key)
-        return self._payload_error(request, reached, problem)
+        return self._payload_error(request, reached, problem, key)
 
     def _payload_error(
-        self, request: Request, reached: Exchange, problem: PayloadError
+        self, request: Request, reached: Exchange, problem: PayloadError, key: Key | None
     ) -> PayloadError:
         """Say in an error of the body which answer it was."""
-        request_id = self._request_id(reached.headers)
+        request_id = self._request_id(request, reached.headers, key)
         named = f" (request id {request_id})" if request_id else ""
         error = PayloadError(
-            f"{_named(request)}{named}: {self.keyring.scrub(problem.message)}",
-            path=problem.path,
-            snippet=self._snippet(reached.body) if problem.snippet else "",
+            f"{_named(request)}{named}: {self._scrub(request, key, problem.message)}",
+            path=self._scrub(request, key, problem.path),
+            snippet=self._snippet(request, reached.body, key) if problem.snippet else "",
             transient=problem.transient,
         )
         error.request_id = request_id
         return error
 
-    def _request_id(self, headers: Headers) -> str | None:
+    # -- what of it is shown -------------------------------------------------------------------
+
+    def _scrub(self, request: Request, key: Key | None, text: str) -> str:
+        """Return words of a server without anything secret that was sent to it."""
+        if key is not None:
+            return self.keyring.scrub(key.scrub(text))
+        # a request for a key has its secrets wherever its source put them
+        sent = [value for name, value in request.headers.items() if name not in PLAIN_HEADERS]
+        sent += [urlsplit(request.url).query, request.body.decode("utf-8", "replace")]
+        for one in sent:
+            text = Secret(one).scrub(text)
+        return self.keyring.scrub(text)
+
+    def _shown(self, request: Request, key: Key | None, text: str, most: int) -> str:
+        """Return the beginning of a server's words as they may be shown, in one line.
+
+        They are scrubbed before they are cut, lest half a token stays.
+        """
+        cut = len(text) > SCRUBBED_CHARACTERS
+        text = self._scrub(request, key, text[:SCRUBBED_CHARACTERS])
+        text = text[:-RUN] if cut else text  # what is left of a secret there is not recognised
+        return printable(" ".join(text.split()))[:most]
+
+    def _request_id(self, request: Request, headers: Headers, key: Key | None) -> str | None:
         request_id = headers.get(REQUEST_ID)
-        return None if request_id is None else self.keyring.scrub(request_id)[:CODE_CHARACTERS]
+        return (
+            None if request_id is None else self._shown(request, key, request_id, CODE_CHARACTERS)
+        )
+
+    def _snippet(self, request: Request, body: bytes, key: Key | None) -> str:
+        """Return how a body begins."""
+        text = body[: 4 * SCRUBBED_CHARACTERS].decode("utf-8", "replace")
+        return self._shown(request, key, text, SNIPPET_CHARACTERS)
 
     def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
         """Turn an answer that says no into the error that says what to do about it.
@@ -463,19 +496,16 @@ class Transport:
         Of one to a request for a key only a message is shown: the rest may be the key.
         """
         status, headers = reached.status, reached.headers
-        said, request_id = read_refusal(reached.body) or (None, None)
-
-        def scrub(text: str) -> str:
-            for sent in request.headers.values() if key is None else ():
-                text = Secret(sent).scrub(text)
-            return self.keyring.scrub(text)
-
-        request_id = self._request_id(headers) or scrub(request_id or "")[:CODE_CHARACTERS] or None
-        code = scrub((said.error_code if said else "") or "")[:CODE_CHARACTERS]
-        words = (said.error_msg or "") if said else ""
+        said, in_body = read_refusal(reached.body) or (None, None)
+        request_id = self._request_id(request, headers, key)
+        request_id = request_id or self._shown(request, key, in_body or "", CODE_CHARACTERS) or None
+        told = (said.error_code if said else "") or ""
+        code = self._shown(request, key, told, CODE_CHARACTERS)
         if said is None and key is not None:
-            words = self._snippet(reached.body)
-        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
+            words = self._snippet(request, reached.body, key)
+        else:
+            told = (said.error_msg or "") if said else ""
+            words = self._shown(request, key, told, MESSAGE_CHARACTERS)
         kind = _kind(status, code)
         final = status not in TRANSIENT_STATUS
         now = self.clock.wall()
@@ -498,11 +528,6 @@ class Transport:
         )
         error.request_id = request_id
         return error
-
-    def _snippet(self, body: bytes) -> str:
-        """Return how a body begins; scrubbed before it is cut, lest half a token stays."""
-        text = body[:ERROR_BODY_BYTES].decode("utf-8", "replace")
-        return self.keyring.scrub(text)[:SNIPPET_CHARACTERS]
 
 
 def _named(request: Request) -> str:
