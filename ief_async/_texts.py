@@ -36,6 +36,12 @@ STEERING = (
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _STEERING = re.compile(f"[{STEERING}]")
+# how those begin in UTF-8: to look for these takes a tenth of the time
+_STEERING_BYTES = (
+    *(b"\x7f", b"\xc2", b"\xcd\x8f", b"\xd8\x9c", b"\xe1", b"\xe2\x80", b"\xe2\x81"),
+    *(b"\xe3\x85\xa4", b"\xef\xbb\xbf", b"\xef\xbe\xa0", b"\xef\xbf", b"\xf0\x9b", b"\xf0\x9d"),
+    b"\xf3\xa0",
+)
 _STEERING_LINES = re.compile(f"(?!\n)[{STEERING}]")
 _ESCAPED = re.compile(
     r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -74,6 +80,15 @@ def printable_json(text: str) -> str:
     return _STEERING_LINES.sub(
         lambda one: json.dumps(one[0])[1:-1].replace("\x7f", r"\u007f"), text
     )
+
+
+def printable_line(line: bytes) -> bytes:
+    """Return a line of JSON in UTF-8 that means the same, and steers no terminal."""
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    if not any(one in line for one in _STEERING_BYTES):
+        return line
+    return printable_json(line.decode()).encode()
 
 
 # ---- secrets -------------------------------------------------------------------------------------
