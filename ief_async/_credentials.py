@@ -539,6 +539,24 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
     return seconds if seconds > 0 else None
 
 
+def account_of(credentials: object) -> tuple[str | None, ...] | None:
+    """Return what tells an account, and is no secret and lasts; None if there is nothing such."""
+    if isinstance(credentials, PasswordCredentials):
+        known = credentials
+        return known.domain, known.user, known.user_id, known.project
+    if isinstance(credentials, AccessKey) and credentials.security_token is None:
+        return (credentials.access_key.reveal(),)
+    return None
+
+
+def login_of(credentials: object) -> str | None:
+    """Return what an account may be called where people read it."""
+    if isinstance(credentials, PasswordCredentials):
+        parts = (credentials.domain, credentials.user, credentials.project)
+        return "/".join(part for part in parts if part)
+    return None
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 # what speaks of a signature or of the key that made it, in the gateway's words

@@ -862,3 +862,9 @@ def _iterable(name: str, ids: object) -> Iterable[object]:
         message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
         raise ConfigurationError(message)
     return ids
+
+
+def addresses_of(session: IefSession) -> tuple[str, str]:
+    """Return where a session's requests go first, and where IAM answers to it."""
+    transport = session._transport  # noqa: SLF001  users have no business with it
+    return transport.endpoints.home, transport.iam_endpoint
