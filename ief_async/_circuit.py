@@ -100,7 +100,11 @@ class Circuit:
         own.set_running_or_notify_cancel()  # so that a waiter who is cancelled can't cancel it
         passed_over = None
         while (running := self._take(own, passed_over)) is not None:
-            done, _ = await asyncio.wait({asyncio.wrap_future(running)}, timeout=TRIAL_SECONDS)
+            left = asyncio.wrap_future(running)
+            try:
+                done, _ = await asyncio.wait({left}, timeout=TRIAL_SECONDS)
+            finally:
+                left.cancel()  # else it would be told of the end in a loop that may be closed
             passed_over = None if done else running
         try:
             yield
@@ -153,6 +157,10 @@ def circuit_of(credentials: object, endpoint: str) -> Circuit:
     else:
         return Circuit()
     key = (type(credentials), value, _cloud(endpoint))
+    try:
+        hash(key)
+    except TypeError:  # a passcode function that is no value
+        return Circuit()
     with _KNOWN_LOCK:
         circuit = _KNOWN.get(key)
         if circuit is None:

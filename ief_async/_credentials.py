@@ -173,7 +173,9 @@ class AccessKey:
 
     The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
     locks a key for five minutes after a few of them: nothing is sent with a refused key for five
-    minutes, and the first request that it signs goes alone until one is accepted.
+    minutes, and the first request that it signs goes alone until one is accepted. That holds for
+    all sessions and targets with an equal key together; but what is accepted for one of them and
+    refused for another is a matter of that other one.
 
     Args:
         access_key: the access key id.
@@ -323,6 +325,10 @@ class PasswordCredentials:
     A token is for one project: the session's, unless `project` names another. One that the server
     refuses is renewed once, however many requests it was refused for, and each of them is sent once
     again. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
+
+    A password that is refused is sent once, whatever sessions and targets hold equal credentials:
+    the first login goes alone, and after a refusal none is sent for five minutes. A login that is
+    refused for the sake of its project keeps no other project's from being sent.
 
     Args:
         domain: the name of the account that the user belongs to.

@@ -57,6 +57,10 @@ class IefError(Exception):
         self.transient = transient
         self._locate()
 
+    def add_note(self, note: str, /) -> None:
+        """Add a note, in which nothing steers a terminal."""
+        super().add_note(printable(note, lines=True))
+
     def _locate(self) -> None:
         self.request_id: str | None = None
         self.attempts = 0

@@ -46,7 +46,7 @@ FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that o
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """A fleet of `scan_fleet`: a project, or one instance of it.
+    """A fleet of `scan_fleet`: a project, or one instance of it, at one endpoint.
 
     Attributes:
         credentials: as for `IefSession`, as are all others.

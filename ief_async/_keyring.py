@@ -225,7 +225,9 @@ class Keyring:
             failure = _unobtained(error)
             if isinstance(error, ApiError) and not error.transient:
                 proven = self._clock.now() < logins.proven_until
-                of_project = refuses_project(error, project, proven=proven)
+                of_project = for_one_project(self._source) and refuses_project(
+                    error, project, proven=proven
+                )
                 label = project if of_project else EVERYBODY
                 logins.shut(label, failure, self._clock.now())
             elif error.transient:

@@ -884,7 +884,8 @@ def structure_some(
     except PayloadError as error:
         problem = error
     named = f" (request id {answer.request_id})" if answer.request_id else ""
-    failure = PayloadError(f"{problem.message}{named}", path=problem.path)
+    said, path = answer.scrub(problem.message), answer.scrub(problem.path)
+    failure = PayloadError(f"{said}{named}", path=path)
     failure.request_id = answer.request_id
     failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
     del problem

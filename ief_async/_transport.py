@@ -92,13 +92,17 @@ STATUS_BY_GATEWAY_CODE = {
 
 @attrs.frozen(kw_only=True)
 class Answer(Generic[T]):
-    """What came of a request: the value that was read from the body, and how it came."""
+    """What came of a request: the value that was read from the body, and how it came.
+
+    `scrub` takes what was sent out of words about it.
+    """
 
     value: T = attrs.field(repr=False)
     raw: bytes = attrs.field(repr=False)
     request_id: str | None
     elapsed: float = 0.0
     attempts: int = 0
+    scrub: Callable[[str], str] = attrs.field(default=str, repr=False)
 
 
 class Endpoints:
@@ -435,6 +439,7 @@ class Transport:
                 request_id=self._request_id(request, reached.headers, key),
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
+                scrub=self.keyring.scrub,
             )
         refusal = None if problem.transient else read_refusal(reached.body)
         if refusal is not None and refusal[0].error_code:

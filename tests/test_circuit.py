@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from test_keyring import LOGIN, ask, kinds, password, seen, session
 from ief_async import (
     AccessKey,
     AuthenticationError,
+    EcsMetadata,
     IefSession,
     PartialScanError,
     RetryPolicy,
@@ -234,6 +236,55 @@ async def test_wrong_source_of_ones_own_is_asked_once_for_a_fleet(fake):
     )
 
     assert (12, 1) == (len(failures), len(fake.requests))
+
+
+async def test_metadata_that_gives_no_keys_is_asked_once_for_a_fleet(fake):
+    """What a server's metadata refuse they refuse for all projects: nobody asks for another."""
+    fake.metadata = "none"
+    one = EcsMetadata(endpoint=fake.metadata_endpoint)
+    failures, _ = await failures_of(
+        [target(fake, project_id=project, credentials=one) for project in PROJECTS]
+    )
+
+    assert (12, 1) == (len(failures), seen(fake, "/securitykey"))
+
+
+async def test_passcode_function_without_a_hash_is_taken(fake):
+    """A passcode may come from an object that is no value: then nothing is shared."""
+
+    class Codes:
+        __hash__ = None
+
+        def __call__(self):
+            return "111111"
+
+    fake.passcode = "111111"
+    credentials = password(fake, user_id=fake.user_id, passcode=Codes())
+    async with session(fake, credentials) as ief:
+        assert {"Page": 1} == kinds(await ask(ief, fake))
+
+
+def test_loop_that_ends_while_it_waits_for_another_thread_is_left_alone(caplog):
+    """A session whose loop is closed while another's login runs is told nothing of its end."""
+    with FakeIef(20) as fake:
+        one, errors = password(fake), []
+        fake.intercept(lambda _: Fault.slow(0.5))
+
+        async def read(waits):
+            async with session(fake, one) as ief:
+                async with asyncio.timeout(waits):
+                    errors.extend(await ask(ief, fake))
+
+        thread = threading.Thread(target=lambda: asyncio.run(read(None)))
+        thread.start()
+        while not seen(fake, LOGIN):
+            time.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            asyncio.run(read(0.05))
+        thread.join()
+
+    assert {"Page": 1} == kinds(errors)
+    assert not [record for record in caplog.records if record.name == "concurrent.futures"]
 
 
 # ---- access keys ---------------------------------------------------------------------------------

@@ -519,6 +519,23 @@ FAULTS = {
     "echo-key": echoing({"count": 1, "pods": [{"id": "a", CANARY: 1, "containers": {CANARY: 1}}]}),
     "echo-value": echoing({"count": 1, "pods": [{"id": "a", "containers": CANARY}]}),
     "echo-label": echoing({"count": 1, "pods": [{"id": "a", "configs": {"host_network": CANARY}}]}),
+    "echo-label-key": echoing(
+        {
+            "count": 1,
+            "pods": [
+                {
+                    "id": "a",
+                    "affinity": {
+                        "podAffinity": {
+                            "requiredDuringSchedulingIgnoredDuringExecution": [
+                                {"labelSelector": {"matchLabels": {CANARY: [1]}}}
+                            ]
+                        }
+                    },
+                }
+            ],
+        }
+    ),
     "echo-count": echoing({"count": CANARY, "pods": []}),
     "echo-pods": echoing({"count": 1, "pods": CANARY}),
     "echo-id": echoing({"count": 1, "pods": [{"id": {CANARY: CANARY}}]}),
