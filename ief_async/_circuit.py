@@ -43,12 +43,12 @@ class Circuit:
     """
 
     def __init__(self) -> None:
-        self.proven = False
-        self.proven_until = float("-inf")
+        self.proven: bool = False
+        self.proven_until: float = float("-inf")
         self.accepted: set[Hashable] = set()
-        self.suspected = False
-        self.strikes = 0
-        self.failures = 0
+        self.suspected: bool = False
+        self.strikes: int = 0
+        self.failures: int = 0
         self.failure: tuple[str, IefError] | None = None
         self._open_at: dict[Hashable, tuple[float, AuthenticationError]] = {}
         self._lock = threading.Lock()

@@ -51,9 +51,8 @@ class IefError(Exception):
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
-        message = printable(message)
-        super().__init__(message)
-        self.message = message
+        super().__init__(printable(message))
+        self.message: str = printable(message)
         self.transient = transient
         self._locate()
 
@@ -105,8 +104,8 @@ class ApiError(IefError):
     ) -> None:
         super().__init__(message, transient=transient)
         self.status = status
-        self.error_code = printable(error_code)
-        self.error_msg = printable(error_msg)
+        self.error_code: str = printable(error_code)
+        self.error_msg: str = printable(error_msg)
         self.retry_after = retry_after
 
 
@@ -163,8 +162,8 @@ class PayloadError(IefError):
         self, message: str, *, path: str = "", snippet: str = "", transient: bool = False
     ) -> None:
         super().__init__(message, transient=transient)
-        self.path = printable(path)
-        self.snippet = printable(snippet)
+        self.path: str = printable(path)
+        self.snippet: str = printable(snippet)
 
 
 class DriftError(IefError):

@@ -335,9 +335,15 @@ class Keyring:
         self._use.shut(whose, error, self._clock.now())
         self._refusals.clear() if whose is EVERYBODY else self._refusals.pop(whose, None)
 
-    def scrub(self, text: str) -> str:
-        """Return `text` without any secret that was ever sent, as far back as matters."""
-        for key in (*self._past, self._key, self._source):
+    def scrub(self, text: str, sent: Key | None = None) -> str:
+        """Return `text` without any secret that was ever sent, as far back as matters.
+
+        `sent` is the key of the request that it answers, which may be older than those known here.
+        """
+        known: list[Any] = [*self._past, self._key, self._source]
+        if sent is not None and sent is not self._key:
+            known.insert(0, sent)
+        for key in known:
             text = key.scrub(text) if hasattr(key, "scrub") else text
         return text
 

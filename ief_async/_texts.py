@@ -115,6 +115,8 @@ class Needle:
             return self._word.sub(MASK, text)
         if len(self._hay) <= len(BETWEEN) and not self._wholes:
             return text
+        if not self._wholes and _HEXADECIMAL.fullmatch(text) and not self._touches(text):
+            return text
         spans: list[tuple[int, int]] = []
         sources: list[str] = []  # each made of the one before
         source, escapes = text, _BLANK
@@ -134,6 +136,14 @@ class Needle:
             escapes = _ESCAPED
         return _masked(text, spans) if spans else text
 
+    def _touches(self, text: str) -> bool:
+        """Tell whether a short hexadecimal text may hold a run of the secret.
+
+        It is no base64 of anything; and most request ids are such a text, one an answer.
+        """
+        places = range(0, len(text) - GRAM + 1, STRIDE)
+        return any(text[at : at + GRAM] in self._itself for at in places)
+
     def _found(self, plain: str) -> Iterator[tuple[int, int]]:
         """Yield where the secret, or a run of it, stands in a folded text."""
         for whole in self._wholes:
@@ -141,8 +151,7 @@ class Needle:
             while at >= 0:
                 yield at, at + len(whole)
                 at = plain.find(whole, at + len(whole))
-        # base64 of anything is hardly ever hexadecimal; and most request ids are, one an answer
-        hay = self._itself if _HEXADECIMAL.fullmatch(plain) else self._hay
+        hay = self._hay
         known: str | set[str] = hay
         if len(plain) * len(hay) > MOST_COMPARED:
             known = {hay[at : at + GRAM] for at in range(len(hay) - GRAM + 1)}

@@ -466,7 +466,7 @@ class Transport:
     def _scrub(self, request: Request, key: Key | None, text: str) -> str:
         """Return words of a server without anything secret that was sent to it."""
         if key is not None:
-            return self.keyring.scrub(key.scrub(text))
+            return self.keyring.scrub(text, key)
         # a request for a key has its secrets wherever its source put them
         sent = [value for name, value in request.headers.items() if name not in PLAIN_HEADERS]
         sent += [urlsplit(request.url).query, request.body.decode("utf-8", "replace")]
