@@ -15,46 +15,49 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import ClassVar, NoReturn, Protocol, runtime_checkable
+from typing import ClassVar, NoReturn, Protocol, TypeGuard, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from ief_async._errors import ConfigurationError, PayloadError
+from ief_async._errors import ApiError, ConfigurationError, PayloadError
 from ief_async._models import parse_timestamp
+from ief_async._texts import Needle
 
-SECRET_CHARACTERS = 8
 ALGORITHM = "SDK-HMAC-SHA256"
 CLOCK_SECONDS = 15 * 60  # that the clock of whoever signs may differ from the server's
 TOKEN_BYTES = 66 * 1024  # 64 KiB and the name of the header
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
 METADATA_TOKEN_SECONDS = 21_600
+SIGNATURE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+NO_BODY = hashlib.sha256(b"").hexdigest()  # which looks like a signature, and is in every request
 PROJECT_ID = re.compile("[0-9a-f]{32}")
 
 
 class Secret:
     """A text that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_needle", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._needle: Needle | None = None
 
     def reveal(self) -> str:
         """Return the text; call it only where a header is made."""
         return self._text
 
     def scrub(self, text: str) -> str:
-        """Return `text` without the secret: servers echo what they were sent, as JSON, too.
+        """Return `text` without the secret: servers echo what they were sent.
 
-        A text of a few letters is no secret, and is left alone where it stands in other words.
+        Any 16 characters of it that follow each other are found, escaped as JSON, a URL or HTML, in
+        base64, in other letters, cut, or broken over lines. A secret of 8 to 15 characters is found
+        as a whole, in the same forms; one of 4 to 7 as a whole word.
         """
-        if len(self._text) < SECRET_CHARACTERS:
-            return text
-        for shown in (self._text, json.dumps(self._text)[1:-1]):
-            text = text.replace(shown, "***")
-        return text
+        if self._needle is None:
+            self._needle = Needle(self._text)
+        return self._needle.scrub(text)
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -170,7 +173,9 @@ class AccessKey:
 
     The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
     locks a key for five minutes after a few of them: nothing is sent with a refused key for five
-    minutes, and the first request that it signs goes alone until one is accepted.
+    minutes, and the first request that it signs goes alone until one is accepted. That holds for
+    all sessions and targets with an equal key together; but what is accepted for one of them and
+    refused for another is a matter of that other one.
 
     Args:
         access_key: the access key id.
@@ -232,7 +237,8 @@ class AccessKey:
         """Return `text` without the key and without any signature in it."""
         for secret in (self.secret_key, self.security_token, self.access_key):
             text = secret.scrub(text) if secret is not None else text
-        return re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+        text = re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+        return SIGNATURE.sub(lambda one: one[0] if one[0] == NO_BODY else "***", text)
 
 
 def _secret(value: str | Secret) -> Secret:
@@ -329,6 +335,10 @@ class PasswordCredentials:
     refuses is renewed once, however many requests it was refused for, and each of them is sent once
     again. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
 
+    A password that is refused is sent once, whatever sessions and targets hold equal credentials:
+    the first login goes alone, and after a refusal none is sent for five minutes. A login that is
+    refused for the sake of its project keeps no other project's from being sent.
+
     Args:
         domain: the name of the account that the user belongs to.
         user: the user's name. An account that signs in with a HUAWEI ID gets no token by password.
@@ -417,7 +427,7 @@ class PasswordCredentials:
         return Grant(
             key=key,
             lifetime=_seconds(begin or _sent(reply), end),
-            project_id=project_id if isinstance(project_id, str) else None,
+            project_id=project_id if _is_id(project_id) else None,
         )
 
     def _body(self, project: str) -> bytes:
@@ -519,6 +529,11 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _is_id(value: object) -> TypeGuard[str]:
+    """Tell whether a value can stand in a path and a header: it comes from a server."""
+    return isinstance(value, str) and re.fullmatch("[0-9A-Za-z_-]{1,64}", value) is not None
+
+
 def _moment(value: object) -> datetime | None:
     return parse_timestamp(value) if isinstance(value, str) else None
 
@@ -536,6 +551,56 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
     return seconds if seconds > 0 else None
 
 
+def account_of(credentials: object) -> tuple[str | None, ...] | None:
+    """Return what tells an account, and is no secret and lasts; None if there is nothing such."""
+    if isinstance(credentials, PasswordCredentials):
+        known = credentials
+        return known.domain, known.user, known.user_id, known.project
+    if isinstance(credentials, AccessKey) and credentials.security_token is None:
+        return (credentials.access_key.reveal(),)
+    return None
+
+
+def login_of(credentials: object) -> str | None:
+    """Return what an account may be called where people read it."""
+    if isinstance(credentials, PasswordCredentials):
+        parts = (credentials.domain, credentials.user, credentials.project)
+        return "/".join(part for part in parts if part)
+    return None
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+# what speaks of a signature or of the key that made it, in the gateway's words
+KEY_WORDS = ("signature", "secretkey", "secret key", "aksk", "ak access", "ak sk", "security token")
+# what speaks of who logs in, whatever project that is for; and what speaks of the project
+ACCOUNT_WORDS = (
+    *("password", "username", "user name", "account", "verification code", "locked", "disabled"),
+    *("密码", "用户名", "帐号", "账号", "验证码", "锁定"),
+)
+PROJECT_WORDS = ("project", "scope", "tenant", "项目")
+NO_RIGHT = frozenset({403, 404})
+
+
+def refuses_key(error: ApiError) -> bool:
+    """Tell whether a refusal speaks of the key itself, and not of what it was used for."""
+    said = error.error_msg.lower()
+    return any(word in said for word in KEY_WORDS)
+
+
+def refuses_project(error: ApiError, project: str | None, *, proven: bool) -> bool:
+    """Tell whether a login was refused for the sake of its project: others may be let in.
+
+    What says neither is about whoever logs in, unless that was `proven` to be right just now.
+    """
+    said = error.error_msg.lower()
+    if any(word in said for word in ACCOUNT_WORDS):
+        return False
+    if any(word in said for word in PROJECT_WORDS) or (project and project.lower() in said):
+        return True
+    return proven or error.status in NO_RIGHT
+
+
 # ---- projects ----------------------------------------------------------------------------------
 
 
@@ -544,8 +609,8 @@ def project_request(iam_endpoint: str, name: str) -> Request:
     return Request(url=f"{iam_endpoint}/v3/projects?name={_encoded(name)}")
 
 
-def project_of(reply: Reply, name: str) -> str:
-    """Return the id of the one project in an answer.
+def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> str:
+    """Return the id of the one project in an answer, which `scrub` takes secrets out of.
 
     Raises:
         ConfigurationError: there is none, or there are several, which it lists.
@@ -557,9 +622,13 @@ def project_of(reply: Reply, name: str) -> str:
         raise PayloadError(message, path="projects")
     found = [_mapping(project) for project in projects]
     known = [str(project["id"]) for project in found if project.get("id")]
-    if len(known) == 1:
+    if len(known) == 1 and _is_id(known[0]):
         return known[0]
+    if len(known) == 1:
+        message = "IAM's answer to the project lookup has an id that is none"
+        raise PayloadError(message, path="projects[0].id")
     listed = ", ".join(f"{project.get('id')} ({project.get('name')})" for project in found)
+    listed = scrub(listed)
     message = (
         f"IAM knows no project named {name!r:.80}"
         if not known

@@ -17,13 +17,16 @@
     ├ CheckpointError         a checkpoint of another scan, damaged, newer, or in use
     └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
-Every error is made of plain values, so it pickles. None holds a token, a key or a signed header.
+Every error is made of plain values, so it pickles. None holds a token, a key or a signed header,
+and what a server says in it steers no terminal: such characters are shown escaped.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
+
+from ief_async._texts import printable
 
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
@@ -51,10 +54,14 @@ class IefError(Exception):
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(printable(message))
+        self.message: str = printable(message)
         self.transient = transient
         self._locate()
+
+    def add_note(self, note: str, /) -> None:
+        """Add a note, in which nothing steers a terminal."""
+        super().add_note(printable(note, lines=True))
 
     def _locate(self) -> None:
         self.request_id: str | None = None
@@ -102,8 +109,8 @@ class ApiError(IefError):
     ) -> None:
         super().__init__(message, transient=transient)
         self.status = status
-        self.error_code = error_code
-        self.error_msg = error_msg
+        self.error_code: str = printable(error_code)
+        self.error_msg: str = printable(error_msg)
         self.retry_after = retry_after
         self.window: float | None = None
 
@@ -163,8 +170,8 @@ class PayloadError(IefError):
         self, message: str, *, path: str = "", snippet: str = "", transient: bool = False
     ) -> None:
         super().__init__(message, transient=transient)
-        self.path = path
-        self.snippet = snippet
+        self.path: str = printable(path)
+        self.snippet: str = printable(snippet)
         self.item_id: str | None = None
 
 
@@ -219,7 +226,7 @@ class PartialScanError(IefError, ExceptionGroup[IefError]):
 
     def __new__(cls, message: str, failures: Sequence[Failure]) -> Self:
         """Make the group of what the batches failed with."""
-        made = super().__new__(cls, message, [failure.error for failure in failures])
+        made = super().__new__(cls, printable(message), [failure.error for failure in failures])
         made.failures = tuple(failures)
         return made
 

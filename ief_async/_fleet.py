@@ -11,7 +11,14 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Credentials, Key, Source, for_one_project
+from ief_async._credentials import (
+    Credentials,
+    Key,
+    PasswordCredentials,
+    Source,
+    account_of,
+    login_of,
+)
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -29,7 +36,7 @@ from ief_async._lists import Found, FoundNode
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._session import IefSession
+from ief_async._session import IefSession, addresses_of
 from ief_async._stream import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
 from ief_async._structure import structure_of
 
@@ -42,7 +49,7 @@ FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that o
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """A fleet of `scan_fleet`: a project, or one instance of it.
+    """A fleet of `scan_fleet`: a project, or one instance of it, at one endpoint.
 
     Attributes:
         credentials: as for `IefSession`, as are all others.
@@ -69,10 +76,16 @@ class Target:
 
 @attrs.define(eq=False)
 class _Member(Generic[T]):
-    """A target at work."""
+    """A target at work.
+
+    `name` tells it from the others, and so does `mark`: the fingerprint of what its checkpoint is
+    of, which is its scan's where no other target has the same.
+    """
 
     target: Target
     scan: Scan[T]
+    name: str
+    mark: int
     over: bool = False
 
 
@@ -191,11 +204,11 @@ class _Fleet(Generic[T]):
 
     async def _bear(self, member: _Member[T], error: IefError) -> None:
         """Note that a target failed, or end all of them if that is the policy."""
-        error.add_note(f"In target {member.target.name}.")
+        error.add_note(f"In target {member.name}.")
         if self._on_error == "raise" or member.scan.fatal:
             await self.aclose()
             self._raise(error)
-        self._failures[member.target] = TargetFailure(member.target.name, error)
+        self._failures[member.target] = TargetFailure(member.name, error)
 
     async def _end(self) -> None:
         await self.aclose()
@@ -250,7 +263,10 @@ class _Fleet(Generic[T]):
         self, member: _Member[T] | None, checkpoint: ScanCheckpoint | None
     ) -> ScanCheckpoint:
         targets = tuple(
-            checkpoint if one is member and checkpoint is not None else one.scan.checkpoint()
+            attrs.evolve(
+                checkpoint if one is member and checkpoint is not None else one.scan.checkpoint(),
+                scan=one.mark,
+            )
             for one in self._members
         )
         return ScanCheckpoint(scan=FLEET, parts=(), targets=targets)
@@ -272,11 +288,12 @@ class _Fleet(Generic[T]):
     def _all_failures(self, reports: Mapping[Target, ScanReport]) -> tuple[TargetFailure, ...]:
         """Return the targets that failed; with "collect" their scans raise nothing."""
         failures = dict(self._failures)
-        for target, report in reports.items():
+        for member in self._members:
+            target, report = member.target, reports[member.target]
             if report.failures and target not in failures:
                 message = f"{len(report.failures)} batches failed, all others were delivered"
                 error = PartialScanError(message, report.failures)
-                failures[target] = TargetFailure(target.name, error)
+                failures[target] = TargetFailure(member.name, error)
         return tuple(failures.values())
 
     def report(self) -> ScanReport:
@@ -382,7 +399,8 @@ def scan_fleet(
     sessions are closed when the stream ends.
 
     Args:
-        targets: the fleets, each once.
+        targets: the fleets, each once. One project_id at two endpoints or regions is two of them,
+            and so are two accounts in one region whose projects are looked up.
         by: what a target's pods are found by: its deployments (the fewest requests), its nodes
             (pods of no deployment, too), or its node groups.
         model: as for `iter_pods`.
@@ -400,7 +418,9 @@ def scan_fleet(
         on_unknown_field: as for `iter_pods`, for the first page of each target.
         deadline: seconds that the whole may take.
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
-            deployments (nodes, groups) have changed since fails with a `CheckpointError`.
+            deployments (nodes, groups) have changed since fails with a `CheckpointError`. Targets
+            that only their endpoints or accounts tell apart have to have the same ones again; of
+            credentials without a name (a token, a function, temporary keys) the same order.
         http: an `aiohttp.ClientSession` for all of them to borrow.
         proxy: as for `IefSession`, for all of them.
         retry: of each target.
@@ -419,10 +439,20 @@ def scan_fleet(
     connections = Connections(http, proxy)
     observer = Observer(on_event)
     keyrings: dict[Any, Keyring] = {}
-    resumed = _parts(resume_from)
-    members: list[_Member[Any]] = []
-    for target in given:
-        session = IefSession(
+    options: dict[str, Any] = {
+        "model": model,
+        "page_size": page_size,
+        "batch_size": batch_size,
+        "concurrency": concurrency,
+        "ordered": ordered,
+        "on_error": on_error,
+        "on_drift": on_drift,
+        "on_bad_item": on_bad_item,
+        "on_unknown_field": on_unknown_field,
+        "deadline": deadline,
+    }
+    sessions = [
+        IefSession(
             **attrs.asdict(target, recurse=False),
             retry=retry,
             limits=limits,
@@ -432,35 +462,88 @@ def scan_fleet(
             _connections=connections,
             _keyring=_shared(keyrings, target.credentials, _clock, observer),
         )
-        options: dict[str, Any] = {
-            "model": model,
-            "page_size": page_size,
-            "batch_size": batch_size,
-            "concurrency": concurrency,
-            "ordered": ordered,
-            "on_error": on_error,
-            "on_drift": on_drift,
-            "on_bad_item": on_bad_item,
-            "on_unknown_field": on_unknown_field,
-            "deadline": deadline,
-        }
-        scan = _scan(session, by, options)
-        if (part := resumed.pop(scan.fingerprint, None)) is not None:
-            scan = _scan(session, by, {**options, "resume_from": part})
-        members.append(_Member(target, scan))
-    if len({member.scan.fingerprint for member in members}) < len(members):
+        for target in given
+    ]
+    scans = [_scan(session, by, options) for session in sessions]
+    asked = [scan.fingerprint for scan in scans]
+    marks = _marks(given, sessions, asked)
+    resumed = _resumed(_parts(resume_from), marks, asked)
+    for at, part in resumed.items():
+        own = attrs.evolve(part, scan=asked[at])
+        scans[at] = _scan(sessions[at], by, {**options, "resume_from": own})
+    members = [_Member(*parts) for parts in zip(given, scans, _names(given), marks, strict=True)]
+    return Stream(_Fleet(members, connections, on_error, structure_of(model)))
+
+
+def _marks(
+    targets: Sequence[Target], sessions: Sequence[IefSession], asked: Sequence[int]
+) -> list[int]:
+    """Return a fingerprint of each target: of its scan, and more where that is another's, too.
+
+    A project's id at two endpoints is two projects, and so is a region's own for two accounts. They
+    are told apart by what is no secret; credentials that have nothing such by their position.
+    """
+    same = Counter(asked)
+    where = [
+        addresses_of(session)[: 1 if target.project_id else 2]
+        for target, session in zip(targets, sessions, strict=True)
+    ]
+    marks = list(asked)
+    for at, target in enumerate(targets):
+        if same[asked[at]] == 1:
+            continue
+        account: object = None
+        if target.project_id is None:
+            alike = [
+                other
+                for other, place, scan in zip(targets, where, asked, strict=True)
+                if (place, scan) == (where[at], asked[at])
+            ]
+            account = account_of(target.credentials) or alike.index(target)
+        marks[at] = fingerprint("target", asked[at], where[at], account)
+    if len(set(marks)) < len(marks):
         message = (
-            "two targets are the same fleet: give each project or instance once; where two "
-            "accounts have a region in common, give project_id= of each"
+            "two targets are the same fleet: give each project or instance once at each endpoint; "
+            "where two accounts have a region in common, give project_id= of each, or credentials "
+            "that differ"
         )
         raise ConfigurationError(message)
-    if resumed:
+    return marks
+
+
+def _resumed(
+    parts: Mapping[int, ScanCheckpoint], marks: Sequence[int], asked: Sequence[int]
+) -> dict[int, ScanCheckpoint]:
+    """Return what a checkpoint holds of each target, by the target's position.
+
+    What it holds of a target that no other was like is the target's, wherever that answers now.
+    """
+    found = {at: parts[mark] for at, mark in enumerate(marks) if mark in parts}
+    same = Counter(asked)
+    for at, one in enumerate(asked):
+        if one in parts and same[one] == 1:
+            found[at] = parts[one]
+    left = len(parts) - len({part.scan for part in found.values()})
+    if left:
         message = (
-            f"the checkpoint is of another scan: it holds {len(resumed)} targets that are not "
+            f"the checkpoint is of another scan: it holds {left} targets that are not "
             "given; resume with the same targets, by, page_size and batch_size"
         )
         raise CheckpointError(message)
-    return Stream(_Fleet(members, connections, on_error, structure_of(model)))
+    return found
+
+
+def _names(targets: Sequence[Target]) -> list[str]:
+    """Return what each target is called, so that no two have one name."""
+    names = [target.name for target in targets]
+    for more in (lambda target: target.endpoint, lambda target: login_of(target.credentials)):
+        same = Counter(names)
+        names = [
+            f"{name} at {told}" if same[name] > 1 and (told := more(target)) else name
+            for name, target in zip(names, targets, strict=True)
+        ]
+    same = Counter(names)
+    return [f"{name} #{at}" if same[name] > 1 else name for at, name in enumerate(names, 1)]
 
 
 def _in_all(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
@@ -502,12 +585,17 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
 def _shared(
     keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
 ) -> Keyring | None:
-    """Return one keyring for all targets of a key: sixteen of them would lock a wrong one."""
-    known = isinstance(credentials, Key | Source) or callable(credentials)
-    if for_one_project(credentials) or not known:
+    """Return one keyring for all targets of a source whose keys are for any project.
+
+    Of a source whose keys are for one project the targets share what is known of it; of a key or a
+    password all keyrings do anyway.
+    """
+    known = isinstance(credentials, Source) or callable(credentials)
+    if isinstance(credentials, Key | PasswordCredentials) or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    return keyrings.setdefault(same, Keyring(credentials, clock, observer))
+    keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
+    return keyring.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

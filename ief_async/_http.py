@@ -528,10 +528,7 @@ def _is_passing(error: BaseException) -> bool:
 
 def _detail(error: BaseException, *, quotable: bool) -> str:
     """Return what an error adds to its class; never the whole URL, which time-outs print."""
-    parsing = isinstance(
-        error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | HttpProcessingError
-    )
-    if parsing and not quotable:
+    if not quotable and not isinstance(error, OSError):  # all others may quote what came
         return ""
     if isinstance(error, aiohttp.ClientPayloadError):
         cause = error.__cause__  # what was cut; the error itself prints a status that nobody sent

@@ -5,19 +5,19 @@ So one renewal serves everybody, and no task runs in the background.
 """
 
 import asyncio
-import copy
 import inspect
 import logging
 import math
 import traceback
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
+from ief_async._circuit import EVERYBODY, PROVEN_SECONDS, STRIKES, Circuit, circuit_of, copied
 from ief_async._credentials import (
     AccessKey,
     Credentials,
@@ -31,6 +31,8 @@ from ief_async._credentials import (
     for_one_project,
     project_of,
     project_request,
+    refuses_key,
+    refuses_project,
 )
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
 from ief_async._events import TokenRefreshed
@@ -39,11 +41,9 @@ from ief_async._pacing import Clock
 
 RENEW_AT = 0.8  # of a key's lifetime: of a day five hours are left, of a quarter hour three minutes
 RENEW_AGAIN = 0.25  # of what is left then, if it failed
-REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
 REFUSALS = 2  # in a row, of a key and of its successor
 REMEMBERED_KEYS = 4  # whose text may come back in late answers
 
-E = TypeVar("E", bound=IefError)
 RENEWALS: ContextVar[tuple[object, ...]] = ContextVar("RENEWALS", default=())  # that code runs for
 Send = Callable[[Request], Awaitable[Reply]]
 
@@ -67,27 +67,32 @@ class Flight:
         seen = self._failures
         async with self._lock:
             if self._failure is not None and self._failures > seen:
-                raise _copied(self._failure)
+                raise copied(self._failure)
             try:
                 yield
             except IefError as error:
                 self._failures += 1
-                self._failure = _copied(error)
+                self._failure = copied(error)
                 raise
 
 
-def _copied(error: E) -> E:
-    """Return an error of its own for each who gets it: where it was met is added to its notes."""
-    again = copy.copy(error)
-    if hasattr(error, "__notes__"):
-        again.__notes__ = [*error.__notes__]
-    return again
-
-
 class Keyring:
-    """The key of one session, or of several that share their credentials."""
+    """The key of one session, or of several that share their credentials.
 
-    def __init__(self, credentials: Credentials, clock: Clock, observer: Observer) -> None:
+    What the service said of it is known to all keyrings of equal credentials. `whose` is, in all
+    methods, the project or target that a request is for: what is accepted for one and refused for
+    another is a matter of that other one.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        clock: Clock,
+        observer: Observer,
+        *,
+        endpoint: str = "",
+        circuit: Circuit | None = None,
+    ) -> None:
         self.renewals: int = 0
         self.project_id: str | None = None  # that the key is for, if its source tells
         self._source: Any = None if isinstance(credentials, Key) else credentials
@@ -99,29 +104,25 @@ class Keyring:
         self._renewal: object = None  # the one that runs
         self._key = credentials if isinstance(credentials, Key) else None
         self._past: deque[Key] = deque(maxlen=REMEMBERED_KEYS)
-        self._accepted = False
-        self._refusals = 0  # in a row
         self._due_at = self._ends_at = math.inf
-        self._refusal: AuthenticationError | None = None
-        self._opens_at = -math.inf
+        circuit = circuit or circuit_of(credentials, endpoint)
+        self._logins = circuit  # what was said of the source
+        self._use = circuit if self._key is not None else Circuit()  # and of the key
+        self._refusals: Counter[Hashable] = Counter()  # of each one in a row
 
     def for_another_project(self) -> "Keyring":
         """Return itself if its key is for any project, else one that gets a key of its own."""
         own = for_one_project(self._source)
-        return Keyring(self._source, self._clock, self._observer) if own else self
+        if not own:
+            return self
+        return Keyring(self._source, self._clock, self._observer, circuit=self._logins)
 
-    def key(self) -> Key | None:
+    def key(self, whose: Hashable = EVERYBODY) -> Key | None:
         """Return the key; None if it changed since it was this request's turn, and is unproven.
 
         Raises the refusal that ended the last try, if that is not long ago.
         """
-        if self._refusal is not None and self._is_shut():
-            refusal = _copied(self._refusal)
-            refusal.add_note(
-                f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
-                "service locks out who tries again and again."
-            )
-            raise refusal
+        self.refuse_shut(whose)
         if self._goes_alone() and self._first is not asyncio.current_task():
             return None
         return self._key
@@ -133,17 +134,20 @@ class Keyring:
         return self._usable() and not due and not self._goes_alone()
 
     @asynccontextmanager
-    async def turn(self, send: Send, scope: Scope) -> AsyncIterator[None]:
+    async def turn(
+        self, send: Send, scope: Scope, whose: Hashable = EVERYBODY
+    ) -> AsyncIterator[None]:
         """Have a key for one request; what is signed goes alone until the server took one."""
         while True:
             if not self._usable() or (self._due() and not self._flight.running):
                 self.refuse_circle()
+                self.refuse_shut(whose)
                 async with self._flight.turn():
                     if not self._usable() or self._due():
                         await self._renew(send, scope)
             if not self._goes_alone():
                 break
-            async with self._alone:
+            async with self._alone, self._use.alone():
                 if self._goes_alone():
                     self._first = asyncio.current_task()
                     try:
@@ -152,6 +156,12 @@ class Keyring:
                         self._first = None
                     return
         yield
+
+    def refuse_shut(self, whose: Hashable) -> None:
+        """Raise the refusal of the key that keeps requests from being sent, if there is one."""
+        refusal = self._use.refusal(whose, self._clock.now())
+        if refusal is not None:
+            raise refusal
 
     def refuse_circle(self) -> None:
         """Raise in a source that asks the session for what the session asks it for."""
@@ -166,23 +176,61 @@ class Keyring:
         return self._key is not None and self._clock.now() < self._ends_at
 
     def _goes_alone(self) -> bool:
-        return isinstance(self._key, AccessKey) and not self._accepted
+        return isinstance(self._key, AccessKey) and not self._use.proven
 
     def _due(self) -> bool:
         return self._clock.now() >= self._due_at
 
-    def _is_shut(self) -> bool:
-        return self._clock.now() < self._opens_at
-
     async def _renew(self, send: Send, scope: Scope) -> None:
-        self.key()  # nobody is asked again who has just refused
-        asked_at = self._clock.now()
-        refused = False
+        """Get a new key, or raise why there is none; one that still lasts is used on."""
+        try:
+            await self._log_in(send, scope)
+        except AuthenticationError as error:
+            failure = error
+        else:
+            return
+        if not self._usable():
+            raise failure
+        left = self._ends_at - self._clock.now()
+        self._due_at = self._clock.now() + RENEW_AGAIN * left
+        write(logging.WARNING, "%s; the present key lasts for %.0f s more", failure, left)
+
+    async def _log_in(self, send: Send, scope: Scope) -> None:
+        """Get a new key; of all who share the source, the first one that tries does so alone."""
+        logins, at = self._logins, scope.iam_endpoint
+        while isinstance(self._source, Source) and self._clock.now() >= logins.proven_until:
+            seen = logins.failures
+            async with logins.alone():
+                if self._clock.now() < logins.proven_until:
+                    break
+                failed_at, failure = logins.failure or ("", None)
+                if failure is not None and logins.failures > seen and failed_at == at:
+                    raise copied(failure)  # IAM gave no answer to whom this one waited for
+                await self._try(send, scope)
+                return
+        await self._try(send, scope)
+
+    async def _try(self, send: Send, scope: Scope) -> None:
+        """Get a new key, and note what the service says of who asks."""
+        logins, now = self._logins, self._clock.now()
+        project = getattr(self._source, "project", None) or scope.project
+        refusal = logins.refusal(project, now)
+        if refusal is not None:
+            raise refusal
         try:
             grant = await self._obtain(send, scope)
         except IefError as error:
             failure = _unobtained(error)
-            refused = isinstance(error, ApiError) and not error.transient
+            if isinstance(error, ApiError) and not error.transient:
+                proven = self._clock.now() < logins.proven_until
+                of_project = for_one_project(self._source) and refuses_project(
+                    error, project, proven=proven
+                )
+                label = project if of_project else EVERYBODY
+                logins.shut(label, failure, self._clock.now())
+            elif error.transient:
+                logins.failures += 1
+                logins.failure = scope.iam_endpoint, copied(failure)
         except Exception as error:  # noqa: BLE001  whatever a user's own source raises
             place = traceback.extract_tb(error.__traceback__)[-1]
             failure = AuthenticationError(
@@ -190,15 +238,9 @@ class Keyring:
                 f"line {place.lineno} of {place.filename}"
             )
         else:
-            self._take(grant, asked_at)
+            logins.proven_until = self._clock.now() + PROVEN_SECONDS
+            self._take(grant, now)
             return
-        if self._usable():
-            left = self._ends_at - self._clock.now()
-            self._due_at = self._clock.now() + RENEW_AGAIN * left
-            write(logging.WARNING, "%s; the present key lasts for %.0f s more", failure, left)
-            return
-        if refused:
-            self._shut(failure)
         raise failure
 
     async def _obtain(self, send: Send, scope: Scope) -> Grant:
@@ -243,37 +285,63 @@ class Keyring:
         if self._key is not None:
             self._past.append(self._key)
         self._key = key
-        self._accepted = False
+        self._use.proven = False
 
-    def accept(self, key: Key) -> None:
+    def accept(self, key: Key, whose: Hashable = EVERYBODY) -> None:
         """Note that the server took a key; what it took before it refused one proves nothing."""
-        if key is self._key and not self._is_shut():
-            self._accepted = True
-            self._refusals = 0
-            self._refusal = None
+        use = self._use
+        if key is not self._key or (use.proven and not use.strikes and whose in use.accepted):
+            return
+        late = self._goes_alone() and self._first is not asyncio.current_task()
+        if not late and not use.is_shut(whose, self._clock.now()):
+            use.accept(whose)
+            del self._refusals[whose]
 
-    def refuse(self, key: Key, error: AuthenticationError) -> bool:
+    def refuse(self, key: Key, error: AuthenticationError, whose: Hashable = EVERYBODY) -> bool:
         """Note that the server refused a key; tell whether another try with a new one may help."""
         if key is not self._key:  # it was renewed since this request was sent
             return self._source is not None
-        self._refusals += 1
-        self._accepted = False
-        again = self._source is not None and self._refusals < REFUSALS
-        if not again and not (self._source is None and isinstance(key, Token)):
-            self._shut(error)
-        if self._source is not None:
+        if self._source is None and isinstance(key, Token):
+            return False  # nobody is locked out for a token
+        self._logins.proven_until = -math.inf  # tokens die early when a password was changed
+        self._refusals[whose] += 1
+        again = self._source is not None and self._refusals[whose] < REFUSALS
+        others = self._use.accepted - {whose}
+        if self._condemns(key, error, whose):
+            self._shut(EVERYBODY, error)
+            again = False
+        elif not again:
+            self._shut(whose, error)
+        if self._source is not None and (again or not others):
             self._replace(None)
         return again
 
-    def _shut(self, error: AuthenticationError) -> None:
-        """Let nothing be sent for a while: who goes on being refused is locked out."""
-        self._refusal = _copied(error)
-        self._opens_at = self._clock.now() + REFUSED_SECONDS
-        self._refusals = 0
+    def _condemns(self, key: Key, error: AuthenticationError, whose: Hashable) -> bool:
+        """Tell whether a refusal means that the key is wrong for everybody, and count it."""
+        use = self._use
+        use.strikes += 1
+        if isinstance(key, AccessKey) and refuses_key(error):
+            use.proven = False  # the next one goes alone, to see whether it holds for others, too
+            known, suspected = use.accepted - {whose}, use.suspected
+            use.suspected = True
+            if not known:
+                return use.strikes >= (1 if self._source is None else REFUSALS)
+            return suspected and (whose in use.accepted or use.strikes >= STRIKES)
+        return not use.accepted and use.strikes >= STRIKES
 
-    def scrub(self, text: str) -> str:
-        """Return `text` without any secret that was ever sent, as far back as matters."""
-        for key in (*self._past, self._key, self._source):
+    def _shut(self, whose: Hashable, error: AuthenticationError) -> None:
+        self._use.shut(whose, error, self._clock.now())
+        self._refusals.clear() if whose is EVERYBODY else self._refusals.pop(whose, None)
+
+    def scrub(self, text: str, sent: Key | None = None) -> str:
+        """Return `text` without any secret that was ever sent, as far back as matters.
+
+        `sent` is the key of the request that it answers, which may be older than those known here.
+        """
+        known: list[Any] = [*self._past, self._key, self._source]
+        if sent is not None and sent is not self._key:
+            known.insert(0, sent)
+        for key in known:
             text = key.scrub(text) if hasattr(key, "scrub") else text
         return text
 
@@ -354,4 +422,5 @@ class Project:
         if self.name is None:
             message = "the project is not known: give project_id=, or region= to look it up"
             raise ConfigurationError(message)
-        return project_of(await ask(project_request(scope.iam_endpoint, self.name)), self.name)
+        reply = await ask(project_request(scope.iam_endpoint, self.name))
+        return project_of(reply, self.name, keyring.scrub)

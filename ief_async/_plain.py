@@ -27,6 +27,7 @@ from ief_async._structure import (
     split,
     structure_of,
 )
+from ief_async._texts import printable_line
 
 SCALARS = {str, int, float, bool, datetime}
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -68,6 +69,7 @@ class Plain:
         if keep is None and structure.fast and _has_plain_fields(self.model, for_arrow=for_arrow):
             self._page = msgspec.json.Decoder(list[self.twin], strict=False, dec_hook=_made)  # type: ignore[name-defined]  # a variable is a type here
         self._encoder = msgspec.json.Encoder(enc_hook=_unmade)
+        self._shown = not for_arrow  # lines may end on a terminal
 
     def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
@@ -91,7 +93,8 @@ class Plain:
                 twins = self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
                 # a line at once: kept as twins, a page is so many objects that collecting them
                 # takes longer than making them
-                return [self._encoder.encode(twin) for twin in twins]
+                encoded = map(self._encoder.encode, twins)
+                return [*map(printable_line, encoded)] if self._shown else [*encoded]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # by way of the model, whose tolerant path takes it or names the field
         lines: list[bytes | None] = []
@@ -117,10 +120,11 @@ class Plain:
             path = key + where.rstrip("`")
         else:
             try:
-                return self._encoder.encode(twin)
+                made = self._encoder.encode(twin)
             except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
                 whole = _whole(msgspec.to_builtins(twin, enc_hook=_unmade))
-                return self._encoder.encode(whole)
+                made = self._encoder.encode(whole)
+            return printable_line(made) if self._shown else made
         message = f"{path}: {problem}; it fits into no column"
         raise PayloadError(message, path=path)
 

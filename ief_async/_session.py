@@ -246,10 +246,12 @@ class IefSession:
             if endpoint is not None
             else endpoints_of(region)
         )
+        asked = iam_endpoint_of(region, iam_endpoint)
+        checked_by = endpoints[0] if isinstance(credentials, Key) else asked
         self._transport = Transport(
             endpoints=Endpoints(*endpoints),
-            iam_endpoint=iam_endpoint_of(region, iam_endpoint),
-            keyring=_keyring or Keyring(credentials, _clock, observer),
+            iam_endpoint=asked,
+            keyring=_keyring or Keyring(credentials, _clock, observer, endpoint=checked_by),
             project=Project(project_id, region),
             instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             connections=connections,
@@ -986,3 +988,9 @@ def _iterable(name: str, ids: object) -> Iterable[object]:
         message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
         raise ConfigurationError(message)
     return ids
+
+
+def addresses_of(session: IefSession) -> tuple[str, str]:
+    """Return where a session's requests go first, and where IAM answers to it."""
+    transport = session._transport  # noqa: SLF001  users have no business with it
+    return transport.endpoints.home, transport.iam_endpoint

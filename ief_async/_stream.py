@@ -58,6 +58,7 @@ from ief_async._observer import Observer, write
 from ief_async._pacing import Clock
 from ief_async._paging import Accepted, BatchReport, PageRequest
 from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch, loads, split
+from ief_async._texts import printable
 from ief_async._transport import Answer
 from ief_async._window import STALLED, ScanPlan
 
@@ -1015,14 +1016,15 @@ def structure_some(
             return reader.items(rows, chunk, key=key)
         except PayloadError as error:
             problem = error
-    item_id = None if positions[0] in bad else answer.value.ids[positions[0]]
+    item_id = None if positions[0] in bad else printable(answer.value.ids[positions[0]])
     named = ", ".join(
         f"{name} {value:.80}"
         for name, value in (("item", item_id), ("request id", answer.request_id))
         if value
     )
-    failure = PayloadError(f"{problem.message} ({named})" if named else problem.message)
-    failure.path, failure.item_id = problem.path, item_id
+    said = answer.scrub(f"{problem.message} ({named})" if named else problem.message)
+    failure = PayloadError(said, path=answer.scrub(problem.path))
+    failure.item_id = item_id
     failure.request_id = answer.request_id
     failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
     del problem

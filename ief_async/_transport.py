@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -52,6 +53,7 @@ from ief_async._pacing import (
     window_seconds,
 )
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
+from ief_async._texts import RUN, printable
 
 T = TypeVar("T")
 M = TypeVar("M")  # what an answer means
@@ -59,6 +61,8 @@ M = TypeVar("M")  # what an answer means
 OK = 200
 REQUEST_ID = "X-Request-Id"
 MESSAGE_CHARACTERS = 512
+SCRUBBED_CHARACTERS = 8 * 1024  # of a text of which far fewer are shown
+PLAIN_HEADERS = frozenset({"Content-Type"})  # of a request for a key
 CODE_CHARACTERS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
@@ -96,13 +100,17 @@ STATUS_BY_GATEWAY_CODE = {
 
 @attrs.frozen(kw_only=True)
 class Answer(Generic[T]):
-    """What came of a request: the value that was read from the body, and how it came."""
+    """What came of a request: the value that was read from the body, and how it came.
+
+    `scrub` takes what was sent out of words about it.
+    """
 
     value: T = attrs.field(repr=False)
     raw: bytes = attrs.field(repr=False)
     request_id: str | None
     elapsed: float = 0.0
     attempts: int = 0
+    scrub: Callable[[str], str] = attrs.field(default=str, repr=False)
 
 
 class Endpoints:
@@ -110,7 +118,7 @@ class Endpoints:
 
     def __init__(self, *known: str) -> None:
         self.known = known
-        self.current = known[0]
+        self.home = self.current = known[0]
 
     def urls(self, url: str) -> list[str]:
         """Return the same URL at each address, the current one first; itself if it is elsewhere."""
@@ -172,6 +180,11 @@ class Transport:
     def _scope(self) -> Scope:
         return Scope(iam_endpoint=self.iam_endpoint, project=self.project.given or None)
 
+    @property
+    def _whose(self) -> Hashable:
+        """Whom the requests are for, to tell apart what one key is accepted and refused for."""
+        return self.endpoints.home, self.project.given, self.instance_id
+
     async def get(
         self,
         target: str,
@@ -232,7 +245,7 @@ class Transport:
         def turn() -> AbstractAsyncContextManager[None]:
             if self.keyring.ready:
                 return nullcontext()
-            return self.keyring.turn(self._send, self._scope)
+            return self.keyring.turn(self._send, self._scope, self._whose)
 
         while True:
             sending.stale = False  # what is refused unsent is refused for good
@@ -257,7 +270,7 @@ class Transport:
         self, request: Request, read: Callable[[bytes], T], sending: _Sending
     ) -> Answer[T] | IefError:
         """Send a request once, read its answer, and see what that says of the key."""
-        key = self.keyring.key()
+        key = self.keyring.key(self._whose)
         sending.stale = key is None
         if key is None:
             return AuthenticationError("the key changed while the request waited for its turn")
@@ -270,7 +283,7 @@ class Transport:
 
         outcome = await self._reach(request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
-            sending.stale = self.keyring.refuse(key, outcome)
+            sending.stale = self.keyring.refuse(key, outcome, self._whose)
             sending.refused += sending.stale
             if sending.stale and sending.refused == 1:
                 self.pacer.tally.retries += 1
@@ -279,7 +292,7 @@ class Transport:
                         outcome, sending.sent, wait=0.0, scan=sending.scan, path=sending.path
                     )
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
-            self.keyring.accept(key)
+            self.keyring.accept(key, self._whose)
         return outcome
 
     async def _reach(
@@ -321,7 +334,7 @@ class Transport:
             if reached.status == OK and OK not in request.expected:
                 problem = "200 was not expected; it may be a web page"
                 said = PayloadError(problem, snippet=problem, transient=True)
-                return self._payload_error(request, reached, said)
+                return self._payload_error(request, reached, said, None)
             if reached.status not in request.expected:
                 return self._refusal(request, reached, None)
             names = {name.lower(): value for name, value in reached.headers.items()}
@@ -360,7 +373,7 @@ class Transport:
             sign,
             timeouts=self.timeouts,
             max_body_bytes=self.limits.max_body_bytes,
-            scrub=self.keyring.scrub,
+            scrub=partial(self._scrub, request, key),
             quotable=key is not None,
             # what is sent once only has no repeat that could make up for a dead connection
             fresh=sending.fresh or request.timeout is not None,
@@ -442,7 +455,7 @@ class Transport:
     ) -> Answer[T] | IefError:
         """Read the body of a 200; one that carries an error is that error."""
         if reached.problem:
-            return self._payload_error(request, reached, PayloadError(reached.problem))
+            return self._payload_error(request, reached, PayloadError(reached.problem), key)
         try:
             value = read(reached.body)
         except PayloadError as error:
@@ -451,35 +464,66 @@ class Transport:
             return Answer(
                 value=value,
                 raw=reached.body,
-                request_id=self._request_id(reached.headers),
+                request_id=self._request_id(request, reached.headers, key),
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
+                scrub=self.keyring.scrub,
             )
         # what is longer is no error, and would take long to read
         short = len(reached.body) <= ERROR_BODY_BYTES
         refusal = read_refusal(reached.body) if short and not problem.transient else None
         if refusal is not None and refusal[0].error_code:
             return self._refusal(request, reached, key)
-        return self._payload_error(request, reached, problem)
+        return self._payload_error(request, reached, problem, key)
 
     def _payload_error(
-        self, request: Request, reached: Exchange, problem: PayloadError
+        self, request: Request, reached: Exchange, problem: PayloadError, key: Key | None
     ) -> PayloadError:
         """Say in an error of the body which answer it was."""
-        request_id = self._request_id(reached.headers)
+        request_id = self._request_id(request, reached.headers, key)
         named = f" (request id {request_id})" if request_id else ""
         error = PayloadError(
-            f"{_named(request)}{named}: {self.keyring.scrub(problem.message)}",
-            path=problem.path,
-            snippet=self._snippet(reached.body) if problem.snippet else "",
+            f"{_named(request)}{named}: {self._scrub(request, key, problem.message)}",
+            path=self._scrub(request, key, problem.path),
+            snippet=self._snippet(request, reached.body, key) if problem.snippet else "",
             transient=problem.transient,
         )
         error.request_id = request_id
         return error
 
-    def _request_id(self, headers: Headers) -> str | None:
+    # -- what of it is shown -------------------------------------------------------------------
+
+    def _scrub(self, request: Request, key: Key | None, text: str) -> str:
+        """Return words of a server without anything secret that was sent to it."""
+        if key is not None:
+            return self.keyring.scrub(text, key)
+        # a request for a key has its secrets wherever its source put them
+        sent = [value for name, value in request.headers.items() if name not in PLAIN_HEADERS]
+        sent += [urlsplit(request.url).query, request.body.decode("utf-8", "replace")]
+        for one in sent:
+            text = Secret(one).scrub(text)
+        return self.keyring.scrub(text)
+
+    def _shown(self, request: Request, key: Key | None, text: str, most: int) -> str:
+        """Return the beginning of a server's words as they may be shown, in one line.
+
+        They are scrubbed before they are cut, lest half a token stays.
+        """
+        cut = len(text) > SCRUBBED_CHARACTERS
+        text = self._scrub(request, key, text[:SCRUBBED_CHARACTERS])
+        text = text[:-RUN] if cut else text  # what is left of a secret there is not recognised
+        return printable(" ".join(text.split()))[:most]
+
+    def _request_id(self, request: Request, headers: Headers, key: Key | None) -> str | None:
         request_id = headers.get(REQUEST_ID)
-        return None if request_id is None else self.keyring.scrub(request_id)[:CODE_CHARACTERS]
+        return (
+            None if request_id is None else self._shown(request, key, request_id, CODE_CHARACTERS)
+        )
+
+    def _snippet(self, request: Request, body: bytes, key: Key | None) -> str:
+        """Return how a body begins."""
+        text = body[: 4 * SCRUBBED_CHARACTERS].decode("utf-8", "replace")
+        return self._shown(request, key, text, SNIPPET_CHARACTERS)
 
     def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
         """Turn an answer that says no into the error that says what to do about it.
@@ -487,21 +531,19 @@ class Transport:
         Of one to a request for a key only a message is shown: the rest may be the key.
         """
         status, headers = reached.status, reached.headers
-        said, request_id = read_refusal(reached.body) or (None, None)
-
-        def scrub(text: str) -> str:
-            for sent in request.headers.values() if key is None else ():
-                text = Secret(sent).scrub(text)
-            return self.keyring.scrub(text)
-
-        request_id = self._request_id(headers) or scrub(request_id or "")[:CODE_CHARACTERS] or None
-        code = scrub((said.error_code if said else "") or "")[:CODE_CHARACTERS]
-        words = (said.error_msg or "") if said else ""
+        said, in_body = read_refusal(reached.body) or (None, None)
+        request_id = self._request_id(request, headers, key)
+        request_id = request_id or self._shown(request, key, in_body or "", CODE_CHARACTERS) or None
+        code = (said.error_code if said else "") or ""
+        code = self._shown(request, key, code, CODE_CHARACTERS)
+        told = (said.error_msg if said else "") or ""
         if said is None and key is not None:
-            words = self._snippet(reached.body)
+            words = self._snippet(request, reached.body, key)
+        else:
+            words = self._shown(request, key, told, MESSAGE_CHARACTERS)
         kind = _kind(status, code)
-        window = window_seconds(words) if code.rpartition(".")[2] == THROTTLED_CODE else None
-        words = " ".join(scrub(words).split())[:MESSAGE_CHARACTERS]
+        throttled = code.rpartition(".")[2] == THROTTLED_CODE
+        window = window_seconds(told) if throttled else None  # of the whole text
         final = status not in TRANSIENT_STATUS
         now = self.clock.wall()
         waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
@@ -525,11 +567,6 @@ class Transport:
         error.window = window if asked is None else None
         error.request_id = request_id
         return error
-
-    def _snippet(self, body: bytes) -> str:
-        """Return how a body begins; scrubbed before it is cut, lest half a token stays."""
-        text = body[:ERROR_BODY_BYTES].decode("utf-8", "replace")
-        return self.keyring.scrub(text)[:SNIPPET_CHARACTERS]
 
 
 def _named(request: Request) -> str:

@@ -1,9 +1,11 @@
 """The tree of errors, and the canary: no error path shows a token, wherever one looks."""
 
 import asyncio
+import base64
 import builtins
 import copy
 import gc
+import html
 import inspect
 import itertools
 import json
@@ -16,6 +18,7 @@ import traceback
 import warnings
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import aiohttp
 import attrs
@@ -327,7 +330,15 @@ def leaks_in(error, records=(), warned=()):
         if record.exc_info and record.exc_info[1]:
             places += places_in(record.exc_info[1])
     places += [("warning", repr(vars(warning))) for warning in warned]
-    return [where for where, text in places if PIECE.search(text)]
+    return [where for where, text in places if any(map(PIECE.search, meanings_of(text)))]
+
+
+def meanings_of(text):
+    """Return a text with what its escapes stand for."""
+    unescaped = re.sub(r"\\{1,2}u([0-9a-f]{4})", lambda one: chr(int(one[1], 16)), text)
+    decoded = re.findall("[A-Za-z0-9+/]{24,}", text)
+    decoded = [base64.b64decode(one[: len(one) // 4 * 4]).decode("latin-1") for one in decoded]
+    return [text, unescaped, unquote(text), html.unescape(text), *decoded]
 
 
 def hidden_away():
@@ -406,6 +417,18 @@ def echoing(body, *, status=200):
     return Fault.body(json.dumps(body).encode(), status=status)
 
 
+# what a server may make of a secret that it sends back
+ECHOES = {
+    "json": "".join(f"\\u{ord(one):04x}" for one in CANARY),
+    "url": "".join(f"%{ord(one):02X}" for one in CANARY),
+    "html": "".join(f"&#{ord(one)};" for one in CANARY),
+    "cut": CANARY[700:760],
+    "split": " ".join(CANARY[at : at + 19] for at in range(0, 400, 19)),
+    "lower": CANARY.lower(),
+    "base64": base64.b64encode(b"a" + CANARY.encode()).decode(),
+}
+
+
 FAULTS = {
     # every fault that the server in the box knows
     **{f"mix-{number}-{fault.name}": fault for number, fault in enumerate(DEFAULT_MIX)},
@@ -458,6 +481,20 @@ FAULTS = {
         head(f"Content-Length: {len(CANARY) + 99}", status="403 No")
         + json.dumps({"error_msg": "no", "request_id": CANARY}).encode().ljust(len(CANARY) + 99)
     ),
+    **{
+        f"echo-{where}-{how}": Fault.status(403, **words(changed))
+        for how, changed in ECHOES.items()
+        for where, words in {
+            "message": lambda text: {"error_msg": f"no {text} in here"},
+            "code": lambda text: {"error_code": text},
+            "html": lambda text: {"error_msg": text, "shape": "html"},
+            "request-id": lambda text: {"headers": [("X-Request-Id", text[:6_000])]},
+        }.items()
+    },
+    **{
+        f"echo-request-id-200-{how}": Fault.body(b"[]", headers=[("X-Request-Id", changed[:6_000])])
+        for how, changed in ECHOES.items()
+    },
     "echo-headers": Fault.status(
         403, headers=[("X-Auth-Token", CANARY), ("Server", CANARY), ("WWW-Authenticate", CANARY)]
     ),
@@ -483,6 +520,23 @@ FAULTS = {
     "echo-key": echoing({"count": 1, "pods": [{"id": "a", CANARY: 1, "containers": {CANARY: 1}}]}),
     "echo-value": echoing({"count": 1, "pods": [{"id": "a", "containers": CANARY}]}),
     "echo-label": echoing({"count": 1, "pods": [{"id": "a", "configs": {"host_network": CANARY}}]}),
+    "echo-label-key": echoing(
+        {
+            "count": 1,
+            "pods": [
+                {
+                    "id": "a",
+                    "affinity": {
+                        "podAffinity": {
+                            "requiredDuringSchedulingIgnoredDuringExecution": [
+                                {"labelSelector": {"matchLabels": {CANARY: [1]}}}
+                            ]
+                        }
+                    },
+                }
+            ],
+        }
+    ),
     "echo-count": echoing({"count": CANARY, "pods": []}),
     "echo-pods": echoing({"count": 1, "pods": CANARY}),
     "echo-id": echoing({"count": 1, "pods": [{"id": {CANARY: CANARY}}]}),

@@ -1,5 +1,6 @@
 """`FakeIef` as IAM, as a gateway that verifies, and as a machine's metadata service."""
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -425,12 +426,19 @@ async def test_tokens_of_any_length(fake):
         {"password": None},
         {"password": {"user": {"name": "fake-user", "password": "fake-password"}}},
         {"password": {"user": {"name": 1, "password": "p", "domain": {"name": "d"}}}},
-        {"scope": None},
+        {"scope": 7},
         {"scope": {}},
+        {"scope": "else"},
+        {"scope": {"system": {"all": True}}},
+        {"scope": {"domain": {}}},
+        {"scope": {"domain": {"name": "fake-domain", "id": "x"}}},
+        {"scope": {"project": {"name": "cn-north-4", "domain": {}}}},
+        {"scope": {"project": {"name": "cn-north-4", "domain": {"name": 7}}}},
+        {"scope": {"project": {"domain": {"name": "fake-domain"}}}},
+        {"scope": {"project": {"name": "cn-north-4", "else": "x"}}},
         {"scope": {"project": {}}},
         {"scope": {"project": {"name": 7}}},
         {"scope": {"project": {"name": "cn-north-4", "id": "x"}}},
-        {"scope": {"domain": {"name": "fake-domain"}}},
         {"scope": {"project": {"name": "cn-north-4"}, "domain": {"name": "fake-domain"}}},
     ],
 )
@@ -490,6 +498,103 @@ async def test_scope_is_a_known_project(fake):
         status, _, document = await log_in(fake, login(fake, scope={"project": scope}))
         assert (status, document["token"]["project"]["id"]) == (201, expected)
     assert (await log_in(fake, login(fake, scope={"project": {"name": "on"}})))[0] == 401
+
+
+# --- keystoneauth1, the client of OpenStack, as a second judge beside the vendor's ---
+
+DOMAIN_ID = "the account's id, which only a token tells"
+LOGINS = {
+    "project-id": {"project_id": "bcd83056c918480f8f190844bd425b23"},
+    "name-and-domain-name": {"project_name": "cn-north-4", "project_domain_name": "fake-domain"},
+    "name-and-domain-id": {"project_name": "cn-north-4", "project_domain_id": DOMAIN_ID},
+    "domain-name": {"domain_name": "fake-domain"},
+    "domain-id": {"domain_id": DOMAIN_ID},
+    "unscoped": {"unscoped": True},
+    "nothing": {},
+}
+USERS = {
+    "name-and-domain-name": {"username": "fake-user", "user_domain_name": "fake-domain"},
+    "name-and-domain-id": {"username": "fake-user", "user_domain_id": DOMAIN_ID},
+    "id": {"user_id": "fake-user-id"},
+}
+
+
+@pytest.fixture
+def keystone():
+    """Give a function that logs in at a fake by keystoneauth1: the session and what it got."""
+    keystoneauth1 = pytest.importorskip("keystoneauth1")
+    from keystoneauth1 import session
+    from keystoneauth1.identity import v3
+
+    with FakeIef(20) as fake, contextlib.ExitStack() as stack:
+
+        def log_in(options, kind=v3.Password, **given):
+            options = {"password": fake.password, **options} if kind is v3.Password else options
+            given = {
+                name: fake._iam._domain_id if value == DOMAIN_ID else value
+                for name, value in {**options, **given}.items()
+            }
+            auth = kind(auth_url=f"{fake.endpoint}/v3", **given)
+            opened = session.Session(auth=auth)
+            stack.callback(opened.session.close)
+            return opened, auth.get_access(opened)
+
+        yield fake, log_in, keystoneauth1, v3
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("scope", LOGINS)
+def test_keystoneauth_logs_in(keystone, scope, user):
+    """The client of OpenStack gets a token for each scope that the real service knows."""
+    fake, log_in, _, _ = keystone
+    opened, found = log_in(USERS[user], **LOGINS[scope])
+
+    of_project, of_domain = "project" in str(LOGINS[scope]), scope.startswith("domain")
+    assert (of_project, of_domain) == (found.project_scoped, found.domain_scoped)
+    assert ("fake-user", "fake-domain") == (found.username, found.user_domain_name)
+    answer = opened.get(f"{fake.endpoint}{pods(fake)}", raise_exc=False)
+    assert (200 if of_project else 401) == answer.status_code
+    projects = opened.get(f"{fake.endpoint}/v3/projects").json()["projects"]
+    assert fake.project_id in {project["id"] for project in projects}
+    if of_project:
+        where = {"service_type": "ief", "interface": "public", "region_name": fake.region}
+        assert fake.project_id == found.project_id
+        assert "fake-domain" == found.project_domain_name
+        path = pods(fake).partition(fake.project_id)[2]
+        assert 200 == opened.get(path, endpoint_filter=where).status_code
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"password": "wrong"},
+        {"username": "nobody"},
+        {"user_domain_name": "elsewhere"},
+        {"project_name": "nothing"},
+        {"project_domain_name": "elsewhere"},
+        {"project_name": None, "project_domain_name": None, "domain_name": "elsewhere"},
+    ],
+    ids=str,
+)
+def test_keystoneauth_is_refused(keystone, wrong):
+    """A wrong password, user, account or project is a 401 to the client of OpenStack, too."""
+    _, log_in, keystoneauth1, _ = keystone
+    right = {**USERS["name-and-domain-name"], **LOGINS["name-and-domain-name"]}
+
+    with pytest.raises(keystoneauth1.exceptions.Unauthorized):
+        log_in({**right, **wrong})
+
+
+def test_keystoneauth_gets_a_token_for_a_token(keystone):
+    """A token for no project is taken for one of a project, as long as it lasts."""
+    fake, log_in, keystoneauth1, v3 = keystone
+    _, unscoped = log_in(USERS["id"], unscoped=True)
+    _, found = log_in({"token": unscoped.auth_token}, v3.Token, **LOGINS["project-id"])
+    fake.expire_tokens()
+
+    assert fake.project_id == found.project_id
+    with pytest.raises(keystoneauth1.exceptions.Unauthorized):
+        log_in({"token": unscoped.auth_token}, v3.Token, **LOGINS["project-id"])
 
 
 async def test_token_of_another_project(fake):

@@ -20,6 +20,7 @@ from ief_async import (
     EcsMetadata,
     IefSession,
     PartialScanError,
+    PasswordCredentials,
     RetryPolicy,
     ScanCheckpoint,
     ServerError,
@@ -369,6 +370,171 @@ async def test_checkpoint_of_something_else_is_refused(fakes):
 
     assert sent == sum(len(fake.requests) for fake in fakes)
     assert saved == ScanCheckpoint.from_json(saved.to_json())
+
+
+# ---- targets that are like each other ------------------------------------------------------------
+
+SAME = "5" * 32
+
+
+@pytest.fixture
+async def twins():
+    """Run two fakes with the same project and account, and other pods."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                FakeIef(60 * at, deployments=6, seed=at, project_id=SAME)
+            )
+            for at in (1, 2)
+        ]
+
+
+def by_place(items):
+    """Return each pod that came, with the endpoint of its target."""
+    return Counter((target.endpoint, pod.id) for target, pod in items)
+
+
+def at_each_place(fakes):
+    """Return each pod with the endpoint where it is."""
+    return Counter((fake.endpoint, identity) for fake in fakes for identity in fake.pod_ids())
+
+
+KINDS_OF_KEYS = {
+    "token": lambda fake: Token(fake.token),
+    "key": lambda fake: AccessKey(fake.access_key, fake.secret_key),
+    "password": lambda fake: PasswordCredentials(
+        domain=fake.domain, user=fake.user, password=fake.password
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_KEYS)
+@pytest.mark.parametrize("named", [True, False], ids=["project-id", "looked-up"])
+@pytest.mark.parametrize("order", [1, -1], ids=["same-order", "reversed"])
+async def test_same_project_at_two_endpoints_is_two_targets(twins, kind, named, order):
+    """One project_id, or one region, at two endpoints is read at both, and resumed at both."""
+    targets = [
+        Target(
+            project_id=SAME if named else None,
+            region=None if named else "cn-north-4",
+            endpoint=fake.endpoint,
+            iam_endpoint=fake.iam_endpoint,
+            credentials=KINDS_OF_KEYS[kind](fake),
+        )
+        for fake in twins
+    ]
+    sizes, first = {"page_size": 10, "batch_size": 2}, []
+    fleet = scan_fleet(targets, **sizes)
+    async for item in fleet:
+        first.append(item)
+        if len(first) == 70:
+            break
+    saved = fleet.checkpoint().to_json()
+    rest = await scan_fleet(targets[::order], resume_from=saved, **sizes).collect()
+    whole = await scan_fleet(targets).collect()
+
+    assert at_each_place(twins) == by_place(whole)
+    assert at_each_place(twins) == by_place(first[:-1] + rest)
+
+
+def test_one_project_in_two_regions_is_two_targets():
+    """Targets that only their regions tell apart are two."""
+    given = {"project_id": SAME, "credentials": Token("t")}
+    targets = [Target(region=region, **given) for region in ("cn-north-1", "cn-north-4")]
+    fleet = scan_fleet(targets)
+
+    assert 2 == len({part.scan for part in fleet.checkpoint().targets})
+    with pytest.raises(ConfigurationError, match="the same fleet"):
+        scan_fleet([*targets, attrs.evolve(targets[0], credentials=Token("u"))])
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["same-order", "reversed"])
+async def test_two_accounts_in_one_region_are_two_targets(fakes, order):
+    """Without project_id accounts are told apart by their credentials, when resuming as well."""
+    fake = fakes[1]
+    where = {"region": "cn-north-4", "endpoint": fake.endpoint, "iam_endpoint": fake.iam_endpoint}
+    targets = [Target(credentials=make(fake), **where) for make in KINDS_OF_KEYS.values()]
+    targets = targets[1:]
+    sizes, first = {"page_size": 10, "batch_size": 2}, []
+    fleet = scan_fleet(targets, **sizes)
+    async for item in fleet:
+        first.append(item)
+        if len(first) == 100:
+            break
+    saved = fleet.checkpoint().to_json()
+    rest = await scan_fleet(targets[::order], resume_from=saved, **sizes).collect()
+    came = Counter((type(one.credentials), pod.id) for one, pod in first[:-1] + rest)
+
+    kinds = (AccessKey, PasswordCredentials)
+    assert Counter((kind, one) for kind in kinds for one in fake.pod_ids()) == came
+    for secret in (fake.access_key, fake.secret_key, fake.password, fake.user):
+        assert secret not in saved
+
+
+async def test_accounts_without_a_name_are_told_apart_by_their_order(fakes):
+    """Two tokens for one region are two targets; the same one twice is refused."""
+    fake = fakes[0]
+    where = {"region": "cn-north-4", "endpoint": fake.endpoint, "iam_endpoint": fake.iam_endpoint}
+
+    async def source():
+        return Token(fake.token)
+
+    async def another():
+        return Token(fake.token)
+
+    targets = [
+        Target(credentials=one, **where) for one in (Token(fake.token), Token("x"), source, another)
+    ]
+    fleet = scan_fleet(targets, on_error="collect")
+    items = await fleet.collect()
+    saved = fleet.checkpoint().to_json()
+    again = scan_fleet(targets, on_error="collect", resume_from=saved)
+
+    assert 3 * len(fake.pods) == len(items)
+    assert [] == await again.collect()
+    assert 4 == len({part.scan for part in fleet.checkpoint().targets})
+    (failure,) = fleet.report.failures
+    assert "cn-north-4" in failure.target
+    assert failure.target.endswith("#2")
+    with pytest.raises(ConfigurationError, match="the same fleet"):
+        scan_fleet([*targets, targets[2]])
+
+
+async def test_names_of_targets_differ(twins):
+    """What a failure is called tells which of two targets it was."""
+    targets = [
+        Target(
+            project_id=SAME,
+            region="cn-north-4",
+            endpoint=fake.endpoint,
+            credentials=Token("wrong-token"),
+        )
+        for fake in twins
+    ]
+    fleet = scan_fleet(targets, on_error="collect")
+    await fleet.collect()
+
+    wanted = {f"cn-north-4/{SAME} at {fake.endpoint}" for fake in twins}
+    assert wanted == {failure.target for failure in fleet.report.failures}
+
+
+async def test_checkpoint_of_an_earlier_release_is_resumed(fakes):
+    """A checkpoint that knows targets by their projects alone fits where one has each project."""
+    targets, first = targets_of(fakes), []
+    sizes = {"page_size": 10, "batch_size": 2}
+    async with scan_fleet(targets, **sizes) as fleet:
+        async for item in fleet:
+            first.append(item)
+            if len(first) == 200:
+                break
+    saved = fleet.checkpoint()
+    alone = [
+        scan_fleet([one], **sizes).checkpoint().targets[0].scan for one in targets
+    ]  # as earlier releases wrote them
+
+    assert alone == [part.scan for part in saved.targets]
+    rest = await scan_fleet(targets, resume_from=saved, **sizes).collect()
+    assert every(fakes) == found(first[:-1] + rest)
 
 
 # ---- ends ----------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """Keys while requests are made with them: got, shared, renewed, refused. The rows are E1 to E13."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
+import pickle
 import time
 from collections import Counter
 from itertools import count
+from urllib.parse import quote
 
 import attrs
 import pytest
@@ -17,6 +21,7 @@ from ief_async import (
     BadRequestError,
     ConfigurationError,
     EcsMetadata,
+    IefError,
     IefSession,
     Limits,
     PasswordCredentials,
@@ -467,11 +472,12 @@ NEW = "canary-of-a-new-key"
 KEYS = b'{"credential": {"secret": "canary-of-a-new-key"}}'
 UNREADABLE = [
     b"HTTP/1.1 201 Created\r\nX-Subject-Token canary-of-a-new-key\r\n\r\n",
+    b"HTTP/1.1 201 Created\r\nX-Subject-Token: canary-of-a-new-key\r\n",
     b"HTTP/1.1 201 Created\r\nX-Subject-Token: " + 6_000 * b"canary-of-a-new-key" + b"\r\n\r\n",
 ]
 
 
-@pytest.mark.parametrize("answer", UNREADABLE, ids=["no-header", "too-long"])
+@pytest.mark.parametrize("answer", UNREADABLE, ids=["no-header", "half", "too-long"])
 async def test_token_in_an_answer_that_is_not_http_is_not_shown(fake, clock, answer):
     """What of IAM's answer can't be read may be the new token, so the error quotes none of it."""
     fake.intercept(lambda _: Fault.raw(answer))
@@ -479,7 +485,6 @@ async def test_token_in_an_answer_that_is_not_http_is_not_shown(fake, clock, ans
         (error,) = await ask(ief, fake)
 
     assert AuthenticationError is type(error)
-    assert "what came is not HTTP" in str(error)
     assert "canary" not in str(error)
 
 
@@ -510,6 +515,93 @@ async def test_echo_of_the_metadata_token_is_scrubbed(fake, clock):
 
     assert "no ***" in str(error)
     assert sent[-1] not in f"{error} {vars(error)}"
+
+
+def in_any_form(text):
+    """Return what a server may make of a text that it sends back."""
+    return {
+        "bare": text,
+        "json": json.dumps(json.dumps(text)),
+        "url": quote(text, safe=""),
+        "html": "".join(f"&#{ord(one)};" for one in text),
+        "cut": text[5:30],
+        "split": " ".join(text[at : at + 20] for at in range(0, len(text), 20)),
+        "base64": base64.b64encode(text.encode()).decode(),
+    }
+
+
+@pytest.mark.parametrize("form", in_any_form(""))
+@pytest.mark.parametrize("step", ["token", "keys"])
+@pytest.mark.parametrize("place", ["header", "body"])
+async def test_metadata_token_in_a_request_id_is_scrubbed(fake, form, step, place, caplog):
+    """What was sent for a key and comes back as a request id is in no error, log or event."""
+    caplog.set_level(logging.DEBUG)
+    sent, events = [], []
+
+    def echo(request):
+        if not request.path.endswith("/securitykey" if step == "keys" else "/ticket"):
+            return None
+        sent.append(request.headers["x-metadata-token" if step == "keys" else "x-ticket"])
+        shown = in_any_form(sent[-1])[form]
+        if place == "header":
+            return Fault.status(403, headers=[("X-Request-Id", shown)])
+        document = {"error_msg": f"no {shown}", "error_code": shown, "request_id": shown}
+        return Fault.body(json.dumps(document).encode(), status=403)
+
+    fake.intercept(echo)
+    ticket = ByTicket(f"{fake.endpoint}/ticket", "another-Ticket/of+24==characters")
+    source = EcsMetadata(endpoint=fake.metadata_endpoint) if step == "keys" else ticket
+    async with session(fake, source, on_event=events.append) as ief:
+        (error,) = await ask(ief, fake)
+
+    shown = [str(error), repr(vars(error)), repr(events), caplog.text, repr(pickle.dumps(error, 0))]
+    assert "***" in f"{error.request_id} {error}"
+    secret = sent[-1]
+    pieces = [secret[at : at + 16] for at in range(len(secret) - 15)]
+    coded = in_any_form(secret)[form]
+    pieces += [coded[at : at + 24] for at in range(3, len(coded) - 26)]
+    assert not [piece for piece in pieces if any(piece in text for text in shown)]
+
+
+async def test_token_in_the_request_id_of_a_page_is_scrubbed(fake):
+    """A good answer whose request id is the token has stars for it."""
+    fake.intercept(
+        lambda request: Fault.headers(("X-Request-Id", quote(request.headers["x-auth-token"])))
+    )
+    async with session(fake, Token(f"{'Ab/+'.join(map(str, range(30)))}==")) as ief:
+        fake.token = f"{'Ab/+'.join(map(str, range(30)))}=="
+        (page,) = await ask(ief, fake)
+
+    assert "***" == page.request_id
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "a/../b", "a\r\nX-Evil: 1", "a" * 65, ""])
+@pytest.mark.parametrize("kind", [password, access_key])
+async def test_project_id_of_a_server_is_an_id_or_none(fake, kind, name):
+    """What IAM calls the project's id goes into paths and headers only if it can be one."""
+    fake.projects = [{"id": name, "name": "cn-north-4"}]
+    where = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint}
+    async with IefSession(region="cn-north-4", credentials=kind(fake), **where) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert isinstance(error, IefError)
+    assert not [one for one in fake.requests if one.path.endswith("/pods")]
+    assert "\x1b" not in f"{error} {vars(error)}"
+
+
+async def test_bare_signature_is_scrubbed(fake, clock):
+    """A signature that comes back without its name is masked; the hash of no body is not."""
+    nothing = hashlib.sha256(b"").hexdigest()
+
+    def echo(request):
+        signature = request.headers["authorization"].rpartition("=")[2]
+        return Fault.status(403, error_msg=f"not {signature}|{nothing}", shape="apigw")
+
+    fake.intercept(echo)
+    async with session(fake, access_key(fake), **clock) as ief:
+        (error,) = await ask(ief, fake)
+
+    assert f"not ***|{nothing}" == error.error_msg
 
 
 @pytest.mark.parametrize("secret", ['a "quoted" word', "back\\slash", "ein Paßwort", "two  blanks"])
@@ -648,11 +740,12 @@ class ByTicket:
     """A source of a user's own, without any I/O: one request, and what its answer means."""
 
     url: str
+    ticket: str = "secret-ticket"
 
     def obtain(self, scope):
         """Ask for the text that is the token."""
         assert scope.iam_endpoint
-        reply = yield Request(url=self.url, headers={"X-Ticket": "secret-ticket"})
+        reply = yield Request(url=self.url, headers={"X-Ticket": self.ticket})
         return Grant(key=Token(reply.body.decode()), lifetime=60.0)
 
     def scrub(self, text):

@@ -795,7 +795,7 @@ ODD_BODIES = {
     "A33-null": (b"null", "", "null"),
     "A33-number": (b"7", "", "7"),
     "A33-deep": (b"[" * 100_000, "", "[" * 200),
-    "A33-binary": (b"\xff\xfe\x00", "", "\ufffd\ufffd\0"),
+    "A33-binary": (b"\xff\xfe\x00", "", "\ufffd\ufffd\\x00"),
     "A33-nested": (
         b'{"error": {"error": {"code": "X"}}}',
         "",

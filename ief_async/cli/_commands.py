@@ -23,6 +23,7 @@ from ief_async._plain import Plain, narrowed
 from ief_async._session import IefSession
 from ief_async._stream import Page, ScanReport, Stream, engine_of
 from ief_async._structure import structure_of
+from ief_async._texts import printable
 from ief_async._worker import Worker
 from ief_async._writing import Exact, Hold, put
 from ief_async.cli._arguments import COMPLETIONS, LISTS, Exit
@@ -34,6 +35,7 @@ from ief_async.cli._output import (
     Lines,
     Table,
     Writer,
+    as_text,
     dumped,
     fields_of,
     is_plain,
@@ -153,8 +155,8 @@ def told(failures: Sequence[Failure]) -> list[str]:
 
 
 def say(*lines: str, prefix: str = "ief-async: ") -> None:
-    """Print on stderr: stdout is for data."""
-    put(prefix + "\n".join(lines) + "\n", sys.stderr)
+    """Print on stderr: stdout is for data. Nothing that a server said steers the terminal."""
+    put(prefix + printable("\n".join(lines), lines=True) + "\n", sys.stderr)
 
 
 def _form(arguments: argparse.Namespace) -> str:
@@ -402,7 +404,7 @@ def _writer(
         width = terminal_width() if sys.stdout.isatty() and form == "table" else None
         return Table(file, columns, width, coloured=not is_plain(sys.stdout))
     if form == "name":
-        return Lines(file, lambda row: str(row["id"]))
+        return Lines(file, lambda row: as_text(row["id"]))
     names = _names(arguments)
     if form == "json":
         return Array(file, query, names)

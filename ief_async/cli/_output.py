@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import attrs
 
 from ief_async._models import parse_timestamp
+from ief_async._texts import printable, printable_json
 from ief_async._writing import Exact, exact, put
 
 SAMPLE = 100  # rows that a table's columns are fitted to
@@ -78,15 +79,14 @@ class Column:
 
 
 def as_text(value: Any) -> str:
-    """Return a value in one line, without what would move a terminal's cursor."""
+    r"""Return a value in one line, with ``\x1b`` and the like for what would steer a terminal."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         value = ",".join(value)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(one if one.isprintable() else " " for one in text)
+    return printable(value) if isinstance(value, str) else dumped(value, separators=None)
 
 
 def _since(field: str) -> Cell:
@@ -205,7 +205,7 @@ class Array:
 
     def close(self) -> None:
         if self.query is not None:
-            text = json.dumps(self.query(self._whole), ensure_ascii=False, indent=2)
+            text = dumped(self.query(self._whole), separators=None, indent=2)
             self.file.write(f"{text}\n".encode())
         else:
             self.file.write(b"\n]\n" if self._begun else b"[]\n")
@@ -291,14 +291,17 @@ def terminal_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def dumped(value: Any) -> str:
-    """Return a value as JSON in one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def dumped(
+    value: Any, *, separators: tuple[str, str] | None = (",", ":"), indent: int | None = None
+) -> str:
+    r"""Return a value as JSON; what would steer a terminal stands there as ``\u009b``."""
+    text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+    return printable_json(text)
 
 
 def tab_separated(values: Iterable[Any]) -> str:
     """Return values in one line, tabs between them and in none of them."""
-    return "\t".join(as_text(value).replace("\t", " ") for value in values)
+    return "\t".join(map(as_text, values))
 
 
 def stdout() -> Exact:

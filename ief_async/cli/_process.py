@@ -21,6 +21,7 @@ from ief_async._errors import (
     PartialScanError,
     TransportError,
 )
+from ief_async._texts import printable
 from ief_async._writing import put
 from ief_async.cli._arguments import Exit, program
 from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, say, told
@@ -45,7 +46,7 @@ def _end(arguments: argparse.Namespace, given: Sequence[str], requests: "_Reques
         read_ids(arguments, outcome)  # a loop would keep Ctrl-C from ending it
         code = asyncio.run(_run(arguments, outcome, requests))
     except Usage as error:
-        arguments.parser.error(str(error))
+        arguments.parser.error(printable(str(error)))
     except KeyboardInterrupt:
         say("interrupted")
         code = Exit.INTERRUPTED
@@ -146,6 +147,13 @@ def _next(error: IefError) -> Sequence[str]:
     return ()
 
 
+class _Printable(logging.Formatter):
+    """Lines that steer no terminal, whatever a server said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
 class _OnStderr(logging.Handler):
     """Prints log lines, whatever standard error takes at a time."""
 
@@ -161,7 +169,7 @@ def _listening(verbose: int, *, quiet: bool) -> Iterator[None]:
     """Show the library's log lines while this lasts: warnings, and more if they are asked for."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = _OnStderr()
-    handler.setFormatter(logging.Formatter(FORMAT if verbose else "ief-async: %(message)s"))
+    handler.setFormatter(_Printable(FORMAT if verbose else "ief-async: %(message)s"))
     log = logging.getLogger("ief_async")
     before = log.handlers, log.propagate, log.level
     log.handlers = [handler]

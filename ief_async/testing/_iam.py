@@ -171,7 +171,7 @@ def _age(seen: FakeRequest, now: float) -> float:
 
 @attrs.define
 class _Token:
-    """What was issued for one project; None: for any."""
+    """What was issued for one project; None: for any; "": for none, but to ask for projects."""
 
     expires: float
     project_id: str | None = None
@@ -352,17 +352,19 @@ class Iam:
 
     def issue_token(self, seen: FakeRequest) -> Answer:
         """Answer ``POST /v3/auth/tokens``."""
-        methods, project = self._login(seen)
+        methods, scope = self._login(seen)
         fake, now = self._fake, self._fake.clock()
+        project_id = scope.get("project", {}).get("id", "")
         text = self._token_text()
-        self._tokens[text] = _Token(now + fake.token_lifetime, project["id"])
+        self._tokens[text] = _Token(now + fake.token_lifetime, project_id)
         domain = {"id": self._domain_id, "name": fake.domain}
+        roles = [{"id": "0", "name": "te_admin"}, {"id": "0", "name": "op_gated_ief"}]
         token: dict[str, Any] = {
             "expires_at": _stamp(now + fake.token_lifetime),
             "issued_at": _stamp(now),
             "methods": methods,
-            "project": {"domain": domain, "id": project["id"], "name": project["name"]},
-            "roles": [{"id": "0", "name": "te_admin"}, {"id": "0", "name": "op_gated_ief"}],
+            **scope,
+            **({"roles": roles} if scope else {}),
             "user": {
                 "domain": domain,
                 "id": fake.user_id,
@@ -370,8 +372,9 @@ class Iam:
                 "password_expires_at": "",
             },
         }
-        if not seen.query.get("nocatalog"):
-            token = {"catalog": [self._service(project["id"])], **token}
+        if scope and not seen.query.get("nocatalog"):
+            services = [self._service(project_id)] if project_id else []
+            token = {"catalog": services, **token}
         headers = (("X-Subject-Token", text),)
         return Answer(to_json({"token": token}), 201, headers=headers)
 
@@ -396,9 +399,8 @@ class Iam:
         identity = uuid_of(self._seed, "service").replace("-", "")
         return {**kind, "id": identity, "endpoints": [endpoint]}
 
-    def _login(self, seen: FakeRequest) -> tuple[list[str], Mapping[str, Any]]:
-        """Give the methods by which somebody has logged in, and the project they chose."""
-        fake = self._fake
+    def _login(self, seen: FakeRequest) -> tuple[list[str], dict[str, Any]]:
+        """Give the methods by which somebody has logged in, and what the token says it is for."""
         if not seen.headers.get("content-type", "").lower().startswith(JSON):
             _refuse_body("no application/json")
         try:
@@ -407,37 +409,78 @@ class Iam:
             _refuse_body("no JSON")
         identity = _at(document, "auth", "identity")
         methods = _at(identity, "methods", kind=list)
-        if methods not in (["password"], ["password", "totp"]):
+        if methods == ["token"]:
+            old = self._tokens.get(_at(identity, "token", "id", kind=str))
+            scope = self._scope(document["auth"])
+            if old is None or self._fake.clock() >= old.expires:
+                _refuse_login("The token is invalid.")
+        elif methods in (["password"], ["password", "totp"]):
+            told, totp = self._user(_at(identity, "password", "user")), None
+            if "totp" in methods:
+                second = _at(identity, "totp", "user")
+                totp = _at(second, "id", kind=str), _at(second, "passcode", kind=str)
+            scope = self._scope(document["auth"])
+            self._check_user(told, totp)
+        else:
             _refuse_body("auth.identity.methods")
-        user = _at(identity, "password", "user")
-        told = (
-            _at(user, "domain", "name", kind=str),
-            _at(user, "name", kind=str),
-            _at(user, "password", kind=str),
-        )
-        totp: tuple[str | None, str | None] = (fake.user_id, None)
-        if "totp" in methods:
-            second = _at(identity, "totp", "user")
-            totp = _at(second, "id", kind=str), _at(second, "passcode", kind=str)
-        wanted = self._scope(_at(document, "auth", "scope"))
-        if told != (fake.domain, fake.user, fake.password):
+        return methods, self._granted(scope)
+
+    def _user(self, user: dict[str, Any]) -> dict[str, str]:
+        """Give what a login says of its user: a name with an account, or an id."""
+        told = {"password": _at(user, "password", kind=str)}
+        if "id" in user:
+            return {**told, "user_id": _at(user, "id", kind=str)}
+        key = "id" if "id" in _at(user, "domain") else "name"
+        domain = _at(user, "domain", key, kind=str)
+        return {**told, "user": _at(user, "name", kind=str), f"domain_{key}": domain}
+
+    def _check_user(self, told: dict[str, str], totp: tuple[str, str] | None) -> None:
+        fake = self._fake
+        known = {"user": fake.user, "user_id": fake.user_id, "password": fake.password}
+        known |= {"domain_id": self._domain_id, "domain_name": fake.domain}
+        if not told.items() <= known.items():
             _refuse_login("The username or password is wrong.")
-        if totp != (fake.user_id, fake.passcode):
+        if (totp or (fake.user_id, None)) != (fake.user_id, fake.passcode):
             _refuse_login("The verification code is wrong.")
-        for project in fake.projects:
-            if wanted.items() <= project.items():
-                return methods, project
-        _refuse_login("The project is not found.")
 
     @staticmethod
-    def _scope(scope: dict[str, Any]) -> dict[str, str]:
-        """Give the one thing that a login says of its project."""
-        wanted: dict[str, str] = _at(scope, "project")
-        if [*scope] != ["project"] or len(wanted) != 1 or not {*wanted} <= {"id", "name"}:
+    def _scope(auth: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Give the one thing that a token is wanted for: a project, an account, or nothing."""
+        scope = auth.get("scope", "unscoped")
+        if scope == "unscoped":
+            return {}
+        if not isinstance(scope, dict) or [*scope] not in (["project"], ["domain"]):
             _refuse_body("auth.scope")
-        for key in wanted:
-            _at(wanted, key, kind=str)
-        return wanted
+        (kind,) = scope
+        wanted: dict[str, Any] = dict(_at(scope, kind))
+        named = [key for key in ("id", "name") if key in wanted]
+        others = {*wanted} - {*named} - ({"domain"} if kind == "project" else set())
+        if len(named) != 1 or others:
+            _refuse_body("auth.scope")
+        _at(wanted, named[0], kind=str)
+        if "domain" in wanted:
+            owner = _at(wanted, "domain")
+            if len(owner) != 1 or not {*owner} <= {"id", "name"}:
+                _refuse_body("auth.scope.project.domain")
+            _at(owner, *owner, kind=str)
+        return {kind: wanted}
+
+    def _granted(self, scope: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Give what the token says it is for, if there is such a thing."""
+        domain = {"id": self._domain_id, "name": self._fake.domain}
+        for kind, wanted in scope.items():
+            owner = wanted.get("domain", {}) if kind == "project" else wanted
+            if not owner.items() <= domain.items():
+                _refuse_login(f"The {kind} is not found.")
+            if kind == "domain":
+                return {"domain": domain}
+            own = {key: value for key, value in wanted.items() if key != "domain"}
+            for project in self._fake.projects:
+                if own.items() <= project.items():
+                    found = {"domain": domain, "id": project["id"], "name": project["name"]}
+                    return {"project": found}
+            _refuse_login("The project is not found.")
+        return {}
 
     def list_projects(self, seen: FakeRequest) -> Answer:
         """Answer ``GET /v3/projects``."""

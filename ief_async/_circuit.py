@@ -1,0 +1,183 @@
+"""What a service said of credentials, for all who share them: one wrong key is sent once.
+
+A `Circuit` is shared by keyrings of any session, event loop and thread, so nothing of a loop is in
+it, and no secret: it is found by the value of the credentials, and is gone with the last object
+that has this value.
+"""
+
+import asyncio
+import copy
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Hashable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from ief_async._credentials import AccessKey, PasswordCredentials
+from ief_async._errors import AuthenticationError, IefError
+
+REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
+PROVEN_SECONDS = 60.0  # for so long a login proves that the password is right
+TRIAL_SECONDS = 120.0  # how long one waits for another's trial, whose loop may have been stopped
+STRIKES = 4  # refusals in a row, of any targets, before a key is taken to be wrong; six lock it
+PUBLIC_CLOUD = ".myhuaweicloud.com"
+
+E = TypeVar("E", bound=IefError)
+EVERYBODY = None  # the label of what holds for all projects
+
+
+class Circuit:
+    """What was accepted and refused, and for whom: a label is a project, or a target.
+
+    Attributes:
+        proven: whether the service accepted the key since it last refused it.
+        proven_until: until when, on the clock of whoever uses it, a login counts as proof.
+        accepted: the labels it was accepted for.
+        suspected: whether it was refused since, in words about the key itself.
+        strikes: refusals in a row, of whatever label.
+        failures: trials of a login that told nothing.
+        failure: where the last of them was, and how it failed.
+    """
+
+    def __init__(self) -> None:
+        self.proven: bool = False
+        self.proven_until: float = float("-inf")
+        self.accepted: set[Hashable] = set()
+        self.suspected: bool = False
+        self.strikes: int = 0
+        self.failures: int = 0
+        self.failure: tuple[str, IefError] | None = None
+        self._open_at: dict[Hashable, tuple[float, AuthenticationError]] = {}
+        self._lock = threading.Lock()
+        self._trial: tuple[int, Future[None]] | None = None
+        self._holders: set[int] = set()
+
+    # -- what is refused -----------------------------------------------------------------------
+
+    def shut(self, label: Hashable, error: AuthenticationError, now: float) -> None:
+        """Let nothing be sent for a label for a while: who goes on being refused is locked out."""
+        self._open_at[label] = now + REFUSED_SECONDS, copied(error)
+        self.proven = False if label is EVERYBODY else self.proven
+        if label is EVERYBODY:
+            self.proven_until = float("-inf")
+            self.accepted.clear()
+            self.suspected, self.strikes = False, 0
+
+    def refusal(self, label: Hashable, now: float) -> AuthenticationError | None:
+        """Return a copy of the refusal that keeps a label from sending, or None."""
+        for one in (EVERYBODY, label):
+            open_at, error = self._open_at.get(one, (now, None))
+            if error is not None and now < open_at:
+                refusal = copied(error)
+                refusal.add_note(
+                    f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
+                    "service locks out who tries again and again."
+                )
+                return refusal
+        return None
+
+    def is_shut(self, label: Hashable, now: float) -> bool:
+        """Whether nothing may be sent for a label."""
+        return any(
+            now < self._open_at[one][0] for one in (EVERYBODY, label) if one in self._open_at
+        )
+
+    def accept(self, label: Hashable) -> None:
+        """Note that the service accepted the key."""
+        self.proven = True
+        self.suspected, self.strikes = False, 0
+        self.accepted.add(label)
+
+    # -- one at a time -------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until nobody else, in whatever loop or thread, is in here; keep all others out."""
+        own: Future[None] = Future()
+        own.set_running_or_notify_cancel()  # so that a waiter who is cancelled can't cancel it
+        passed_over = None
+        while (running := self._take(own, passed_over)) is not None:
+            left = asyncio.wrap_future(running)
+            try:
+                done, _ = await asyncio.wait({left}, timeout=TRIAL_SECONDS)
+            finally:
+                left.cancel()  # else it would be told of the end in a loop that may be closed
+            passed_over = None if done else running
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._trial is not None and self._trial[1] is own:
+                    self._trial = None
+            own.set_result(None)
+
+    def _take(self, own: Future[None], passed_over: Future[None] | None) -> Future[None] | None:
+        """Become the one who is in; or return what tells that another has left."""
+        with self._lock:
+            if self._trial is not None:
+                process, running = self._trial
+                if process == os.getpid() and running is not passed_over:
+                    return running
+            self._trial = os.getpid(), own
+            return None
+
+    # -- who shares it -------------------------------------------------------------------------
+
+    def hold(self, credentials: object) -> None:
+        """Last for as long as these credentials do."""
+        number = id(credentials)
+        if number not in self._holders:
+            self._holders.add(number)
+            weakref.finalize(credentials, self._release, number).atexit = False
+
+    def _release(self, number: int) -> None:
+        self._holders.discard(number)
+
+
+_KNOWN: "weakref.WeakValueDictionary[Hashable, Circuit]" = weakref.WeakValueDictionary()
+_KNOWN_LOCK = threading.Lock()
+
+
+def circuit_of(credentials: object, endpoint: str) -> Circuit:
+    """Return the circuit of all credentials that are equal to these, where these are checked.
+
+    Passwords and access keys are the same wherever their values are, for each cloud. Of other
+    sources nobody knows what they stand for: each has a circuit of its own.
+    """
+    if isinstance(credentials, PasswordCredentials):
+        known = credentials
+        value: tuple[Hashable, ...] = (
+            *(known.domain, known.user, known.password, known.user_id, known.passcode),
+        )
+    elif isinstance(credentials, AccessKey):
+        value = (credentials.access_key, credentials.secret_key, credentials.security_token)
+    else:
+        return Circuit()
+    key = (type(credentials), value, _cloud(endpoint))
+    try:
+        hash(key)
+    except TypeError:  # a passcode function that is no value
+        return Circuit()
+    with _KNOWN_LOCK:
+        circuit = _KNOWN.get(key)
+        if circuit is None:
+            circuit = _KNOWN[key] = Circuit()
+        circuit.hold(credentials)
+        return circuit
+
+
+def _cloud(endpoint: str) -> str:
+    """Return what has the same accounts: an address, or all of the public cloud."""
+    parts = urlsplit(endpoint)
+    return PUBLIC_CLOUD if (parts.hostname or "").endswith(PUBLIC_CLOUD) else parts.netloc
+
+
+def copied(error: E) -> E:
+    """Return an error of its own for each who gets it: where it was met is added to its notes."""
+    again = copy.copy(error)
+    if hasattr(error, "__notes__"):
+        again.__notes__ = [*error.__notes__]
+    return again

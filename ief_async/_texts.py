@@ -1,0 +1,335 @@
+"""What of a server's words is shown: nothing that was sent to it, and nothing that steers. Pure.
+
+A server may echo a secret in any form: escaped as JSON, a URL or HTML, in base64, in other letters,
+cut, or broken over lines. So it is looked for by its runs: any 16 characters of it that follow each
+other, in a text from which escapes and blanks were taken. Only their places are masked in the text
+as it came.
+"""
+
+import base64
+import html
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+MASK = "***"
+RUN = 16  # characters of a secret that are recognised wherever they stand
+GRAM = 8  # of which one begins at each ninth character of a secret, so that every run holds one
+STRIDE = RUN - GRAM + 1
+SHORT = 8  # a secret that is shorter is recognised as a whole word, as it may stand in others
+LEAST = 4  # and one that is shorter still is none
+BASE64_BYTES = 8 * 1024  # a longer secret is not looked for in base64
+MOST_COMPARED = 1 << 22  # characters times characters: beyond that a set is faster than a search
+MOST_PLACES = 16  # of a few characters in a secret that are looked at
+LEAP = 64  # characters that are compared at once
+LEVELS = 3  # a text as it is, unescaped, and unescaped twice
+BETWEEN = "\ud800"  # stands between the forms of a secret, and in no text
+
+# control characters, those that turn the direction of writing, those that can't be seen, and what
+# ends a line: all that makes a terminal show something else than what it was sent
+STEERING = (
+    r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_STEERING = re.compile(f"[{STEERING}]")
+# how those begin in UTF-8: to look for these takes a tenth of the time
+_STEERING_BYTES = (
+    *(b"\x7f", b"\xc2", b"\xcd\x8f", b"\xd8\x9c", b"\xe1", b"\xe2\x80", b"\xe2\x81"),
+    *(b"\xe3\x85\xa4", b"\xef\xbb\xbf", b"\xef\xbe\xa0", b"\xef\xbf", b"\xf0\x9b", b"\xf0\x9d"),
+    b"\xf3\xa0",
+)
+_STEERING_LINES = re.compile(f"(?!\n)[{STEERING}]")
+_ESCAPED = re.compile(
+    r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|\\u(?P<json>[0-9a-fA-F]{4})"
+    r"|\\x(?P<python>[0-9a-fA-F]{2})"
+    r"|\\U(?P<long>000[0-9a-fA-F]{5}|0010[0-9a-fA-F]{4})"
+    r"|\\(?P<single>[^uxU])"
+    r"|(?P<url>(?:%[0-9a-fA-F]{2})+)"
+    r"|(?P<html>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});)"
+    r"|(?P<blank>\s+)",
+    re.DOTALL,
+)
+_BLANK = re.compile(r"(?P<blank>\s+)")
+_HEXADECIMAL = re.compile("[0-9a-f+]{0,64}")
+_SINGLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
+
+
+# ---- what steers a terminal ----------------------------------------------------------------------
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Return a text with escapes such as ``\x1b`` for what would steer a terminal.
+
+    With `lines` the ends of its lines stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    found = _STEERING_LINES if lines else _STEERING
+    return found.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+
+
+def printable_json(text: str) -> str:
+    r"""Return JSON that means the same, with ``\u009b`` for what would steer a terminal."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _STEERING_LINES.sub(
+        lambda one: json.dumps(one[0])[1:-1].replace("\x7f", r"\u007f"), text
+    )
+
+
+def printable_line(line: bytes) -> bytes:
+    """Return a line of JSON in UTF-8 that means the same, and steers no terminal."""
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    if not any(one in line for one in _STEERING_BYTES):
+        return line
+    return printable_json(line.decode()).encode()
+
+
+# ---- secrets -------------------------------------------------------------------------------------
+
+
+class Needle:
+    """A secret, as it is looked for. It holds the secret: keep it where that is kept."""
+
+    __slots__ = ("_hay", "_itself", "_wholes", "_word")
+
+    def __init__(self, secret: str) -> None:
+        folded = _fold(_unblanked(secret))
+        forms = {folded: None}
+        if len(folded) >= SHORT:
+            forms |= dict.fromkeys(_fold(_unblanked(form)) for form in _forms(secret))
+        self._word = _word(secret) if LEAST <= len(folded) < SHORT else None
+        self._wholes = [form for form in forms if SHORT <= len(form) < RUN]
+        self._itself = folded  # which the hay begins with
+        self._hay = BETWEEN.join(["", *(form for form in forms if len(form) >= RUN), ""])
+
+    def scrub(self, text: str) -> str:
+        """Return `text` with stars for each run of the secret."""
+        if self._word is not None:
+            return self._word.sub(MASK, text)
+        if len(self._hay) <= len(BETWEEN) and not self._wholes:
+            return text
+        if not self._wholes and _HEXADECIMAL.fullmatch(text) and not self._touches(text):
+            return text
+        spans: list[tuple[int, int]] = []
+        sources: list[str] = []  # each made of the one before
+        source, escapes = text, _BLANK
+        for level in range(LEVELS):
+            plain = _plain(source, escapes)
+            if level > 1 and plain == source:
+                break
+            found = [*self._found(_fold(plain))]
+            if found:
+                chain = [*(_view(one, _ESCAPED) for one in sources), _view(source, escapes)]
+                spans += [_original(chain, span) for span in found]
+            if not any(one in source for one in "\\%&"):
+                break
+            if level:
+                sources.append(source)
+                source = plain
+            escapes = _ESCAPED
+        return _masked(text, spans) if spans else text
+
+    def _touches(self, text: str) -> bool:
+        """Tell whether a short hexadecimal text may hold a run of the secret.
+
+        It is no base64 of anything; and most request ids are such a text, one an answer.
+        """
+        places = range(0, len(text) - GRAM + 1, STRIDE)
+        return any(text[at : at + GRAM] in self._itself for at in places)
+
+    def _found(self, plain: str) -> Iterator[tuple[int, int]]:
+        """Yield where the secret, or a run of it, stands in a folded text."""
+        for whole in self._wholes:
+            at = plain.find(whole)
+            while at >= 0:
+                yield at, at + len(whole)
+                at = plain.find(whole, at + len(whole))
+        hay = self._hay
+        known: str | set[str] = hay
+        if len(plain) * len(hay) > MOST_COMPARED:
+            known = {hay[at : at + GRAM] for at in range(len(hay) - GRAM + 1)}
+        at, last = 0, len(plain) - GRAM
+        while at <= last:
+            if plain[at : at + GRAM] not in known:
+                at += STRIDE
+                continue
+            begin, end = self._run(plain, at)
+            if end - begin >= RUN:
+                yield begin, end
+            at = max(at + STRIDE, end - GRAM + 1)
+
+    def _run(self, plain: str, at: int) -> tuple[int, int]:
+        """Return how far around a place a text and the secret agree."""
+        hay, best = self._hay, (at, at)
+        place = hay.find(plain[at : at + GRAM])
+        for _ in range(MOST_PLACES):
+            if place < 0:
+                break
+            before, behind = 0, GRAM
+            while before < at and plain[at - before - 1] == hay[place - before - 1]:
+                before += 1
+            while (
+                at + behind < len(plain)
+                and plain[at + behind : at + behind + LEAP]
+                == hay[place + behind : place + behind + LEAP]
+            ):
+                behind = min(behind + LEAP, len(plain) - at)
+            while at + behind < len(plain) and plain[at + behind] == hay[place + behind]:
+                behind += 1
+            best = max(best, (at - before, at + behind), key=lambda run: run[1] - run[0])
+            place = hay.find(plain[at : at + GRAM], place + 1)
+        return best
+
+
+def _fold(text: str) -> str:
+    """Return a text in small letters, in which both alphabets of base64 are one; as long as it."""
+    text = text.lower() if text.isascii() else re.sub("[A-Z]+", lambda one: one[0].lower(), text)
+    return text.replace("-", "+").replace("_", "/")
+
+
+def _unblanked(text: str) -> str:
+    return "".join(text.split())
+
+
+def _word(secret: str) -> re.Pattern[str]:
+    forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), html.escape(secret)}
+    shown = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return re.compile(rf"(?<![^\W_])(?:{shown})(?![^\W_])")
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield how a secret looks in base64, and where it holds what looks like an escape, escaped."""
+    data = secret.encode("utf-8", "surrogatepass")
+    if len(data) <= BASE64_BYTES:
+        for before, changed in ((0, 0), (1, 2), (2, 3)):
+            text = base64.b64encode(bytes(before) + data).decode()
+            # what is the same whatever stands before and behind it
+            yield text[changed : (before + len(data)) * 8 // 6]
+    if any(one in secret for one in "\\%&"):
+        once = [escape(secret) for escape in _ESCAPES]
+        yield from once
+        yield from (escape(form) for form in once for escape in _ESCAPES)
+
+
+_ESCAPES: tuple[Callable[[str], str], ...] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: quote(text, safe="", errors="surrogatepass"),
+    html.escape,
+)
+
+
+class _View(NamedTuple):
+    """A text without escapes and blanks, and where each piece of it stood.
+
+    The piece that begins at `begins[i]` stood from `starts[i]` to `ends[i]`; one that is as long as
+    what it stands for is a text as it was.
+    """
+
+    size: int
+    begins: list[int]
+    starts: list[int]
+    ends: list[int]
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Return where a character stood."""
+        piece = bisect_right(self.begins, index) - 1
+        begin, start, end = self.begins[piece], self.starts[piece], self.ends[piece]
+        after = self.begins[piece + 1] if piece + 1 < len(self.begins) else self.size
+        if end - start != after - begin:
+            return start, end
+        return start + index - begin, start + index - begin + 1
+
+
+def _original(views: Sequence[_View], span: tuple[int, int]) -> tuple[int, int]:
+    """Return where a span of a text stood that was unfolded these times."""
+    for view in reversed(views):
+        span = view.at(span[0])[0], view.at(span[1] - 1)[1]
+    return span
+
+
+def _plain(text: str, escapes: re.Pattern[str]) -> str:
+    """Return a text without its blanks, and without its escapes."""
+    if escapes is _BLANK:
+        return _unblanked(text)
+    return escapes.sub(_meaning, text)
+
+
+def _meaning(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    if kind == "blank":
+        return ""
+    if kind == "single":
+        meant = _SINGLE.get(found[kind], found[kind])
+    else:
+        meant = "".join(one for one, _ in _meant(found))
+    return "" if meant.isspace() else _unblanked(meant)
+
+
+def _view(text: str, escapes: re.Pattern[str]) -> _View:
+    """Return where each piece of a text stood that `_plain` makes."""
+    begins: list[int] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    size = at = 0
+
+    def add(piece: str, start: int, end: int) -> None:
+        nonlocal size
+        if piece:
+            begins.append(size)
+            starts.append(start)
+            ends.append(end)
+            size += len(piece)
+
+    for found in escapes.finditer(text):
+        add(text[at : found.start()], at, found.start())
+        at = found.start()
+        for piece, length in _meant(found):
+            add("" if piece.isspace() else piece, at, at + length)
+            at += length
+        at = found.end()
+    add(text[at:], at, len(text))
+    return _View(size, begins, starts, ends)
+
+
+def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
+    """Yield the characters that an escape stands for, each with the length of its part."""
+    kind, said = found.lastgroup, found[0]
+    if kind == "url":
+        data = unquote_to_bytes(said)
+        try:
+            characters = data.decode()
+        except UnicodeDecodeError:
+            characters = data.decode("latin-1")
+            yield from ((one, 3) for one in characters)
+        else:
+            yield from ((one, 3 * len(one.encode())) for one in characters)
+    elif kind == "pair":
+        yield json.loads(f'"{said}"'), len(said)
+    elif kind in {"json", "python", "long"}:
+        yield chr(int(found[kind], 16)), len(said)
+    elif kind == "single":
+        yield _SINGLE.get(found[kind], found[kind]), len(said)
+    elif kind == "html":
+        yield html.unescape(said), len(said)
+
+
+def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+    """Return a text with stars for each of these parts, and for those that overlap together."""
+    shown, at = [], 0
+    spans.sort()
+    begin, end = spans[0]
+    for start, stop in [*spans[1:], (len(text) + 1, len(text) + 1)]:
+        if start < end:
+            end = max(end, stop)
+            continue
+        shown += [text[at:begin], MASK]
+        at, begin, end = end, start, stop
+    return "".join([*shown, text[at:]])
