@@ -11,7 +11,7 @@ from ief_async import EcsMetadata, IefSession, PasswordCredentials, RetryPolicy,
 from ief_async.testing import FakeIef, Fault
 
 IDLE = 12
-HASTY = {"retry": RetryPolicy(base=0), "timeout": Timeouts(read=0.2, total=5)}
+HASTY = {"retry": RetryPolicy(base=0), "timeout": Timeouts(read=1.5)}
 WAYS = ["silent", "reset", "closed"]
 
 

@@ -126,7 +126,8 @@ async def test_hours_of_scanning_leave_nothing_behind():
     tasks, descriptors, blocks, connections = zip(*after, strict=True)
     assert len(after) >= 4
     assert doubted <= 0.02 * batches
-    assert tasks[-1] <= tasks[1]
+    # the fake has a task for each connection, and those come and go with the faults
+    assert tasks[-1] - connections[-1] <= tasks[1] - connections[1]
     assert descriptors[-1] <= max(descriptors[:3]) + 2 * 8  # each side of the pool's connections
     assert connections[-1] <= 8 + 1
     assert blocks[-1] <= 1.1 * blocks[1]

@@ -44,7 +44,7 @@ def region(monkeypatch):
 
 def session_on(fake, http, **options):
     """Return a session with the region over a borrowed aiohttp session."""
-    options = {"retry": RetryPolicy(base=0), "timeout": Timeouts(read=0.2), **options}
+    options = {"retry": RetryPolicy(base=0), "timeout": Timeouts(read=1.5), **options}
     return IefSession(
         fake.project_id, credentials=Token(fake.token), region="cn-north-4", http=http, **options
     )
@@ -122,7 +122,7 @@ async def test_tls_that_fails_once_moves_only_to_a_host_that_answers(fake, regio
     ):
         second = well if answers else silent
         region(first, second, scheme="https")
-        async with session_on(fake, http, timeout=Timeouts(connect=0.3)) as ief:
+        async with session_on(fake, http, timeout=Timeouts(connect=1.5)) as ief:
             assert 60 == await count(ief, fake)
             assert ief._transport.endpoint.endswith(str(second if answers else first))
 
@@ -137,7 +137,7 @@ async def test_certificate_that_fails_once_is_asked_again(fake, region):
         region(first, silent, scheme="https")
         context = http.connector._ssl
         trust, context.check_hostname = context.check_hostname, True  # as behind a login page
-        timeouts = Timeouts(connect=0.3)
+        timeouts = Timeouts(connect=1.5)
 
         def mend(event):
             if type(event).__name__ == "RequestRetried":

@@ -85,6 +85,30 @@ async def test_scan_goes_through_a_proxy_that_sees_no_credentials(fake, login):
     assert len(proxy.asked) < len(fake.requests)  # tunnels are used again
 
 
+async def test_proxy_may_speak_tls_itself(fake, monkeypatch):
+    """A tunnel leads through an https proxy as well: TLS within TLS."""
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    context.check_hostname = False  # the proxy is at an address, and is no other.invalid
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(CERTIFICATE)
+    async with tls_in_front_of(fake) as behind:
+        proxy = ConnectProxy(behind, password=f"{USER}:{PASSWORD}")
+
+        async def handle(reader, writer):
+            await writer.start_tls(own)
+            await proxy(reader, writer)
+
+        async with (
+            serving(handle) as port,
+            session(fake, proxy=f"https://{LOGIN}@127.0.0.1:{port}") as ief,
+        ):
+            page = await ief.list_pods(node_id="n")
+
+    assert (0, 1) == (page.count, page.attempts)
+    assert proxy.asked
+
+
 @pytest.mark.usefixtures("trusted")
 async def test_fleet_and_logins_go_through_the_proxy(fake):
     """What a fleet asks goes through it, and what IAM is asked for a token and a project."""

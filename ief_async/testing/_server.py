@@ -318,7 +318,8 @@ class FakeIef:
             msg = "a fleet has at least one deployment, node and group"
             raise ValueError(msg)
         self.project_id = project_id
-        self.instance_id, self.token = instance_id, token
+        self.instance_id = instance_id
+        self.token = token
         self.domain = domain
         self.user = user
         self.user_id = user_id
@@ -375,16 +376,15 @@ class FakeIef:
             backwards=order == "reversed",
         )
         self.requests: list[FakeRequest] = []
-        self._latency = latency
-        self._default_limit = default_limit
+        self._latency, self._default_limit = latency, default_limit
         self.page_cap = page_cap
         self._over_cap = over_cap
         self._unknown_ids = unknown_ids
-        self.quota, self._meter = quota, Meter()
+        self.quota = quota
         self._script: deque[Fault | None] = deque()
         self._hook: Callable[[FakeRequest], Fault | None] | None = None
         self._lottery = _Lottery(fault_rate, faults, seed)
-        self._answers = count(1)
+        self._answers, self._meter = count(1), Meter()
         self._gate: _Gate | None = None
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # its own, if it has a thread
