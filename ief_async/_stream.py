@@ -647,6 +647,7 @@ class Scan(Generic[T]):
                 items = await self._structure_some(self._current)
                 if items is not None:
                     self._chunk, self._chunk_size = iter(items), len(items)
+                    self._items += len(items)
                 if items:
                     return self._chunk or iter(())
                 if self._gives_way:
@@ -666,6 +667,7 @@ class Scan(Generic[T]):
                     items += some
                 if items and self._current is accepted:
                     request = accepted.request
+                    self._items += len(items)
                     return page_of(
                         accepted.page,
                         items,
@@ -679,7 +681,7 @@ class Scan(Generic[T]):
             return None
 
     async def _structure_some(self, accepted: Accepted) -> list[T] | None:
-        """Structure a chunk of a page, and count its items; None if its batch fails."""
+        """Structure a chunk of a page; None if its batch fails."""
         rest = accepted.positions[self._taken :]
         try:
             items = structure_some(self.reader, accepted.page, rest, key=self._key)
@@ -687,11 +689,12 @@ class Scan(Generic[T]):
             problem = error
         else:
             self._taken += len(items)
-            self._items += len(items)
             return items
         if self._on_bad_item != "raise":
             return await self._replace(accepted, rest[0], problem)
-        unread = len(accepted.positions) - self._taken
+        # where pages are given the one in hand is not, nor what was made of it so far
+        given = 0 if self._chunk is None else self._taken
+        unread = len(accepted.positions) - given
         self._leave(accepted)
         self.plan.give_up(accepted.request.batch, unread=unread)
         self._give_up(problem, accepted.request)
@@ -722,7 +725,6 @@ class Scan(Generic[T]):
             self._raise(self._error)
         self._taken += 1
         self._bad += 1
-        self._items += len(items)
         if not items:
             if not self._skipped:
                 line = "scan %d: %s of item %s can't be read: it is left out, as all such items are"

@@ -256,6 +256,26 @@ async def test_no_row_is_lost_or_repeated_around_a_bad_one(seed):
     assert len(given) == len(set(given))
 
 
+@pytest.mark.parametrize("most", [None, 12])
+@pytest.mark.parametrize("paged", [True, False])
+async def test_what_fails_counts_no_item_that_did_not_come(paged, most):
+    """A page that is given up is no part of the figures, and its rows do not use up max_items."""
+    async with fleet(pods_with({18}, deployments=2)) as (_, ief):
+        stream = ief.iter_pods(
+            ["d0", "d1"], batch_size=1, concurrency=1, on_error="collect", max_items=most
+        )
+        if paged:
+            came = [item.id async for page in stream.pages() for item in page.items]
+        else:
+            came = [item.id async for item in stream]
+
+    first = [] if paged else [f"p{at}" for at in range(0, 18, 2)]
+    assert [*first, *(f"p{at}" for at in range(1, 60, 2))][:most] == came
+    assert len(came) == stream.report.items
+    if most is None:
+        assert [len(first), 30] == [batch.items for batch in stream.report.batches]
+
+
 async def test_an_item_in_hand_comes_again_and_a_skipped_row_does_not():
     """A consumer that leaves at the item behind a skipped row gets that item again, and no more."""
     asked = []
