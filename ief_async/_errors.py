@@ -63,6 +63,13 @@ class IefError(Exception):
         """Add a note, in which nothing steers a terminal."""
         super().add_note(printable(note, lines=True))
 
+    def __copy__(self) -> Self:
+        # a process that runs Dask makes copies of errors that share their attributes
+        again = type(self).__new__(type(self), *self.args)
+        again.args = self.args
+        vars(again).update(vars(self))
+        return again
+
     def _locate(self) -> None:
         self.request_id: str | None = None
         self.attempts = 0

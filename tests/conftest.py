@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ief_async import IefSession, Token
+from ief_async import IefSession, Token, _circuit
 from ief_async._pacing import Clock
 from ief_async.testing import _server
 
@@ -134,6 +134,12 @@ def zone(request):
         time.tzset()
         yield
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_refused_before():
+    """Forget what was refused in other tests: a fake may get a port that another one had."""
+    _circuit._KNOWN.clear()
 
 
 @pytest.fixture

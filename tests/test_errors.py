@@ -4,6 +4,7 @@ import asyncio
 import base64
 import builtins
 import copy
+import copyreg
 import gc
 import html
 import inspect
@@ -132,6 +133,18 @@ def made(kind):
     return error
 
 
+def partial():
+    """Return the error of a scan of which two batches failed."""
+    failures = [
+        BatchFailure(batch=1, ids=("a",), error=made(TransportError)),
+        BatchFailure(batch=4, ids=("b", "c"), error=made(ThrottledError)),
+    ]
+    error = PartialScanError("2 of 5 batches failed", failures)
+    error.checkpoint = ScanCheckpoint(scan=7, parts=())
+    error.add_note("A note.")
+    return error
+
+
 COPIES = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
@@ -158,6 +171,26 @@ def test_error_is_copied_and_pickled_whole(kind, copied):
     assert ["In batch 2.", "Not sent again."] == again.__notes__
 
 
+@pytest.mark.parametrize("made", [*(lambda kind=kind: made(kind) for kind in ERRORS), partial])
+def test_copies_share_nothing_whatever_a_process_has_registered(made, monkeypatch):
+    """What Dask registers for pickling errors makes copies that share attributes: ours do not."""
+    error = made()
+
+    def shared(one):
+        again = type(one).__new__(type(one), *one.args)
+        again.__dict__ = one.__dict__
+        return (lambda: again), ()
+
+    monkeypatch.setitem(copyreg.dispatch_table, type(error), shared)
+    again = copy.copy(error)
+    again.attempts = 9
+
+    assert type(error) is type(again)
+    assert (str(error), error.args) == (str(again), again.args)
+    assert 9 != error.attempts
+    assert vars(error) == {**vars(again), "attempts": error.attempts}
+
+
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_error_is_made_of_a_text(kind):
     """One text makes an error; all its attributes have the value of what is not known."""
@@ -176,18 +209,6 @@ def test_error_is_made_of_a_text(kind):
     documented = {line for base in kind.__mro__ for line in (base.__doc__ or "").splitlines()}
     for name in vars(error):
         assert any(line.strip().startswith(f"{name}:") for line in documented), name
-
-
-def partial():
-    """Return the error of a scan of which two batches failed."""
-    failures = [
-        BatchFailure(batch=1, ids=("a",), error=made(TransportError)),
-        BatchFailure(batch=4, ids=("b", "c"), error=made(ThrottledError)),
-    ]
-    error = PartialScanError("2 of 5 batches failed", failures)
-    error.checkpoint = ScanCheckpoint(scan=7, parts=())
-    error.add_note("A note.")
-    return error
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
