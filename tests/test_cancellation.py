@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import threading
 import traceback
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import anyio
@@ -11,6 +13,7 @@ from conftest import session_with
 from weather import serving
 
 from ief_async import AccessKey, IefSession, PasswordCredentials, RetryPolicy, Target, scan_fleet
+from ief_async.sinks import read_table, write_ndjson
 from ief_async.testing import FakeIef, Fault
 
 CANARY = "canary-security-token"
@@ -81,7 +84,21 @@ async def login(fake, options):
         await asyncio.gather(ief.list_pods(node_id="n"), ief.list_pods(node_id="n"))
 
 
-DOORS = [one_call, bare_scan, closed_scan, fleet, login]
+async def export(fake, options):
+    """Write a file that can be gone on with."""
+    with TemporaryDirectory() as folder:
+        async with session_with(fake, **options) as ief:
+            scan = ief.iter_pods(fake.deployment_ids, batch_size=2)
+            await write_ndjson(scan, f"{folder}/a.ndjson", checkpoint=f"{folder}/state")
+
+
+async def table(fake, options):
+    """Read a table."""
+    async with session_with(fake, **options) as ief:
+        await read_table(ief.iter_pods(fake.deployment_ids, batch_size=2))
+
+
+DOORS = [one_call, bare_scan, closed_scan, fleet, login, export, table]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -208,3 +225,52 @@ async def test_asyncio_scopes_end_as_they_say(fake):
                 raise LookupError
         assert asyncio.current_task().cancelling() == 0
     gc.collect()
+
+
+class Stuck:
+    """A file on a disk that does not answer until it is let go."""
+
+    def __init__(self):
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, data):
+        """Take all of it, some time."""
+        self.entered.set()
+        self.go_on.wait(30)
+        return len(data)
+
+
+@pytest.mark.parametrize("scope", ["anyio", "asyncio", "task"])
+async def test_an_export_that_waits_for_its_disk_ends_as_its_scope_says(scope):
+    """What a thread writes is waited for, and then the cancellation goes on as what it was."""
+    stuck = Stuck()
+    async with FakeIef(30) as fake, session_with(fake) as ief:
+
+        async def when_stuck(end):
+            await asyncio.to_thread(stuck.entered.wait, 30)
+            end()
+            await asyncio.sleep(0)  # it is cancelled while the disk does not answer
+            asyncio.get_running_loop().call_soon(stuck.go_on.set)
+
+        async def write_until(end):
+            helper = asyncio.ensure_future(when_stuck(end))
+            try:
+                await write_ndjson(ief.iter_pods(fake.deployment_ids), stuck)
+            finally:
+                assert helper.done()
+
+        if scope == "anyio":
+            with anyio.CancelScope() as over:
+                await write_until(over.cancel)
+            assert over.cancelled_caught
+        elif scope == "asyncio":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(None) as over:
+                    await write_until(lambda: over.reschedule(0))
+        else:
+            task = asyncio.current_task()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await write_until(lambda: task.cancel("because of that"))
+            task.uncancel()
+            assert ("because of that",) == caught.value.args
+        assert not [one for one in asyncio.all_tasks() if "Scan." in repr(one.get_coro())]
