@@ -100,7 +100,10 @@ class Weather:
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What comes back: cut five bytes before its end if it is not whole, and nothing for None."""
+    """What comes back: cut five bytes before its end if it is not whole, and nothing for None.
+
+    What is whole and nothing is silence, as of a connection that a NAT has forgotten.
+    """
 
     status: int = 200
     headers: str = ""
@@ -114,6 +117,11 @@ FAULTS = {
     "429": Answer(status=429, headers="Retry-After: 1\r\n"),
     "cut": Answer(body=b'{"count": 1', whole=False),
     "reset": Answer(body=None, whole=False),
+    "silent": Answer(body=None),
+    "window": Answer(
+        status=429,
+        body=b'{"error_code": "APIGW.0308", "error_msg": "Throttled: limit:60,time:2 second"}',
+    ),
 }
 
 
@@ -284,7 +292,7 @@ class _Transport(asyncio.Transport):
         self.write(b"".join(pieces))
 
     def _give(self, answer):
-        if self._closing:
+        if self._closing or (answer.whole and answer.body is None):
             return
         self._service.pending.discard(self)
         if answer.body is not None:

@@ -63,6 +63,12 @@ class Nameless:
 ANY = {Named: {"id": "any", "name": ""}, Nameless: {"name": ""}, Pod: {"id": "any"}}
 
 
+def raising(_):
+    """Raise, as a hook of an application may."""
+    message = "a hook of the application"
+    raise LookupError(message)
+
+
 @attrs.frozen(kw_only=True)
 class Stop:
     """When a consumer leaves, and how; at a row that never comes it reads to the end."""
@@ -88,6 +94,7 @@ class Case:
     max_items: int | None
     model: type
     pages: bool
+    hook: object  # of the session, for its events
     source: str
     stops: tuple[Stop, ...]
     seed: int
@@ -116,7 +123,8 @@ class Case:
 
 def weathers(**fixed):
     """Draw how a service behaves; calm ones are as likely as bad ones."""
-    faults = st.sampled_from(["504", "500", "429", "cut", "reset", "empty"])
+    kinds = ["504", "500", "429", "window", "cut", "reset", "silent", "empty"]
+    faults = st.sampled_from(kinds)
     lies = ["high", "low", "jitter", "page", "zero", "none"]
     drawn = {
         "cap": st.none() | st.integers(1, 12),
@@ -157,6 +165,7 @@ def runs(**fixed):
         "max_items": st.none() | st.none() | st.integers(1, 60),
         "model": st.sampled_from([Named, Nameless, Pod]),
         "pages": st.booleans(),
+        "hook": st.sampled_from([None, None, raising]),
         "source": st.sampled_from(["list", "generator", "async", "twice"]),
         "stops": st.lists(stop, max_size=2).map(tuple),
         "seed": st.integers(0, 2**32 - 1),
@@ -276,6 +285,7 @@ def stream_of(case, ief, http, resume, run):
             ordered=case.ordered,
             on_error=case.on_error,
             retry=RetryPolicy(base=0.01, budget=10_000),
+            on_event=case.hook,
             _clock=clock_of(asyncio.get_running_loop()),
             **options,
         )
@@ -366,6 +376,7 @@ async def play(case):
         credentials=Token("t"),
         http=http,
         retry=RetryPolicy(base=0.01, budget=10_000),
+        on_event=case.hook,
         _clock=clock_of(loop),
     )
     runs, resume = [], None
