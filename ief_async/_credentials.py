@@ -625,7 +625,7 @@ def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> st
     if len(known) == 1 and _is_id(known[0]):
         return known[0]
     if len(known) == 1:
-        message = "IAM's answer to the project lookup has an id that is none"
+        message = "IAM's answer to the project lookup has an invalid project id"
         raise PayloadError(message, path="projects[0].id")
     listed = ", ".join(f"{project.get('id')} ({project.get('name')})" for project in found)
     listed = scrub(listed)
