@@ -114,7 +114,8 @@ class BatchReport:
             every row that was there throughout has come once all the same. ``unknown``: that can't
             be promised (yet); `flags` say why.
         flags: what did not add up. Each of these makes it ``unknown``: ``order`` (rows changed
-            places), ``short_of_count`` (fewer rows than every answer counted), ``gap`` (pages that
+            places), ``short_of_count`` (fewer rows than every answer counted, or a page that stayed
+            empty below its count), ``gap`` (pages that
             share no row), ``unproven`` (bridging would have cost too much), ``no_overlap`` (pages
             of one row, now or before the scan was resumed), ``offset_ignored``, ``unchecked``
             (``on_drift="ignore"``); but ``counted`` (the same count in every answer, and exactly
@@ -236,6 +237,7 @@ class BatchPlan:
     _ended: bool = False  # an accepted page showed the end of the list
     _proof: bool = True  # anchors prove something; else pages are taken as they come
     _blind: bool = False  # rows may follow that no count explains
+    _hollow: bool = False  # a page stayed empty below its own count, and was taken for the end
     _moved: bool = False
     _lost: bool = False  # positions mean nothing
     _headed: bool = False  # the head was read again
@@ -617,6 +619,7 @@ class BatchPlan:
         self._ended = True
         if (self._last_count or 0) > self._edge:
             self._flags["count_mismatch"] = None
+            self._hollow = True
 
     def _deliver(self, answer: _Answer, *, proven: bool) -> bool:
         """Make the new rows of a page ready; tell whether there are any."""
@@ -843,14 +846,15 @@ class BatchPlan:
         rows = self._tally["items"] + self._tally["repeated"]
         before = self._read_before
         short = before is not None and rows < (self._least_count or 0) - before
-        if short:
+        if short or self._hollow:
             self._flags["short_of_count"] = None
         joined = not self._base or self._start < self._base  # to what was read before
         alone = not self._base and (self._asked == 1 or not self._tally["pages"])
         if not joined or not (self._overlap or alone):
             self._flags["no_overlap"] = None
         doubts = {"no_overlap", "offset_ignored", "gap"} & self._flags.keys()
-        if self._proof and self._ended and not doubts and not (short and constant):
+        short = self._hollow or (short and constant)
+        if self._proof and self._ended and not doubts and not short:
             calm = constant and not self._moved and not self._tally["re_reads"]
             return "exact" if calm else "repaired"
         if "order" in self._flags and self._counted():

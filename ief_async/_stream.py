@@ -686,7 +686,9 @@ class Scan(Generic[T]):
         try:
             items = structure_some(self.reader, accepted.page, rest, key=self._key)
         except PayloadError as error:
-            problem = error
+            # its frames would hold the iterator: who keeps the error, and leaves the loop by a bare
+            # break, would keep the scan
+            problem = error.with_traceback(None)
         else:
             self._taken += len(items)
             return items
@@ -1017,7 +1019,7 @@ def structure_some(
         try:
             return reader.items(rows, chunk, key=key)
         except PayloadError as error:
-            problem = error
+            problem = error.with_traceback(None)
     item_id = None if positions[0] in bad else printable(answer.value.ids[positions[0]])
     named = ", ".join(
         f"{name} {value:.80}"

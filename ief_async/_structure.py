@@ -440,9 +440,13 @@ class Structure(Generic[T]):
                 structured: T = self._tolerant(document, self.model)
             except Exception as error:  # noqa: BLE001  a model's own validators may raise anything
                 failure = _unstructured(error, path, self.model)
+                _forget_frames(error)
             else:
                 return structured
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame, which would hold it: a cycle
 
 
 _cached = lru_cache(maxsize=128)(Structure)
@@ -454,6 +458,18 @@ def structure_of(model: type[T]) -> Structure[T]:
         message = f"model takes an attrs class, but was given {model!r:.80}"
         raise ConfigurationError(message)
     return _cached(model)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Cut what was raised from the frames it came through: cattrs leaves cycles of both.
+
+    Until they are collected they would hold whoever called, up to the iterator of a stream.
+    """
+    left: list[BaseException | None] = [error]
+    while left:
+        if (one := left.pop()) is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 def _unstructured(error: Exception, path: str, model: type) -> PayloadError:

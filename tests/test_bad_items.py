@@ -598,7 +598,7 @@ def test_partitions_skip(monkeypatch, caplog):
 
 def test_spark_takes_the_option():
     """It is an option of the data source, as text."""
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pytest.importorskip("pyspark", reason="pyspark is not installed")
     from ief_async.engines import spark
 
     assert "skip" == spark._arguments({"on_bad_item": "skip", "workers": "1"})["on_bad_item"]

@@ -41,7 +41,7 @@ def test_interrupted_export_prints_the_line_that_goes_on(fake, tmp_path, ended_b
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  a shell's background job ignores it
+        preexec_fn=heeding,  # noqa: PLW1509  likewise
     ) as running:
         while len(fake.requests) < 10:
             time.sleep(0.01)
@@ -173,6 +173,12 @@ def is_full(pipe):
     return not poll.poll(0)
 
 
+def heeding():
+    """Let a process heed the signals that a shell's background job ignores."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def piped(arguments, *, blocks=True, end_after=None, signals=(signal.SIGTERM,), **variables):
     """Run the command into a small pipe; return its code, what was read of it, and its stderr.
 
@@ -186,7 +192,7 @@ def piped(arguments, *, blocks=True, end_after=None, signals=(signal.SIGTERM,), 
         stdout=writer,
         stderr=subprocess.PIPE,
         env={**os.environ, **variables},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  a shell's background job ignores it
+        preexec_fn=heeding,  # noqa: PLW1509  a shell's background job ignores some
     ) as running:
         while not is_full(writer) and running.poll() is None:
             time.sleep(0.001)
