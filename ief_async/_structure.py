@@ -742,12 +742,18 @@ _OVERRIDE = type(override())
 
 def key_of(field: "attrs.Attribute[Any]") -> str | None:
     """Return the key that a field is read from: its name, or what cattrs is told; None: no key."""
-    told = [one for one in get_args(field.type) if isinstance(one, _OVERRIDE)]
-    if get_origin(field.type) is not Annotated or not told:
+    told = _override_of(field)
+    if told is None:
         return field.name if field.init else None
-    if told[0].omit or (told[0].omit is None and not field.init):
+    if told.omit or (told.omit is None and not field.init):
         return None
-    return told[0].rename or field.name
+    return told.rename or field.name
+
+
+def _override_of(field: "attrs.Attribute[Any]") -> Any:
+    """Return what an annotation tells cattrs of a field, or None."""
+    given = get_args(field.type) if get_origin(field.type) is Annotated else ()
+    return next((one for one in given if isinstance(one, _OVERRIDE)), None)
 
 
 def _is_model(annotation: Any) -> bool:
@@ -912,8 +918,10 @@ def _no_json(_: Any, __: Any) -> NoReturn:
 
 def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Take JSON objects; null counts as left out where the type has no None, "" where it counts."""
-    inner = make_dict_structure_fn(model, converter)
     fields = attrs.fields(get_origin(model) or model)
+    # cattrs heeds these by itself from 26.1 on
+    told: dict[str, Any] = {one.name: _override_of(one) for one in fields if _override_of(one)}
+    inner = make_dict_structure_fn(model, converter, **told)
     wordless = {key_of(field) for field in fields if _bare(field.type) in WORDLESS}
     nullable = {key_of(field) for field in fields if _is_nullable(_bare(field.type))}
 
