@@ -7,10 +7,10 @@ import socket
 import aiohttp
 import pytest
 from conftest import session_with
-from weather import Resolver, port_of, serving, tls_in_front_of, trusting
+from weather import port_of, serving, tls_in_front_of, trusting
 
 from ief_async import IefError, IefSession, RetryPolicy, Timeouts, Token, TransportError
-from ief_async.testing import FakeIef
+from ief_async.testing import FakeIef, FakeResolver
 
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 LATER = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -56,6 +56,13 @@ def over(resolver):
     return aiohttp.ClientSession(connector=connector)
 
 
+def refusing(port, *failures):
+    """Return a resolver whose first lookups of a port fail."""
+    resolver = FakeResolver()
+    resolver.fail(*failures, port=port)
+    return resolver
+
+
 async def count(ief, fake):
     """Read the fleet."""
     return len(await ief.iter_pods(fake.deployment_ids, page_size=10).collect())
@@ -68,7 +75,7 @@ async def test_lookup_that_fails_for_the_moment_is_repeated_where_it_happened(fa
     """A resolver without an answer says nothing of the name: the next host is never asked."""
     async with serving(lambda *_: asyncio.sleep(9)) as silent:
         region(port_of(fake), silent)
-        resolver = Resolver(**{f"p{port_of(fake)}": [error]})
+        resolver = refusing(port_of(fake), error)
         async with over(resolver) as http, session_on(fake, http) as ief:
             assert 60 == await count(ief, fake)
             assert ief._transport.endpoint.endswith(str(port_of(fake)))
@@ -81,7 +88,7 @@ async def test_host_that_never_answered_is_not_adopted(fake, region, error, capl
     """One name that was not found once does not move a session to a host that gives no answer."""
     async with serving(lambda *_: asyncio.sleep(9)) as silent:
         region(port_of(fake), silent)
-        resolver = Resolver(**{f"p{port_of(fake)}": [error]})
+        resolver = refusing(port_of(fake), error)
         async with over(resolver) as http, session_on(fake, http) as ief:
             page = await ief.list_pods(deployment_ids=fake.deployment_ids)
             assert 60 == await count(ief, fake)
@@ -96,14 +103,14 @@ async def test_host_that_answered_is_kept_until_it_fails_itself(fake, region, ca
     """When the adopted host fails by name, the others are tried again, the first one included."""
     async with FakeIef(60) as other:
         region(port_of(fake), port_of(other))
-        first, second = f"p{port_of(fake)}", f"p{port_of(other)}"
-        resolver = Resolver(**{first: [UNKNOWN]})
+        first, second = port_of(fake), port_of(other)
+        resolver = refusing(first, UNKNOWN)
         async with over(resolver) as http, session_on(fake, http) as ief:
             for endpoint in (other, other, fake, fake):
                 await ief.list_pods(deployment_ids=fake.deployment_ids)
                 assert endpoint.endpoint.endswith(ief._transport.endpoint.rpartition(":")[2])
                 if resolver.asked[-2:] == [port_of(other)] * 2:
-                    resolver.failures[int(second[1:])] = [UNKNOWN]
+                    resolver.fail(UNKNOWN, port=second)
 
     lines = [line for line in caplog.records if line.levelno >= logging.WARNING]
     assert 2 == len(lines)
@@ -152,7 +159,7 @@ async def test_certificate_that_fails_once_is_asked_again(fake, region):
 
 async def test_lookup_that_fails_for_the_moment_is_repeated_for_one_host(fake):
     """Without another host it is a failure like others: repeated, and at last a TransportError."""
-    resolver = Resolver(**{f"p{port_of(fake)}": [LATER] * 6})
+    resolver = refusing(port_of(fake), *[LATER] * 6)
     endpoint = f"http://localhost:{port_of(fake)}"
     quick = {"retry": RetryPolicy(base=0), "endpoint": endpoint}
     async with over(resolver) as http, session_with(fake, http=http, **quick) as ief:

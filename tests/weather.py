@@ -3,14 +3,12 @@
 import asyncio
 import base64
 import contextlib
-import socket
 import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
 
 CERTIFICATE = Path(__file__).parent / "samples/other_invalid.pem"  # of itself, for HOST
 HOST = "other.invalid"
@@ -90,34 +88,6 @@ def trusting(**options):
     context = ssl.create_default_context(cafile=CERTIFICATE)
     context.check_hostname = False
     return aiohttp.TCPConnector(ssl=context, **options)
-
-
-class Resolver(AbstractResolver):
-    """Knows every name as loopback; for a port it first raises what it is told, one by one."""
-
-    def __init__(self, **failures):
-        self.failures = {int(port[1:]): list(errors) for port, errors in failures.items()}
-        self.asked = []
-
-    async def resolve(self, host, port=0, family=socket.AF_INET):
-        """Return loopback, or raise the next error."""
-        self.asked.append(port)
-        rest = self.failures.get(port)
-        if rest:
-            raise rest.pop(0)
-        return [
-            {
-                "hostname": host,
-                "host": "127.0.0.1",
-                "port": port,
-                "family": family,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-        ]
-
-    async def close(self):
-        """Nothing is held."""
 
 
 class ConnectProxy:

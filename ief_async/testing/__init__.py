@@ -8,7 +8,7 @@
         assert fake.statistics().in_flight_peak <= 8
 
 `Quota` is the gateway's: so many requests in a window. `FakeIef.forget_connections` makes a pool of
-dead connections.
+dead connections, and `FakeResolver` fails to find names.
 
 The fleet stands still unless it is given a `Motion` or changed by hand (`FakeIef.insert`,
 `FakeIef.delete`, `FakeIef.touch`); what a listing gets wrong (order, offsets, counts, stale or
@@ -29,12 +29,14 @@ from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
 from ief_async.testing._iam import sign
 from ief_async.testing._quota import Quota
+from ief_async.testing._resolver import FakeResolver
 from ief_async.testing._server import FakeIef, FakeStatistics
 
 __all__ = [
     "DEFAULT_MIX",
     "FakeIef",
     "FakeRequest",
+    "FakeResolver",
     "FakeStatistics",
     "Fault",
     "Motion",

@@ -7,6 +7,7 @@ from ief_async.testing import (
     DEFAULT_MIX,
     FakeIef,
     FakeRequest,
+    FakeResolver,
     FakeStatistics,
     Fault,
     Motion,
@@ -21,6 +22,13 @@ async def started() -> None:
         assert_type(fake, FakeIef)
     with FakeIef([{"id": "p"}], token=None, motion=Motion.uniform(inserts=1, deletes=1)) as fake:
         assert_type(fake, FakeIef)
+
+
+def looked_up() -> None:
+    """A resolver that fails as it is told."""
+    resolver = FakeResolver(OSError("later"))
+    resolver.fail(OSError("later"), port=443)
+    assert_type(resolver.asked, list[int])
 
 
 def used(fake: FakeIef) -> None:

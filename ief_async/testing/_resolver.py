@@ -1,0 +1,53 @@
+"""A resolver of host names that fails as it is told."""
+
+import socket
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+
+class FakeResolver(AbstractResolver):
+    """Takes every name for this machine, once it has raised what it was given, one at a time.
+
+    ::
+
+        later = socket.gaierror(socket.EAI_AGAIN, "try again")
+        connector = aiohttp.TCPConnector(resolver=FakeResolver(later), use_dns_cache=False)
+
+    Args:
+        failures: what the first lookups raise.
+
+    Attributes:
+        asked: the port of each lookup so far.
+    """
+
+    def __init__(self, *failures: OSError) -> None:
+        self._failures: dict[int | None, list[OSError]] = {None: list(failures)}
+        self.asked: list[int] = []
+
+    def fail(self, *failures: OSError, port: int | None = None) -> None:
+        """Let the next lookups raise these, too; with a port those for this port alone."""
+        self._failures.setdefault(port, []).extend(failures)
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002  as the base class has it
+    ) -> list[ResolveResult]:
+        """Return the address of loopback, or raise the next failure."""
+        self.asked.append(port)
+        for failures in (self._failures.get(port), self._failures[None]):
+            if failures:
+                raise failures.pop(0)
+        found: ResolveResult = {
+            "hostname": host,
+            "host": "127.0.0.1",
+            "port": port,
+            "family": socket.AF_INET,
+            "proto": 0,
+            "flags": socket.AI_NUMERICHOST,
+        }
+        return [found]
+
+    async def close(self) -> None:
+        """Nothing is held."""
