@@ -643,8 +643,7 @@ def fleet(tmp_path_factory):
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
-                # a shell's background job ignores it
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  a shell's background job ignores it
             ) as process:
                 try:
                     yield process
