@@ -182,7 +182,7 @@ class Keyring:
         return self._clock.now() >= self._due_at
 
     async def _renew(self, send: Send, scope: Scope) -> None:
-        """Get a new key, or raise why there is none; one that still lasts is used on."""
+        """Get a new key, or raise why that failed; a key that still lasts stays in use."""
         try:
             await self._log_in(send, scope)
         except AuthenticationError as error:

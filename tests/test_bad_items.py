@@ -179,7 +179,7 @@ async def test_the_error_itself_may_be_raised_again():
 
 
 async def wait(row, error):
-    """Stand for a function that is none of those taken."""
+    """Do nothing: a function of a kind that is refused."""
 
 
 @pytest.mark.parametrize("value", ["ignore", None, 5, wait, True])
