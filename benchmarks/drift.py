@@ -29,10 +29,10 @@ from concurrent.futures import ProcessPoolExecutor
 import attrs
 
 from ief_async import DriftError
-from ief_async._batches import Batch, Query
 from ief_async._checkpoint import Mark
-from ief_async._paging import PageRequest, requests_for
-from ief_async._window import ScanPlan
+from ief_async._paging.batch_plan import PageRequest, requests_for
+from ief_async._paging.batches import Batch, Query
+from ief_async._paging.scan_plan import ScanPlan
 
 LIMIT = 100
 IN_FLIGHT = 8

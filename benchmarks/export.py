@@ -33,15 +33,10 @@ import pyarrow as pa
 from throughput import Fleet, peak_memory, serving
 
 from ief_async import Pod
-from ief_async._plain import Plain
-from ief_async._structure import structure_of
-from ief_async.sinks import (
-    _Columns,
-    record_batches,
-    write_arrow,
-    write_ndjson,
-    write_parquet,
-)
+from ief_async._structure.flatten import Plain
+from ief_async._structure.structure import structure_of
+from ief_async.sinks import record_batches, write_arrow, write_ndjson, write_parquet
+from ief_async.sinks._arrow import Columns
 
 PAGE = 1000
 IN_FLIGHT = 8
@@ -59,7 +54,7 @@ async def batches(scan: Any, _: Path) -> None:
 
 
 async def by_objects(scan: Any, _: Path) -> None:
-    columns = _Columns(Pod, of_targets=False)
+    columns = Columns(Pod, of_targets=False)
     plain = Plain(structure_of(Pod), for_arrow=True)
     async for page in scan.pages():
         columns.batch([plain.line(pod) for pod in page.items])
@@ -122,7 +117,7 @@ def check(fleet: Fleet, folder: Path) -> None:
 
     pods = asyncio.run(pods_of(fleet))
     plain = Plain(structure_of(Pod), for_arrow=True)
-    columns = _Columns(Pod, of_targets=False)
+    columns = Columns(Pod, of_targets=False)
     lines = [plain.line(pod) for pod in pods]
     steps = range(0, len(lines), PAGE)
     expected = pa.Table.from_batches([columns.batch(lines[at : at + PAGE]) for at in steps])

@@ -33,16 +33,16 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from throughput import FiveFields, environment
 
 from ief_async import AccessKey, IefSession, Pod, Token
-from ief_async._batches import Batch, Batcher
-from ief_async._credentials import Request
-from ief_async._http import Exchange
-from ief_async._paging import PageRequest
-from ief_async._plain import Plain
-from ief_async._stream import structure_some
-from ief_async._structure import Rows, split, structure_of
-from ief_async._transport import Answer
-from ief_async._window import ScanPlan
-from ief_async.sinks import _Columns
+from ief_async._http.exchange import Exchange
+from ief_async._messages import Answer, Request
+from ief_async._paging.batch_plan import PageRequest
+from ief_async._paging.batches import Batch, Batcher
+from ief_async._paging.scan_plan import ScanPlan
+from ief_async._scan.reading import structure_some
+from ief_async._structure.envelope import Rows, split
+from ief_async._structure.flatten import Plain
+from ief_async._structure.structure import structure_of
+from ief_async.sinks._arrow import Columns
 from ief_async.testing import FakeIef
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -257,7 +257,7 @@ def requesting() -> Group:
             return len(answers)
 
     def without_a_wire() -> int:
-        with mock.patch("ief_async._transport.exchange", answered):
+        with mock.patch("ief_async._http.transport.exchange", answered):
             return asyncio.run(ours())
 
     cases = [
@@ -275,7 +275,7 @@ def writing(size: int) -> Group:
     bodies = [body_of(pods[at : at + size]) for at in range(0, len(pods), size)]
     whole = structure_of(Pod)
     lines, columns = Plain(whole, for_arrow=False), Plain(whole, for_arrow=True)
-    table = _Columns(Pod, of_targets=False)
+    table = Columns(Pod, of_targets=False)
 
     def rows(reader: Any) -> list[bytes]:
         return [row for body in bodies for row in structured(body, reader)]

@@ -8,14 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ief_async._auth import AccessKey, EcsMetadata, PasswordCredentials, Token
     from ief_async._checkpoint import (
         ScanCheckpoint,
-    )
-    from ief_async._credentials import (
-        AccessKey,
-        EcsMetadata,
-        PasswordCredentials,
-        Token,
     )
     from ief_async._errors import (
         ApiError,
@@ -100,24 +95,13 @@ if TYPE_CHECKING:
         WeightedPodAffinityTerm,
         sparse,
     )
-    from ief_async._pacing import (
-        Limits,
-        RetryPolicy,
-        Timeouts,
-    )
-    from ief_async._paging import (
-        BatchReport,
-    )
+    from ief_async._paging import BatchReport
+    from ief_async._policies import Limits, RetryPolicy, Timeouts
+    from ief_async._scan import Page, ScanProgress, ScanReport, Stream
     from ief_async._session import (
         IefSession,
         PodCount,
         SessionStatistics,
-    )
-    from ief_async._stream import (
-        Page,
-        ScanProgress,
-        ScanReport,
-        Stream,
     )
 
 __version__ = "0.1.0"
@@ -222,10 +206,11 @@ _ROOMS = (
     "_events",
     "_models",
     "_checkpoint",
-    "_credentials",
+    "_policies",
     "_paging",
-    "_pacing",
-    "_stream",
+    "_auth",
+    "_scan",
+    "_http",
     "_session",
     "_fleet",
 )

@@ -10,15 +10,17 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 
 import attrs
 
-from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import (
+from ief_async._auth import (
     Credentials,
     Key,
+    Keyring,
     PasswordCredentials,
     Source,
     account_of,
     login_of,
 )
+from ief_async._checkpoint import ScanCheckpoint, fingerprint
+from ief_async._endpoints import Found, FoundNode
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -31,13 +33,11 @@ from ief_async._errors import (
     TargetFailure,
 )
 from ief_async._http import Connections, HttpSession
-from ief_async._keyring import Keyring
-from ief_async._lists import Found, FoundNode
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
-from ief_async._pacing import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._scan import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
 from ief_async._session import IefSession, addresses_of
-from ief_async._stream import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
 from ief_async._structure import structure_of
 
 T = TypeVar("T")

@@ -11,28 +11,10 @@ from urllib.parse import quote
 
 import attrs
 
-from ief_async._batches import Batcher, Query, Selector, check_id, url_bytes
+from ief_async._arguments import check_number
+from ief_async._auth import Credentials, Key, Keyring, Project, Source, find_credentials
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._credentials import Credentials, Key, Source
-from ief_async._environment import (
-    check_endpoint,
-    endpoints_of,
-    find_credentials,
-    iam_endpoint_of,
-    known_region,
-)
-from ief_async._errors import (
-    CheckpointError,
-    ConfigurationError,
-    OnBadItem,
-    OnDrift,
-    OnError,
-    OnUnknownField,
-    PayloadError,
-)
-from ief_async._http import Connections, HttpSession
-from ief_async._keyring import Keyring, Project
-from ief_async._lists import (
+from ief_async._endpoints import (
     DEPLOYMENTS,
     GROUPS,
     INSTANCES,
@@ -45,20 +27,33 @@ from ief_async._lists import (
     ListOptions,
     NodeOptions,
 )
+from ief_async._errors import (
+    CheckpointError,
+    ConfigurationError,
+    OnBadItem,
+    OnDrift,
+    OnError,
+    OnUnknownField,
+    PayloadError,
+)
+from ief_async._http import Budget, Connections, Endpoints, HttpSession, Pacer, Tally, Transport
+from ief_async._messages import Answer
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._observer import Observer, OnEvent
-from ief_async._pacing import (
-    Budget,
-    Clock,
-    Limits,
-    Pacer,
-    RetryPolicy,
-    Tally,
-    Timeouts,
-    check_number,
+from ief_async._paging import (
+    Batcher,
+    PageCap,
+    PageRequest,
+    Query,
+    ScanPlan,
+    Selector,
+    check_id,
+    requests_for,
+    url_bytes,
 )
-from ief_async._paging import PageCap, PageRequest, requests_for
-from ief_async._stream import (
+from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of, known_region
+from ief_async._scan import (
     Page,
     Reader,
     Scan,
@@ -69,16 +64,7 @@ from ief_async._stream import (
     stand_in,
     structure_some,
 )
-from ief_async._structure import (
-    ModelWatch,
-    Rows,
-    SchemaWatch,
-    Structure,
-    read_within,
-    structure_of,
-)
-from ief_async._transport import Answer, Endpoints, Transport
-from ief_async._window import ScanPlan
+from ief_async._structure import ModelWatch, Rows, SchemaWatch, Structure, read_within, structure_of
 
 T = TypeVar("T")
 

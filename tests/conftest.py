@@ -8,8 +8,9 @@ import time
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ief_async import IefSession, Token, _circuit
-from ief_async._pacing import Clock
+from ief_async import IefSession, Token
+from ief_async._auth import circuit
+from ief_async._policies import Clock
 from ief_async.testing import _server
 
 # how long an example takes says what the machine does besides
@@ -139,7 +140,7 @@ def zone(request):
 @pytest.fixture(autouse=True)
 def _nothing_refused_before():
     """Forget what was refused in other tests: a fake may get a port that another one had."""
-    _circuit._KNOWN.clear()
+    circuit._KNOWN.clear()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import cattrs
 import pytest
 
 from ief_async import PayloadError
-from ief_async._structure import structure_of
+from ief_async._structure.structure import structure_of
 
 ROWS = (
     {"id": "a"},

@@ -14,8 +14,8 @@ from ief_async import (
     ScanCheckpoint,
     ServerError,
 )
-from ief_async._batches import Batch, Batcher
 from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
+from ief_async._paging.batches import Batch, Batcher
 from ief_async.testing import FakeIef, Fault
 
 ONCE = RetryPolicy(attempts=1)

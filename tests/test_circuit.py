@@ -21,9 +21,10 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async import _circuit as circuits
-from ief_async._circuit import circuit_of
-from ief_async._credentials import Grant, Request
+from ief_async._auth import circuit as circuits
+from ief_async._auth.circuit import circuit_of
+from ief_async._auth.sources import Grant
+from ief_async._messages import Request
 from ief_async.testing import FakeIef, Fault
 
 PROJECTS = [f"{at:032x}" for at in range(12)]

@@ -22,7 +22,9 @@ from ief_async import (
     PayloadError,
     Token,
 )
-from ief_async._credentials import Reply, Request, Secret, clock_skew, project_of
+from ief_async._auth.keys import Secret, clock_skew
+from ief_async._auth.projects import project_of
+from ief_async._messages import Reply, Request
 from ief_async.testing import sign
 
 VALUE = "canary-MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgEwggE0+/=="

@@ -17,7 +17,7 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async._stream import engine_of
+from ief_async._scan.stream import engine_of
 from ief_async.testing import FakeIef, Fault
 
 EMPTY = Fault.body(b'{"count": 1, "pods": []}')  # once

@@ -31,7 +31,7 @@ from ief_async import (
     PartialScanError,
     ServerError,
 )
-from ief_async._batches import Batch, Query
+from ief_async._paging.batches import Batch, Query
 from ief_async.testing import FakeIef, Fault, Motion
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")

@@ -23,14 +23,8 @@ from ief_async import (
     Token,
     TransportError,
 )
-from ief_async._environment import (
-    IAM_REGIONS,
-    REGIONS,
-    endpoints_of,
-    find_credentials,
-    iam_endpoint_of,
-    known_region,
-)
+from ief_async._auth.environment import find_credentials
+from ief_async._regions import IAM_REGIONS, REGIONS, endpoints_of, iam_endpoint_of, known_region
 from ief_async.testing import FakeIef, Fault
 
 LIBRARY = Path(ief_async.__file__).parent
@@ -75,7 +69,7 @@ def silence(monkeypatch):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # the port is taken, but nobody is called
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        monkeypatch.setattr("ief_async._credentials.METADATA", address)
+        monkeypatch.setattr("ief_async._auth.sources.METADATA", address)
         yield address
 
 
@@ -1056,7 +1050,7 @@ async def test_nothing_found_says_what_is_wrong_with_each_place(around, home, va
 
 async def test_server_without_an_agency_is_one_of_the_places(around, monkeypatch):
     """A metadata service that gives no keys is listed with its answer."""
-    monkeypatch.setattr("ief_async._credentials.METADATA", around.metadata_endpoint)
+    monkeypatch.setattr("ief_async._auth.sources.METADATA", around.metadata_endpoint)
     around.metadata = "none"
     async with IefSession.from_env() as ief:
         (error,) = await ask(ief, around)
@@ -1069,7 +1063,7 @@ async def test_server_without_an_agency_is_one_of_the_places(around, monkeypatch
 
 async def test_keys_of_the_server_are_used_when_nothing_else_is_found(around, monkeypatch):
     """On an elastic cloud server its temporary keys sign lookup and scan, asked for only once."""
-    monkeypatch.setattr("ief_async._credentials.METADATA", around.metadata_endpoint)
+    monkeypatch.setattr("ief_async._auth.sources.METADATA", around.metadata_endpoint)
     async with IefSession.from_env() as ief:
         assert not around.requests  # nothing is asked before the first request
         pages = await ask(ief, around, 8)
@@ -1087,7 +1081,7 @@ async def test_project_of_the_environment_goes_with_the_servers_keys(
     around, variables, monkeypatch
 ):
     """A project that is set without a key is for the keys of the server: no lookup."""
-    monkeypatch.setattr("ief_async._credentials.METADATA", around.metadata_endpoint)
+    monkeypatch.setattr("ief_async._auth.sources.METADATA", around.metadata_endpoint)
     variables(PROJECT_ID=PROJECT)
     async with IefSession.from_env() as ief:
         (page,) = await ask(ief, around)
@@ -1099,7 +1093,7 @@ async def test_project_of_the_environment_goes_with_the_servers_keys(
 @pytest.mark.parametrize("place", ["environment", "file", "argument"])
 async def test_server_is_not_asked_when_a_key_is_found(around, home, variables, monkeypatch, place):
     """The metadata service is the last resort: with a key from elsewhere it sees no request."""
-    monkeypatch.setattr("ief_async._credentials.METADATA", around.metadata_endpoint)
+    monkeypatch.setattr("ief_async._auth.sources.METADATA", around.metadata_endpoint)
     options = {}
     if place == "environment":
         variables(**PAIR)

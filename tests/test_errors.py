@@ -103,7 +103,7 @@ def test_drawing_names_the_statuses():
     for name, (parent, rest) in drawn().items():
         if parent == "ApiError":
             for status in re.findall(r"\d{3}", rest.partition(", and")[0]):
-                assert name == ief_async._transport._kind(int(status), "").__name__
+                assert name == ief_async._http.transport._kind(int(status), "").__name__
 
 
 def test_every_error_is_public_and_documented():

@@ -24,8 +24,6 @@ from ief_async import (
     scan_fleet,
 )
 from ief_async.sinks import (
-    _Columns,
-    _Ndjson,
     load_checkpoint,
     narrowed,
     read_table,
@@ -35,6 +33,8 @@ from ief_async.sinks import (
     write_ndjson,
     write_parquet,
 )
+from ief_async.sinks._arrow import Columns
+from ief_async.sinks._formats import Ndjson
 from ief_async.testing import FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -78,7 +78,7 @@ async def test_rows_that_wait_for_a_thread_are_saved(cancels, monkeypatch, tmp_p
         many = asyncio.Event()  # pages, which wait behind the slow one
         fake.intercept(lambda _: many.set() if fake.statistics().requests > 6 else None)
         with monkeypatch.context() as patch:
-            slow = Slow(patch, _Ndjson, "write")
+            slow = Slow(patch, Ndjson, "write")
             task = asyncio.ensure_future(export(fake, path, state, pages=100))
             await slow.is_entered()
             await many.wait()
@@ -435,7 +435,7 @@ async def test_rows_before_an_error_of_the_ids_come_first():
 async def test_batches_that_are_cancelled_end(monkeypatch, later):
     """Cancelled while a batch is made, or the next one read, they end, and leave no gap."""
     async with FakeIef(2_000) as fake, session_with(fake) as ief:
-        slow = Slow(monkeypatch, _Columns, "batch")
+        slow = Slow(monkeypatch, Columns, "batch")
         stream = ief.iter_pods(fake.deployment_ids)
         batches = record_batches(stream, rows=100)
         task = asyncio.ensure_future(anext(batches))
@@ -455,7 +455,7 @@ async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
     def broken(_, __):
         raise MemoryError
 
-    monkeypatch.setattr(_Columns, "batch", broken)
+    monkeypatch.setattr(Columns, "batch", broken)
     async with FakeIef(2_000) as fake, session_with(fake) as ief:
         batches = record_batches(ief.iter_pods(fake.deployment_ids), rows=100)
         with pytest.raises(MemoryError):

@@ -6,7 +6,8 @@ import pytest
 from conftest import session_with
 
 from ief_async import PayloadError, Pod, RetryPolicy
-from ief_async._structure import SchemaWatch, read_within, split
+from ief_async._structure.envelope import read_within, split
+from ief_async._structure.schema_watch import SchemaWatch
 from ief_async.testing import FakeIef, Fault
 
 MILLION = 1_000_000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ief_async._ids import IdSet
+from ief_async._paging.seen import IdSet
 
 some_ids = st.lists(st.text("abc", max_size=2), max_size=8)
 

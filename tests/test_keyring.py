@@ -31,7 +31,8 @@ from ief_async import (
     Token,
     TransportError,
 )
-from ief_async._credentials import Grant, Reply, Request, Scope
+from ief_async._auth.sources import Grant, Scope
+from ief_async._messages import Reply, Request
 from ief_async.testing import FakeIef, Fault
 
 LOGIN = "/v3/auth/tokens"

@@ -18,7 +18,7 @@ from ief_async import (
     Pod,
     ScanCheckpoint,
 )
-from ief_async import _lists as lists_room
+from ief_async import _endpoints as endpoints
 from ief_async.testing import FakeIef, Fault
 
 LISTS = {
@@ -218,11 +218,11 @@ async def test_instance_lists_are_of_one_instance(fake, ief):
 
 def test_table_has_a_row_for_each_list():
     """One row a list: where it is, the key of its rows, the model, the page, the filters."""
-    rows = [lists_room.DEPLOYMENTS, lists_room.NODES, lists_room.GROUPS]
+    rows = [endpoints.DEPLOYMENTS, endpoints.NODES, endpoints.GROUPS]
     for row, (name, filters) in zip(rows, FILTERS.items(), strict=True):
         assert LISTS[name][1:] == (row.model, row.most_rows)
         assert {*filters} <= row.filters
-    assert frozenset() == lists_room.INSTANCES.filters == lists_room.PODS.filters
+    assert frozenset() == endpoints.INSTANCES.filters == endpoints.PODS.filters
 
 
 # ---- from nothing to a fleet ---------------------------------------------------------------------

@@ -32,7 +32,8 @@ from ief_async._models import (
     parse_timestamp,
     sparse,
 )
-from ief_async._structure import SchemaWatch, structure_of
+from ief_async._structure.schema_watch import SchemaWatch
+from ief_async._structure.structure import structure_of
 
 SAMPLES = Path(__file__).parent / "samples"
 EXAMPLE = (SAMPLES / "list_pods.200.json").read_bytes()

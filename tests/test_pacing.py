@@ -19,8 +19,11 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
+from ief_async._http.limiter import Budget, Slots, Tally
+from ief_async._http.pacer import Pacer
+from ief_async._http.responses import retry_after_seconds
 from ief_async._observer import Observer
-from ief_async._pacing import Budget, Clock, Pacer, Slots, Tally, retry_after_seconds
+from ief_async._policies import Clock
 
 RETRY = RetryPolicy()
 

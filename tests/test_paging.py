@@ -15,9 +15,9 @@ from hypothesis.stateful import (
 )
 
 from ief_async import ConfigurationError, DriftError
-from ief_async._batches import URL_BYTES, Batch, Batcher, Query, url_bytes
-from ief_async._paging import BLIND_PAGES, PageRequest, Signal, requests_for
-from ief_async._window import ScanPlan
+from ief_async._paging.batch_plan import BLIND_PAGES, PageRequest, Signal, requests_for
+from ief_async._paging.batches import URL_BYTES, Batch, Batcher, Query, url_bytes
+from ief_async._paging.scan_plan import ScanPlan
 
 QUERY = Query("deployment_ids", ("d",))
 

@@ -12,8 +12,8 @@ import pytest
 from test_structure import rows_of
 
 from ief_async import ConfigurationError, PayloadError, Pod
-from ief_async._plain import Plain, narrowed, twin_of
-from ief_async._structure import structure_of
+from ief_async._structure.flatten import Plain, narrowed, twin_of
+from ief_async._structure.structure import structure_of
 
 T = TypeVar("T")
 Identity = NewType("Identity", str)
@@ -155,7 +155,7 @@ MODELS = {
 def test_models_of_users_have_columns(case):
     """Whatever its types and defaults: rows and objects make the same lines, and those a batch."""
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    from ief_async.sinks import _Columns
+    from ief_async.sinks._arrow import Columns
 
     model, said, expected = MODELS[case]
     first = {"id": "a", "x": 3} if case == "a generic" else {"id": "a"}
@@ -169,7 +169,7 @@ def test_models_of_users_have_columns(case):
 
     assert [for_arrow.line(item) for item in items] == lines
     assert [for_json.line(item) for item in items] == documents
-    batch = _Columns(model, of_targets=False).batch(lines)
+    batch = Columns(model, of_targets=False).batch(lines)
     assert expected == batch.column("x").to_pylist()
     assert all({"id", "x"} <= json.loads(document).keys() for document in documents)
 

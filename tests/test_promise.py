@@ -35,7 +35,7 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async._pacing import Clock
+from ief_async._policies import Clock
 
 PROMISES = int(os.environ.get("IEF_PROMISES", "0"))
 PODS = ("deployment_ids", "node_ids", "group_ids")

@@ -39,10 +39,9 @@ from ief_async import (
     scan_fleet,
 )
 from ief_async._models import parse_timestamp
-from ief_async._plain import Plain
-from ief_async._structure import structure_of
+from ief_async._structure.flatten import Plain
+from ief_async._structure.structure import structure_of
 from ief_async.sinks import (
-    _Columns,
     arrow_schema,
     load_checkpoint,
     narrowed,
@@ -53,6 +52,7 @@ from ief_async.sinks import (
     write_ndjson,
     write_parquet,
 )
+from ief_async.sinks._arrow import Columns
 from ief_async.testing import FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -124,7 +124,7 @@ def test_a_batch_says_what_the_objects_say(pods):
         return
 
     lines = plain.items(rows, range(len(rows)), key="pods")
-    batch = _Columns(Pod, of_targets=False).batch(lines)
+    batch = Columns(Pod, of_targets=False).batch(lines)
 
     assert [plain.line(item) for item in items] == lines
     assert [as_row(item) for item in items] == batch.to_pylist()
@@ -139,7 +139,7 @@ def test_every_list_has_its_columns(key):
 
     items = structure.items(rows, range(len(rows)), key=key)
     lines = plain.items(rows, range(len(rows)), key=key)
-    batch = _Columns(MODELS[key], of_targets=False).batch(lines)
+    batch = Columns(MODELS[key], of_targets=False).batch(lines)
 
     expected = [as_row(item) for item in items]
     for row in expected if key == "instances" else ():
@@ -178,7 +178,7 @@ def test_times_are_read_as_the_models_read_them(texts):
     pods = [Pod(id="a", created_at=text) for text in texts]
     plain = Plain(structure_of(Pod), for_arrow=True)
 
-    batch = _Columns(Pod, of_targets=False).batch([plain.line(pod) for pod in pods])
+    batch = Columns(Pod, of_targets=False).batch([plain.line(pod) for pod in pods])
 
     assert [pod.created for pod in pods] == batch["created_at"].to_pylist()
     unread = [text if parse_timestamp(text) is None else None for text in texts]
@@ -314,13 +314,13 @@ async def test_an_empty_fleet_has_its_columns():
 async def test_batches_are_made_in_another_thread(monkeypatch):
     """The event loop has its thread for itself while a batch is made."""
     threads = set()
-    made = _Columns.batch
+    made = Columns.batch
 
     def batch(columns, rows):
         threads.add(threading.get_ident())
         return made(columns, rows)
 
-    monkeypatch.setattr(_Columns, "batch", batch)
+    monkeypatch.setattr(Columns, "batch", batch)
     async with FakeIef(30) as fake, session_with(fake) as ief:
         await read_table(ief.iter_pods(fake.deployment_ids))
 

@@ -28,8 +28,8 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
-from ief_async._pacing import Clock
-from ief_async._paging import requests_for
+from ief_async._paging.batch_plan import requests_for
+from ief_async._policies import Clock
 from ief_async.testing import FakeIef, Fault
 
 AT_ONCE = RetryPolicy(attempts=2, base=0, throttled_base=0)

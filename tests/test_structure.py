@@ -35,7 +35,9 @@ from ief_async import (
     Token,
 )
 from ief_async._models import PodList
-from ief_async._structure import SchemaWatch, read_refusal, split, structure_of
+from ief_async._structure.envelope import read_refusal, split
+from ief_async._structure.schema_watch import SchemaWatch
+from ief_async._structure.structure import structure_of
 from ief_async.testing import FakeIef, Fault
 
 T = TypeVar("T")

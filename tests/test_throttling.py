@@ -10,8 +10,11 @@ from conftest import FakeClock, session_with
 from moving import VirtualLoop
 
 from ief_async import Limits, RetryPolicy, Throttled, ThrottledError
+from ief_async._http.limiter import Budget, Tally
+from ief_async._http.pacer import Pacer
+from ief_async._http.responses import window_seconds
 from ief_async._observer import Observer
-from ief_async._pacing import Budget, Clock, Pacer, Tally, window_seconds
+from ief_async._policies import Clock
 from ief_async.testing import FakeIef, Fault, Quota
 from ief_async.testing._quota import Meter
 

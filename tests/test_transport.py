@@ -40,7 +40,7 @@ from ief_async import (
     Token,
     TransportError,
 )
-from ief_async import _http as http_room
+from ief_async._http import exchange as http_exchange
 from ief_async.testing import FakeIef, Fault
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -1305,19 +1305,19 @@ EVERY_FOREIGN_ERROR = sorted(
 
 def rows_of(kind):
     """Return the numbers of the rows of WORDS that take an error of this class."""
-    return [at for at, (kinds, _) in enumerate(http_room.WORDS) if issubclass(kind, kinds)]
+    return [at for at, (kinds, _) in enumerate(http_exchange.WORDS) if issubclass(kind, kinds)]
 
 
 @pytest.mark.parametrize("kind", EVERY_FOREIGN_ERROR, ids=lambda kind: kind.__qualname__)
 def test_every_foreign_error_has_its_words(kind):
     """Each class of aiohttp and of the system is caught, and some row of WORDS speaks for it."""
-    assert issubclass(kind, http_room.FOREIGN_ERRORS)
+    assert issubclass(kind, http_exchange.FOREIGN_ERRORS)
     assert rows_of(kind)
 
 
 def test_every_row_of_words_can_be_reached():
     """No class that a row names is taken by a row above it: the most specific stand first."""
-    for at, (kinds, words) in enumerate(http_room.WORDS):
+    for at, (kinds, words) in enumerate(http_exchange.WORDS):
         for kind in kinds if isinstance(kinds, tuple) else (kinds,):
             assert at == rows_of(kind)[0], words
 
@@ -1338,17 +1338,17 @@ def test_every_row_of_words_can_be_reached():
 )
 def test_words_say_what_the_class_means(kind, words):
     """What a user can act on is told apart: certificates, proxies, names, TLS."""
-    assert words in http_room.WORDS[rows_of(kind)[0]][1]
+    assert words in http_exchange.WORDS[rows_of(kind)[0]][1]
 
 
 def test_errors_that_no_repeat_can_mend_are_not_transient():
     """A URL that can't be sent, and a pinned certificate that differs, fail the first attempt."""
-    connections = http_room.Connections(None)
-    url = http_room.URL("http://127.0.0.1:9/v3")
+    connections = http_exchange.Connections(None)
+    url = http_exchange.URL("http://127.0.0.1:9/v3")
     for error in (
         aiohttp.InvalidURL("http://x"),
         aiohttp.ServerFingerprintMismatch(b"a" * 32, b"b" * 32, "x", 1),
         ssl.SSLCertVerificationError("x"),
     ):
-        failure = http_room._failure(error, connections, url, "GET /v3", str)
+        failure = http_exchange._failure(error, connections, url, "GET /v3", str)
         assert not failure.transient, type(error)

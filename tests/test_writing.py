@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from test_exports import Slow
 from test_sinks import WRITE, expected_in, export, interrupted, pods_of, rows_in
 
-from ief_async import CheckpointError, ConfigurationError, _writing, sinks
-from ief_async.sinks import _Ndjson, load_checkpoint, write_arrow, write_ndjson, write_parquet
+from ief_async import CheckpointError, ConfigurationError, _writing
+from ief_async.sinks import load_checkpoint, write_arrow, write_ndjson, write_parquet
+from ief_async.sinks._formats import Ndjson
+from ief_async.sinks._state import sum_of
 from ief_async.testing import FakeIef
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -333,7 +335,7 @@ async def test_a_part_that_is_cut_while_the_export_runs(name, tmp_path):
 def summed(said):
     """Return a state with a sum that fits."""
     said = {name: value for name, value in said.items() if name != "sum"}
-    return {**said, "sum": sinks._sum(said)}
+    return {**said, "sum": sum_of(said)}
 
 
 STATES = {
@@ -475,7 +477,7 @@ async def test_what_one_export_writes_no_other_does(pair, monkeypatch, tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     before = set(tmp_path.iterdir())
     async with FakeIef(300) as fake, FakeIef(300) as other:
-        slow = Slow(monkeypatch, _Ndjson, "write")
+        slow = Slow(monkeypatch, Ndjson, "write")
         running = asyncio.ensure_future(first.run(fake, tmp_path))
         await slow.is_entered()
         refused = pytest.raises(

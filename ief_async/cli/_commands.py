@@ -14,15 +14,14 @@ import attrs
 import msgspec
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._environment import known_region
+from ief_async._endpoints import Found
 from ief_async._errors import CheckpointError, ConfigurationError, Failure
-from ief_async._lists import Found
 from ief_async._models import Deployment, Group, Instance, Node, Pod
-from ief_async._pacing import Limits
-from ief_async._plain import Plain, narrowed
+from ief_async._policies import Limits
+from ief_async._regions import known_region
+from ief_async._scan import Page, ScanReport, Stream, engine_of
 from ief_async._session import IefSession
-from ief_async._stream import Page, ScanReport, Stream, engine_of
-from ief_async._structure import structure_of
+from ief_async._structure import Plain, narrowed, structure_of
 from ief_async._texts import printable
 from ief_async._worker import Worker
 from ief_async._writing import Exact, Hold, put

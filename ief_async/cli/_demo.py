@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from ief_async._credentials import PasswordCredentials
+from ief_async._auth import PasswordCredentials
 from ief_async._session import IefSession
 from ief_async.cli._arguments import Exit
 from ief_async.cli._output import show

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from ief_async._stream import ScanProgress, Stream
+from ief_async._scan import ScanProgress, Stream
 from ief_async._writing import put
 from ief_async.cli._output import is_plain, terminal_width
 

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
-from ief_async._batches import Batch, Selector
+from ief_async._arguments import check_number
+from ief_async._auth import EcsMetadata
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
-from ief_async._credentials import EcsMetadata
+from ief_async._endpoints import Found
 from ief_async._errors import ConfigurationError, OnDrift
-from ief_async._lists import Found
 from ief_async._models import Pod
 from ief_async._observer import write
-from ief_async._pacing import Limits, check_number
-from ief_async._paging import requests_for
+from ief_async._paging import Batch, Selector, requests_for
+from ief_async._policies import Limits
+from ief_async._scan import Stream, engine_of
 from ief_async._session import Identified, IefSession
-from ief_async._stream import Stream, engine_of
 from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 

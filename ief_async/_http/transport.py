@@ -6,20 +6,12 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
-from ief_async._credentials import (
-    CLOCK_SECONDS,
-    Key,
-    Reply,
-    Request,
-    Scope,
-    Secret,
-    clock_skew,
-)
+from ief_async._auth import CLOCK_SECONDS, Key, Keyring, Project, Scope, Secret, clock_skew
 from ief_async._errors import (
     ApiError,
     AuthenticationError,
@@ -33,30 +25,19 @@ from ief_async._errors import (
     TransportError,
 )
 from ief_async._events import RequestFinished, RequestStarted
-from ief_async._http import (
-    ERROR_BODY_BYTES,
-    Connections,
-    Exchange,
-    Headers,
-    Unreached,
-    exchange,
-)
-from ief_async._keyring import Keyring, Project
+from ief_async._http.connections import Connections
+from ief_async._http.exchange import ERROR_BODY_BYTES, Exchange, Headers, Unreached, exchange
+from ief_async._http.pacer import Pacer
+from ief_async._http.responses import retry_after_seconds, window_seconds
+from ief_async._messages import Answer, Reply, Request
 from ief_async._observer import Observer, write
-from ief_async._pacing import (
-    Clock,
-    Limits,
-    Pacer,
-    RetryPolicy,
-    Timeouts,
-    retry_after_seconds,
-    window_seconds,
-)
+from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
 from ief_async._texts import RUN, printable
 
 T = TypeVar("T")
-M = TypeVar("M")  # what an answer means
+
+M = TypeVar("M")
 
 OK = 200
 REQUEST_ID = "X-Request-Id"
@@ -96,21 +77,6 @@ STATUS_BY_GATEWAY_CODE = {
     "0401": 403,
     "0402": 403,
 }
-
-
-@attrs.frozen(kw_only=True)
-class Answer(Generic[T]):
-    """What came of a request: the value that was read from the body, and how it came.
-
-    `scrub` takes what was sent out of words about it.
-    """
-
-    value: T = attrs.field(repr=False)
-    raw: bytes = attrs.field(repr=False)
-    request_id: str | None
-    elapsed: float = 0.0
-    attempts: int = 0
-    scrub: Callable[[str], str] = attrs.field(default=str, repr=False)
 
 
 class Endpoints:

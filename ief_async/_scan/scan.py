@@ -1,8 +1,6 @@
-"""A scan in motion: tasks that fetch, a bounded window, and a stream that can be left at any time.
+"""A scan in motion: tasks that fetch, and the pages that wait for their turn.
 
-`Stream` is what the user holds. The work is done by a `Scan`, which holds neither the stream nor
-its iterator: so when a loop is left by a bare ``break`` the iterator dies, and with it the tasks.
-What to fetch next is decided in `_window` and `_paging`; here it is only done.
+What to fetch next is decided in `_paging`; here it is only done.
 """
 
 import asyncio
@@ -17,18 +15,13 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from itertools import chain, count, takewhile
-from types import TracebackType
-from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+from itertools import count
+from typing import Any, Generic, NoReturn, TypeVar
 
-import attrs
-
-from ief_async._batches import Batcher
 from ief_async._checkpoint import Part, ScanCheckpoint
 from ief_async._errors import (
     ApiError,
@@ -37,7 +30,6 @@ from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
     DriftError,
-    Failure,
     IefError,
     OnBadItem,
     OnError,
@@ -54,20 +46,25 @@ from ief_async._events import (
     ScanEnded,
     ScanStarted,
 )
+from ief_async._messages import Answer
 from ief_async._observer import Observer, write
-from ief_async._pacing import Clock
-from ief_async._paging import Accepted, BatchReport, PageRequest
-from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch, loads, split
-from ief_async._texts import printable
-from ief_async._transport import Answer
-from ief_async._window import STALLED, ScanPlan
+from ief_async._paging import STALLED, Accepted, Batcher, BatchReport, PageRequest, ScanPlan
+from ief_async._policies import Clock
+from ief_async._scan.reading import (
+    WATCHED_ROWS,
+    Reader,
+    look_for_fields,
+    page_of,
+    raw_rows,
+    stand_in,
+    structure_some,
+)
+from ief_async._scan.reports import Page, ScanProgress, ScanReport
+from ief_async._scan.stream import Stream
+from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch
 
 T = TypeVar("T")
-
-CHUNK_ITEMS = 250  # handed out at a time, where they were made with their page
-CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
 NOTE_IDS = 3
-WATCHED_ROWS = 100  # of the first page of each batch: a millisecond
 TOO_LARGE = frozenset({413, 414, 494})  # with fewer ids in the query it may be answered
 TOO_SLOW = 504  # with fewer rows, too
 # what fails every batch alike
@@ -76,183 +73,6 @@ SCANS = count(1)  # of the process: a hook may serve several sessions
 VERDICTS = ("unknown", "repaired", "exact")  # the worst first
 
 Fetch = Callable[[PageRequest, "Reader[Any]", float, int], Awaitable[Answer[Rows]]]
-
-
-@attrs.frozen(kw_only=True)
-class Page(Generic[T]):
-    """One page of a list.
-
-    Attributes:
-        items: the rows, structured. In a scan only those that are new: a row that another page
-            brought before is left out, and so is what `on_bad_item` leaves out.
-        count: what this answer says the whole list holds, or None if it does not say.
-        offset: the position of the page's first row, as it was asked for.
-        limit: how many rows were asked for, or None if the server chose.
-        request_id: the server's name for the request, or None.
-        elapsed: seconds from the first attempt to the answer, waits included.
-        attempts: how often the request was sent.
-        raw: the body as it came, decompressed: what no model has a field for is here.
-        checkpoint: in a scan, everything up to the end of this page as finished with; else None.
-        bad_items: how many of its rows could not be read, and were left out or replaced.
-    """
-
-    items: tuple[T, ...]
-    count: int | None
-    offset: int
-    limit: int | None
-    request_id: str | None
-    elapsed: float
-    attempts: int
-    raw: bytes = attrs.field(repr=False)
-    checkpoint: ScanCheckpoint | None = attrs.field(default=None, repr=False)
-    bad_items: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class ScanProgress:
-    """How far a scan is: a snapshot that costs next to nothing.
-
-    Attributes:
-        batches: batches started so far.
-        pages: pages handed to the consumer.
-        items: items handed to the consumer.
-        expected_items: the sum of the counts of all batches, once every one is known; else None.
-            What was left out by `on_bad_item` is no longer expected.
-        retries: requests that were sent again.
-        elapsed: seconds since the first item was asked for.
-    """
-
-    batches: int
-    pages: int
-    items: int
-    expected_items: int | None
-    retries: int
-    elapsed: float
-
-    @property
-    def fraction(self) -> float | None:
-        """The part that is done, from 0 to 1, or None while it is not known."""
-        if self.expected_items is None:
-            return None
-        return min(1.0, self.items / self.expected_items) if self.expected_items else 1.0
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds left at the pace so far, or None while it is not known."""
-        fraction = self.fraction
-        return self.elapsed * (1 - fraction) / fraction if fraction else None
-
-
-@attrs.frozen(kw_only=True)
-class ScanReport:
-    """What a scan came to; while it runs, what is known so far.
-
-    Attributes:
-        batches: one report for each batch started, in the order of the ids. What a checkpoint knew
-            as done is not among them.
-        failures: the batches that failed, with ``on_error`` "defer" or "collect"; of `scan_fleet`,
-            the targets that did.
-        unknown_fields: keys that no documented model has, by their path, and how often they came;
-            looked for in the first rows of one page of each batch.
-        unknown_values: likewise words, such as a new ``state``, that were not known so far.
-        unknown_model_fields: fields of ``model=`` that are in no document and in no row that was
-            looked at, by their path: misspelt, most likely.
-        pages: pages handed to the consumer.
-        items: items handed to the consumer.
-        bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
-            of `ids` are counted there.
-        retries: requests that were sent again.
-        elapsed: seconds from the first item asked for to the last one given, or to now.
-        most_pages: pages that were in flight, waiting or being read at once; never more than
-            ``2 * concurrency + 1``.
-        most_bytes: what the bodies of such pages, and the ids that tell rows apart, took at most.
-        complete: whether every batch was read to its end and handed over. Whether rows are missing
-            that the list moved past says each batch's `drift`.
-        targets: of `scan_fleet`, the report of each target.
-        ids: the report of the stream that the ids came from, such as that of `iter_deployments`,
-            once it has ended; None if they came from elsewhere.
-    """
-
-    batches: tuple[BatchReport, ...]
-    failures: tuple[Failure, ...]
-    unknown_fields: Mapping[str, int] = attrs.field(hash=False)
-    unknown_values: Mapping[str, int] = attrs.field(hash=False)
-    pages: int
-    items: int
-    retries: int
-    elapsed: float
-    most_pages: int
-    most_bytes: int
-    complete: bool
-    targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
-    ids: "ScanReport | None" = None
-    bad_items: int = 0
-    unknown_model_fields: tuple[str, ...] = ()
-
-    @property
-    def doubtful(self) -> tuple[BatchReport, ...]:
-        """The batches that were read to their end and leave rows in doubt, those of `ids` included.
-
-        Not those of a scan with ``on_drift="ignore"``, which promises nothing.
-        """
-        here = [
-            one
-            for one in self.batches
-            if one.complete and one.drift == "unknown" and "unchecked" not in one.flags
-        ]
-        parts = [self.ids, *(report.ids for report in self.targets.values())]
-        return tuple(chain(here, *(part.doubtful for part in parts if part is not None)))
-
-
-class Reader(Protocol[T]):
-    """What turns rows into items: a `Structure`, or whatever a sink puts in its stead."""
-
-    model: type
-
-    def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
-        """Take an answer apart."""
-
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
-        """Return the first of the rows at these positions, as many as can be read."""
-
-    def given(self, item: Any) -> T:
-        """Return what an item that was made elsewhere is here."""
-
-    def of(self, target: object) -> Self:
-        """Return what makes the items of a target."""
-
-
-class Engine(Protocol[T]):
-    """What a `Stream` needs of whatever does its work.
-
-    Attributes:
-        reader: what its items are made by.
-        of_targets: whether an item comes with the target that it is of, as a pair.
-    """
-
-    reader: Reader[Any]
-    of_targets: bool
-
-    async def next_items(self) -> Iterator[T]:
-        """Return some items of the current page, or of the next; none at the end."""
-
-    async def next_whole_page(self) -> Page[T] | None:
-        """Return the next page with all its items, or None at the end."""
-
-    def abandon(self) -> None:
-        """End the scan from wherever the garbage collector happens to run."""
-
-    async def aclose(self) -> None:
-        """End the scan, and wait until no task of it runs."""
-
-    def checkpoint(self) -> ScanCheckpoint:
-        """Return what the consumer is done with."""
-
-    def progress(self) -> ScanProgress:
-        """Return how far it is."""
-
-    def report(self) -> ScanReport:
-        """Return what it came to."""
 
 
 class Scan(Generic[T]):
@@ -982,227 +802,3 @@ def _named(request: PageRequest) -> str:
     more = f" and {len(ids) - NOTE_IDS} more" if ids[NOTE_IDS:] else ""
     shown = f"{request.query.selector} {', '.join(ids[:NOTE_IDS])}{more}"
     return f"batch {request.batch} ({shown})"
-
-
-def raw_rows(answer: Answer[Rows], *, key: str) -> Sequence[Row]:
-    """Return the rows of an answer as bytes, though they may have been made at once."""
-    rows = answer.value
-    return (rows if rows.items is None else split(answer.raw, key=key)).raw
-
-
-async def look_for_fields(watch: ModelWatch, raw: Sequence[Row], policy: OnUnknownField) -> None:
-    """Warn of fields of a model that no row of a page has, or raise."""
-    for at in range(0, len(raw), WATCHED_ROWS):
-        if watch.unknown:
-            watch.look(raw[at : at + WATCHED_ROWS])
-            await asyncio.sleep(0)
-    if not (watch.unknown and raw):
-        return
-    message = f"the model has fields that neither a document nor a row of this page has: {watch}"
-    if policy == "raise":
-        raise ConfigurationError(message)
-    write(logging.WARNING, "%s; they are their defaults", message)
-
-
-def structure_some(
-    reader: Reader[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
-) -> list[T]:
-    """Structure the first of these rows: as many as do not make the event loop wait."""
-    rows, made, bad = answer.value.raw, answer.value.items, answer.value.bad
-    if made is not None:
-        return [made[at] for at in positions[:CHUNK_ITEMS]]
-    chunk = positions[: max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))]
-    if bad:
-        chunk = [*takewhile(lambda at: at not in bad, chunk)]
-    problem = bad.get(positions[0])
-    if problem is None:
-        try:
-            return reader.items(rows, chunk, key=key)
-        except PayloadError as error:
-            problem = error.with_traceback(None)
-    item_id = None if positions[0] in bad else printable(answer.value.ids[positions[0]])
-    named = ", ".join(
-        f"{name} {value:.80}"
-        for name, value in (("item", item_id), ("request id", answer.request_id))
-        if value
-    )
-    said = answer.scrub(f"{problem.message} ({named})" if named else problem.message)
-    failure = PayloadError(said, path=answer.scrub(problem.path))
-    failure.item_id = item_id
-    failure.request_id = answer.request_id
-    failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
-    del problem
-    raise failure
-
-
-def stand_in(
-    on_bad_item: OnBadItem, reader: Reader[T], answer: Answer[Rows], at: int, problem: PayloadError
-) -> list[T]:
-    """Return what stands in the place of a row that can't be read: one item, or none."""
-    if not callable(on_bad_item):
-        return []
-    item = on_bad_item(loads(answer.value.raw[at]), problem)
-    return [] if item is None else [reader.given(item)]
-
-
-def page_of(
-    answer: Answer[Rows],
-    items: list[T],
-    *,
-    offset: int,
-    limit: int | None,
-    checkpoint: ScanCheckpoint | None = None,
-    bad_items: int = 0,
-) -> Page[T]:
-    """Make the page that an answer and its structured items are."""
-    return Page(
-        items=tuple(items),
-        count=answer.value.count,
-        offset=offset,
-        limit=limit,
-        request_id=answer.request_id,
-        elapsed=answer.elapsed,
-        attempts=answer.attempts,
-        raw=answer.raw,
-        checkpoint=checkpoint,
-        bad_items=bad_items,
-    )
-
-
-class _Iterator(Generic[T]):
-    """What iterates a stream. When it dies, the scan ends."""
-
-    def __init__(self, scan: Engine[T]) -> None:
-        self._scan = scan
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def aclose(self) -> None:
-        await self._scan.aclose()
-
-    def __del__(self) -> None:
-        self._scan.abandon()
-
-
-class _Items(_Iterator[T]):
-    """The items of a stream, one by one."""
-
-    _some: Iterator[T] = iter(())
-
-    async def __anext__(self) -> T:
-        for item in self._some:
-            return item
-        self._some = await self._scan.next_items()
-        for item in self._some:
-            return item
-        raise StopAsyncIteration
-
-
-class _Pages(_Iterator[T]):
-    """The pages of a stream."""
-
-    async def __anext__(self) -> Page[T]:
-        page = await self._scan.next_whole_page()
-        if page is None:
-            raise StopAsyncIteration
-        return page
-
-
-class Stream(Generic[T]):
-    """One scan: its items with ``async for item in stream``, or its pages with ``stream.pages()``.
-
-    Nothing is sent before the first item or page is asked for. Items come once each, in the
-    server's order within a batch; with ``ordered=True`` batches come in the order of their ids,
-    else as they are ready. At most `concurrency` requests are in flight, and with the pages that
-    wait for the consumer at most twice as many, however slow it is. Between chunks of items the
-    event loop has its turn.
-
-    With ``on_error="raise"`` the first batch that fails ends the stream: what came before it in
-    turn is delivered, then the error is raised as itself, from the consumer's own ``async for``,
-    with its ``checkpoint``. With ``"defer"`` a `PartialScanError` comes at the end instead.
-
-    A consumer that is cancelled or leaves the loop cancels the scan: after ``async with stream:``
-    and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
-    an exception in the loop's body or the garbage collection of the iterator its tasks are
-    cancelled within one turn of the loop.
-
-    A row that can't be read costs its batch, or with ``on_bad_item="skip"`` itself alone: it is
-    counted in ``report.bad_items``, is no item for `max_items`, and checkpoints go on behind it.
-
-    A list may change while it is read: every pod that is there throughout comes once, or its batch
-    in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one
-    instant, that what comes or goes meanwhile appears, and anything where pods change places.
-
-    Raises:
-        ConfigurationError: it is iterated a second time, by two tasks, or on another event loop; or
-            one of the ids is none.
-        IefError: whatever ended the scan, with the batch and offset in its notes.
-    """
-
-    def __init__(self, scan: Engine[T]) -> None:
-        self._scan = scan
-        self._iterated = False
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        self._iterate_once()
-        return _Items(self._scan)
-
-    def pages(self) -> AsyncIterator[Page[T]]:
-        """Return the pages instead of the items; those that bring nothing new are left out."""
-        self._iterate_once()
-        return _Pages(self._scan)
-
-    def _iterate_once(self) -> None:
-        if self._iterated:
-            message = "this stream was iterated before: a scan runs once, so make a new stream"
-            raise ConfigurationError(message)
-        self._iterated = True
-
-    async def collect(self) -> list[T]:
-        """Return all items as a list; for scans that fit into memory."""
-        return [item async for item in self]
-
-    async def aclose(self) -> None:
-        """End the scan. On return no task of it runs and no request is in flight."""
-        await self._scan.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    @property
-    def progress(self) -> ScanProgress:
-        """A snapshot of how far the scan is."""
-        return self._scan.progress()
-
-    @property
-    def report(self) -> ScanReport:
-        """What the scan came to, or what is known of it so far."""
-        return self._scan.report()
-
-    def checkpoint(self) -> ScanCheckpoint:
-        """Return what the consumer has finished with, at any time: also after an error or a break.
-
-        An item counts as finished once the next one is asked for, a page likewise. What resumes
-        from it with ``iter_pods(…, resume_from=…)`` delivers everything that is missing, at least
-        once: of a list that did not change, nothing else.
-        """
-        return self._scan.checkpoint()
-
-    def __repr__(self) -> str:
-        now = self.progress
-        expected = "?" if now.expected_items is None else now.expected_items
-        return f"<Stream: {now.items} of {expected} items, {now.pages} pages, {now.elapsed:.3g} s>"
-
-
-def engine_of(stream: Stream[T]) -> Engine[T]:
-    """Return what does a stream's work: for what is built on streams."""
-    return stream._scan  # noqa: SLF001  users have no business with it

@@ -10,34 +10,21 @@ import logging
 import math
 import traceback
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable
+from collections.abc import AsyncIterator, Generator, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import attrs
-
-from ief_async._circuit import EVERYBODY, PROVEN_SECONDS, STRIKES, Circuit, circuit_of, copied
-from ief_async._credentials import (
-    AccessKey,
-    Credentials,
-    Grant,
-    Key,
-    Reply,
-    Request,
-    Scope,
-    Source,
-    Token,
-    for_one_project,
-    project_of,
-    project_request,
-    refuses_key,
-    refuses_project,
-)
+from ief_async._auth.circuit import EVERYBODY, PROVEN_SECONDS, STRIKES, Circuit, circuit_of, copied
+from ief_async._auth.flight import Flight, Send
+from ief_async._auth.keys import AccessKey, Key, Token
+from ief_async._auth.refusals import refuses_key, refuses_project
+from ief_async._auth.sources import Credentials, Grant, Scope, Source, for_one_project
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
 from ief_async._events import TokenRefreshed
+from ief_async._messages import Reply, Request
 from ief_async._observer import Observer, write
-from ief_async._pacing import Clock
+from ief_async._policies import Clock
 
 RENEW_AT = 0.8  # of a key's lifetime: of a day five hours are left, of a quarter hour three minutes
 RENEW_AGAIN = 0.25  # of what is left then, if it failed
@@ -45,35 +32,6 @@ REFUSALS = 2  # in a row, of a key and of its successor
 REMEMBERED_KEYS = 4  # whose text may come back in late answers
 
 RENEWALS: ContextVar[tuple[object, ...]] = ContextVar("RENEWALS", default=())  # that code runs for
-Send = Callable[[Request], Awaitable[Reply]]
-
-
-class Flight:
-    """Work that one does for all who wait for it: its failure is theirs, too."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._failures = 0
-        self._failure: IefError | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether somebody is at work."""
-        return self._lock.locked()
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold it alone, or raise what failed meanwhile for somebody else."""
-        seen = self._failures
-        async with self._lock:
-            if self._failure is not None and self._failures > seen:
-                raise copied(self._failure)
-            try:
-                yield
-            except IefError as error:
-                self._failures += 1
-                self._failure = copied(error)
-                raise
 
 
 class Keyring:
@@ -390,37 +348,3 @@ def _unobtained(error: IefError) -> AuthenticationError:
     failure.request_id, failure.attempts = error.request_id, error.attempts
     failure.elapsed = error.elapsed
     return failure
-
-
-@attrs.define(eq=False)
-class Project:
-    """The project of a session: given, told by the key's source, or looked up once by its name."""
-
-    id: str | None
-    name: str | None
-    given: str = ""  # what it was asked for by, which a lookup does not change
-    _flight: Flight = attrs.field(factory=Flight)
-
-    def __attrs_post_init__(self) -> None:
-        self.given = self.id or self.name or ""
-
-    async def find(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
-        """Return its id; whoever is first looks it up for all. What it asks is signed, by `ask`."""
-        if self.id is None:
-            keyring.refuse_circle()
-            async with self._flight.turn():
-                if self.id is None:
-                    self.id = await self._look_up(keyring, send, ask, scope)
-                    write(logging.INFO, "the project is %s", self.id)
-        return self.id
-
-    async def _look_up(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
-        async with keyring.turn(send, scope):
-            pass  # a token tells whose it is
-        if keyring.project_id is not None:
-            return keyring.project_id
-        if self.name is None:
-            message = "the project is not known: give project_id=, or region= to look it up"
-            raise ConfigurationError(message)
-        reply = await ask(project_request(scope.iam_endpoint, self.name))
-        return project_of(reply, self.name, keyring.scrub)

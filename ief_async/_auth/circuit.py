@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from ief_async._credentials import AccessKey, PasswordCredentials
+from ief_async._auth.keys import AccessKey
+from ief_async._auth.sources import PasswordCredentials
 from ief_async._errors import AuthenticationError, IefError
 
 REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row

@@ -2,7 +2,7 @@
 
 The driver asks a `ScanPlan` what to fetch, fetches it as it likes, and reports in any order::
 
-    plan.add(batch)                          # one query, read page by page as `_paging` says
+    plan.add(batch)                          # one query, read page by page as `BatchPlan` says
     request = plan.next_request()            # a PageRequest, NOTHING_YET or DONE
     plan.receive(request, count, ids, page)  # what the server answered
     accepted = plan.take()                   # the next page to deliver, or None
@@ -19,10 +19,17 @@ from typing import Any
 
 import attrs
 
-from ief_async._batches import Batch, Query
 from ief_async._checkpoint import Entry, Mark, Run
 from ief_async._errors import IefError, OnDrift
-from ief_async._paging import Accepted, BatchPlan, BatchReport, PageCap, PageRequest, Signal
+from ief_async._paging.batch_plan import (
+    Accepted,
+    BatchPlan,
+    BatchReport,
+    PageCap,
+    PageRequest,
+    Signal,
+)
+from ief_async._paging.batches import Batch, Query
 
 MOST_SHORT = 64  # batches whose only page may be cut: so many can be read on
 STALLED = (

@@ -36,10 +36,10 @@ from typing import Any, Literal
 
 import attrs
 
-from ief_async._batches import Query
 from ief_async._checkpoint import Mark, Run
 from ief_async._errors import DriftError, OnDrift
-from ief_async._ids import IdSet
+from ief_async._paging.batches import Query
+from ief_async._paging.seen import IdSet
 
 OVERLAP = 5  # rows, at the least; a hundredth of the page if that is more
 OVERLAP_SHARE = 4  # never more than this part of a page as the server gives it

@@ -17,16 +17,9 @@ import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure import (
-    ARRAYS,
-    MAPPINGS,
-    Row,
-    Rows,
-    Structure,
-    resolve_names,
-    split,
-    structure_of,
-)
+from ief_async._structure.converter import ARRAYS, MAPPINGS
+from ief_async._structure.envelope import Row, Rows, split
+from ief_async._structure.structure import Structure, resolve_names, structure_of
 from ief_async._texts import printable_line
 
 SCALARS = {str, int, float, bool, datetime}

@@ -1,0 +1,117 @@
+"""Credentials of the environment, as the official SDK has them."""
+
+import configparser
+import logging
+import os
+from collections.abc import Generator, Mapping
+from typing import ClassVar
+
+import attrs
+
+from ief_async._auth.keys import AccessKey, Secret
+from ief_async._auth.sources import Credentials, EcsMetadata, Grant, Scope
+from ief_async._errors import ConfigurationError, IefError
+from ief_async._messages import Reply, Request
+from ief_async._observer import write
+from ief_async._regions import PREFIX, file_of
+
+PROFILE = "basic"  # the section for services of a region
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """Credentials that were found, and what stood beside them."""
+
+    credentials: Credentials
+    project_id: str | None = None
+    iam_endpoint: str | None = None
+
+
+@attrs.frozen
+class _LastResort:
+    """The keys of the server that this may run on, as nothing else was found."""
+
+    for_any_project: ClassVar[bool] = True
+
+    looked_at: tuple[str, ...]
+    advice: ClassVar[str] = EcsMetadata.advice
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
+        """Ask the metadata service; if it gives nothing, say where else was looked."""
+        metadata = EcsMetadata()
+        try:
+            return (yield from metadata.obtain(scope))
+        except IefError as error:
+            problem = str(error)
+        places = "; ".join((*self.looked_at, f"{metadata.endpoint}: {problem}"))
+        message = f"none were found: set {PREFIX}AK and {PREFIX}SK. Looked at {places}"
+        raise ConfigurationError(message)
+
+    def scrub(self, text: str) -> str:
+        """Return `text`: nothing was found."""
+        return text
+
+
+def find_credentials(profile: str | None) -> Found:
+    """Look for credentials in the environment, in the profile file, and at last on the server.
+
+    A `profile` that is named has to be there.
+    """
+    looked_at = []
+    for look in (_in_environment, _in_file) if profile is None else (_in_file,):
+        where, found = look(profile or PROFILE)
+        if isinstance(found, Found):
+            write(logging.INFO, "credentials found in %s", where)
+            return found
+        looked_at.append(f"{where}: {found}")
+    if profile is not None:
+        message = f"no credentials were found in {looked_at[0]}"
+        raise ConfigurationError(message)
+    write(
+        logging.INFO,
+        "no credentials found in variables and files; asking the metadata service",
+    )
+    project_id = os.environ.get(f"{PREFIX}PROJECT_ID") or None
+    return Found(credentials=_LastResort(tuple(looked_at)), project_id=project_id)
+
+
+def _in_environment(_: str) -> tuple[str, Found | str]:
+    names = ("AK", "SK", "SECURITY_TOKEN", "PROJECT_ID", "IDP_ID")
+    said = {name.lower(): Secret(os.environ.get(PREFIX + name, "")) for name in names}
+    return f"the environment ({PREFIX}AK, {PREFIX}SK)", _found(said)
+
+
+def _in_file(profile: str) -> tuple[str, Found | str]:
+    path = file_of("CREDENTIALS_FILE", "credentials")
+    where = f"{path} (section [{profile}])"
+    parser = configparser.RawConfigParser()  # a % in a secret stands for itself
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            parser.read_file(file)
+    except FileNotFoundError:
+        return where, "no such file"
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        problem = type(error).__name__  # its text may quote a line
+    else:
+        problem = ""
+    if problem:
+        message = f"{path} can't be read as a profile file ({problem}): mend or move it"
+        raise ConfigurationError(message)
+    if not parser.has_section(profile):
+        return where, f"no such section (there are: {', '.join(parser.sections()) or 'none'})"
+    return where, _found({name: Secret(value) for name, value in parser.items(profile)})
+
+
+def _found(said: Mapping[str, Secret]) -> Found | str:
+    """Read what a place says; a text says what is missing."""
+    given = {name: value for name, value in said.items() if value.reveal()}
+    missing = [name for name in ("ak", "sk") if name not in given]
+    if missing:
+        federated = " (an identity provider is set, which is not supported)"
+        return f"no {' and no '.join(missing)}" + (federated if "idp_id" in given else "")
+    project_id, iam_endpoint = (given.get(name) for name in ("project_id", "iam_endpoint"))
+    return Found(
+        credentials=AccessKey(given["ak"], given["sk"], given.get("security_token")),
+        project_id=project_id.reveal() if project_id else None,
+        iam_endpoint=iam_endpoint.reveal() if iam_endpoint else None,
+    )

@@ -1,0 +1,225 @@
+"""Keys, and how a request is authenticated with one: a token, or a signature."""
+
+import hashlib
+import hmac
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import NoReturn
+from urllib.parse import quote, unquote, urlsplit
+
+import attrs
+
+from ief_async._errors import ConfigurationError
+from ief_async._messages import Request
+from ief_async._texts import Needle
+
+ALGORITHM = "SDK-HMAC-SHA256"
+CLOCK_SECONDS = 15 * 60  # that the clock of whoever signs may differ from the server's
+TOKEN_BYTES = 66 * 1024  # 64 KiB and the name of the header
+SIGNATURE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+NO_BODY = hashlib.sha256(b"").hexdigest()  # which looks like a signature, and is in every request
+
+
+class Secret:
+    """A text that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
+
+    __slots__ = ("_needle", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._needle: Needle | None = None
+
+    def reveal(self) -> str:
+        """Return the text; call it only where a header is made."""
+        return self._text
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the secret: servers echo what they were sent.
+
+        Any 16 characters of it that follow each other are found, escaped as JSON, a URL or HTML, in
+        base64, in other letters, cut, or broken over lines. A secret of 8 to 15 characters is found
+        as a whole, in the same forms; one of 4 to 7 as a whole word.
+        """
+        if self._needle is None:
+            self._needle = Needle(self._text)
+        return self._needle.scrub(text)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        message = "a Secret is not pickled or copied; make the credentials where they are used"
+        raise TypeError(message)
+
+
+def _problem(value: object, name: str = "Token") -> str | None:
+    """Say what keeps a value from being sent in a header, without showing it."""
+    value = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(value, str):
+        return f"{name} takes a text, but was given {type(value).__name__}"
+    if not value:
+        return f"{name} takes a text, but was given an empty one: is a variable not set?"
+    if not all("!" <= character <= "~" for character in value):
+        return (
+            f"{name} takes printable ASCII without blanks or line ends, but was given other "
+            "characters, too; one that is read from a file often ends in a newline: strip it"
+        )
+    return None
+
+
+@attrs.frozen(init=False)
+class Token:
+    """An IAM token that was got elsewhere; sent as ``X-Auth-Token``.
+
+    It is never renewed: when the server refuses it, `AuthenticationError` is raised at once.
+
+    Raises:
+        ConfigurationError: it is no single line of printable ASCII.
+    """
+
+    value: Secret
+
+    def __init__(self, value: str | Secret) -> None:
+        problem = _problem(value)
+        if problem is not None:
+            del value, self  # no traceback is to show the one, nor can it show the other
+            raise ConfigurationError(problem)
+        self.__attrs_init__(value if isinstance(value, Secret) else Secret(value))
+
+    def headers(self, request: Request, *, now: float) -> dict[str, str]:  # noqa: ARG002  a token is the same for all
+        """Return the headers that authenticate a request."""
+        return {"X-Auth-Token": self.value.reveal()}
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the token in it."""
+        return self.value.scrub(text)
+
+
+@attrs.frozen(init=False)
+class AccessKey:
+    """An access key (AK/SK), permanent or temporary: every request is signed, each attempt anew.
+
+    The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
+    locks a key for five minutes after a few of them: nothing is sent with a refused key for five
+    minutes, and the first request that it signs goes alone until one is accepted. That holds for
+    all sessions and targets with an equal key together; but what is accepted for one of them and
+    refused for another is a matter of that other one.
+
+    Args:
+        access_key: the access key id.
+        secret_key: what belongs to it.
+        security_token: what came with a temporary key.
+
+    Raises:
+        ConfigurationError: one of them is no single line of printable ASCII.
+    """
+
+    access_key: Secret
+    secret_key: Secret
+    security_token: Secret | None
+
+    def __init__(
+        self,
+        access_key: str | Secret,
+        secret_key: str | Secret,
+        security_token: str | Secret | None = None,
+    ) -> None:
+        problem = _problem(access_key, "AccessKey(access_key=)") or _problem(
+            secret_key, "AccessKey(secret_key=)"
+        )
+        if security_token is not None:
+            problem = problem or _problem(security_token, "AccessKey(security_token=)")
+        if problem is not None:
+            del access_key, secret_key, security_token, self  # as above
+            raise ConfigurationError(problem)
+        self.__attrs_init__(
+            as_secret(access_key),
+            as_secret(secret_key),
+            None if security_token is None else as_secret(security_token),
+        )
+
+    def headers(self, request: Request, *, now: float) -> dict[str, str]:
+        """Return the headers that authenticate a request at a moment, in seconds since 1970."""
+        own = {
+            "Host": urlsplit(request.url).netloc,
+            "X-Sdk-Date": datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ"),
+        }
+        if self.security_token is not None:
+            own["X-Security-Token"] = self.security_token.reveal()
+        signed = sorted(
+            (name.lower(), value.strip())
+            for name, value in {**request.headers, **own}.items()
+            if "_" not in name  # gateways drop such headers
+        )
+        names = ";".join(name for name, _ in signed)
+        digest = hashlib.sha256(_canonical(request, signed, names).encode()).hexdigest()
+        text = f"{ALGORITHM}\n{own['X-Sdk-Date']}\n{digest}"
+        signature = hmac.digest(self.secret_key.reveal().encode(), text.encode(), "sha256").hex()
+        own["Authorization"] = (
+            f"{ALGORITHM} Access={self.access_key.reveal()}, SignedHeaders={names}, "
+            f"Signature={signature}"
+        )
+        return own
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the key and without any signature in it."""
+        for secret in (self.secret_key, self.security_token, self.access_key):
+            text = secret.scrub(text) if secret is not None else text
+        text = re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
+        return SIGNATURE.sub(lambda one: one[0] if one[0] == NO_BODY else "***", text)
+
+
+def as_secret(value: str | Secret) -> Secret:
+    return value if isinstance(value, Secret) else Secret(value)
+
+
+def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> str:
+    """Write a request as both sides of a signature do."""
+    parts = urlsplit(request.url)
+    path = quote(unquote(parts.path), safe="/~")  # an escaped slash is a slash to both sides
+    pairs = sorted(_pair(pair) for pair in parts.query.split("&") if pair)
+    query = "&".join(encoded for _, _, encoded in pairs)
+    headers = "".join(f"{name}:{value}\n" for name, value in signed)
+    digest = hashlib.sha256(request.body).hexdigest()
+    path = path if path.endswith("/") else f"{path}/"
+    return f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
+
+
+@lru_cache(maxsize=64)  # each page of a batch asks for the same ids, which take 0.1 ms
+def _pair(text: str) -> tuple[str, str, str]:
+    """Return name and value of a part of a query, and both as they are signed."""
+    name, _, value = text.partition("=")
+    name, value = unquote(name), unquote(value)
+    return name, value, f"{percent_encoded(name)}={percent_encoded(value)}"
+
+
+def percent_encoded(text: str) -> str:
+    return quote(text, safe="~")
+
+
+def http_date(text: str | None) -> datetime | None:
+    """Read a date of HTTP, or return None if it is no such; without a zone it is UTC (RFC 9110)."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment.timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+    return moment
+
+
+def clock_skew(date: str | None, *, now: float) -> float:
+    """Return how many seconds a clock is ahead of a server's ``Date``; 0 if there is none."""
+    moment = http_date(date)
+    return 0.0 if moment is None else now - moment.timestamp()
+
+
+Key = Token | AccessKey

@@ -1,0 +1,310 @@
+"""Where keys come from: a password, the metadata service, or a function."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import datetime
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
+from urllib.parse import urlsplit
+
+import attrs
+
+from ief_async._auth.keys import TOKEN_BYTES, AccessKey, Key, Secret, Token, as_secret, http_date
+from ief_async._errors import ConfigurationError, PayloadError
+from ief_async._messages import Reply, Request
+from ief_async._models import parse_timestamp
+from ief_async._regions import LOOPBACK
+
+METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
+METADATA_TOKEN_SECONDS = 21_600
+PROJECT_ID = re.compile("[0-9a-f]{32}")
+
+
+@attrs.frozen(kw_only=True)
+class Scope:
+    """What a key is wanted for.
+
+    Attributes:
+        iam_endpoint: where IAM answers, without a slash at the end.
+        project: the id or the name of the project, or None if neither is known.
+    """
+
+    iam_endpoint: str
+    project: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Grant:
+    """What a source got.
+
+    Attributes:
+        key: what requests are made with from now on.
+        lifetime: seconds that it lasts from the moment it was asked for, or None if unknown.
+        project_id: the project that it is for, if the answer tells.
+    """
+
+    key: Key
+    lifetime: float | None = None
+    project_id: str | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Whatever gets keys, without any I/O of its own."""
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
+        """Yield each request that is to be sent; return what came of them."""
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the source's secrets in it."""
+
+
+KeyFunction = Callable[[], Awaitable[Key]]
+Credentials = Key | Source | KeyFunction
+
+
+def for_one_project(credentials: object) -> bool:
+    """Tell whether what these credentials get is for one project; a source that can't say is."""
+    return isinstance(credentials, Source) and not getattr(credentials, "for_any_project", False)
+
+
+@attrs.frozen(init=False)
+class PasswordCredentials:
+    """An IAM user's password: tokens are got with it, and renewed before they end.
+
+    A token is for one project: the session's, unless `project` names another. One that the server
+    refuses is renewed once, however many requests it was refused for, and each of them is sent once
+    again. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
+
+    A password that is refused is sent once, whatever sessions and targets hold equal credentials:
+    the first login goes alone, and after a refusal none is sent for five minutes. A login that is
+    refused for the sake of its project keeps no other project's from being sent.
+
+    Args:
+        domain: the name of the account that the user belongs to.
+        user: the user's name. An account that signs in with a HUAWEI ID gets no token by password.
+        password: the user's password.
+        project: id (32 hexadecimal digits) or name of the project that the token is for; else the
+            session's `project_id`, or its `region`, which is the name of the region's own project.
+        user_id: with `passcode`, the user's id.
+        passcode: for users with a second factor: the code, or a function that gives the present one
+            each time a token is asked for, as a code is good for half a minute only.
+
+    Raises:
+        ConfigurationError: one of them is empty or no text.
+    """
+
+    domain: str
+    user: str
+    password: Secret
+    project: str | None
+    user_id: str | None
+    passcode: Secret | Callable[[], str] | None
+    advice: ClassVar[str] = "Check domain, user, password, project or region, and iam_endpoint."
+
+    def __init__(
+        self,
+        *,
+        domain: str,
+        user: str,
+        password: str | Secret,
+        project: str | None = None,
+        user_id: str | None = None,
+        passcode: str | Callable[[], str] | None = None,
+    ) -> None:
+        problem = None
+        if (passcode is None) != (user_id is None):
+            problem = "PasswordCredentials takes passcode= and user_id= together, or neither"
+        for name, value, kinds in (
+            ("domain", domain, str),
+            ("user", user, str),
+            ("password", password, str | Secret),
+            ("project", project, str | None),
+            ("user_id", user_id, str | None),
+        ):
+            if not isinstance(value, kinds) or value == "":
+                kind = "an empty one" if value == "" else type(value).__name__
+                problem = f"PasswordCredentials({name}=) takes a text, but was given {kind}"
+        if problem is not None:
+            del domain, user, password, project, user_id, passcode, value, self  # as above
+            raise ConfigurationError(problem)
+        self.__attrs_init__(
+            domain,
+            user,
+            as_secret(password),
+            project,
+            user_id,
+            Secret(passcode) if isinstance(passcode, str) else passcode,
+        )
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
+        """Ask IAM for a token of the project."""
+        project = self.project or scope.project
+        if project is None:
+            message = (
+                "a token is for one project: give project_id=, region= or credentials' project="
+            )
+            raise ConfigurationError(message)
+        reply = yield Request(
+            method="POST",
+            url=f"{scope.iam_endpoint}/v3/auth/tokens?nocatalog=true",
+            headers={"Content-Type": "application/json;charset=utf8"},
+            body=self._body(project),
+            expected=frozenset({201}),
+            header_bytes=TOKEN_BYTES,
+        )
+        text = reply.headers.get("x-subject-token", "")
+        try:
+            key = Token(text)
+        except ConfigurationError:
+            key = None
+        del text
+        if key is None:
+            message = "IAM answered 201 without a token in X-Subject-Token"
+            raise PayloadError(message)
+        token = mapping_of(mapping_of(document_of(reply.body)).get("token"))
+        begin, end = (_moment(token.get(name)) for name in ("issued_at", "expires_at"))
+        project_id = mapping_of(token.get("project")).get("id")
+        return Grant(
+            key=key,
+            lifetime=_seconds(begin or _sent(reply), end),
+            project_id=project_id if is_id(project_id) else None,
+        )
+
+    def _body(self, project: str) -> bytes:
+        methods = ["password"]
+        identity: dict[str, object] = {
+            "methods": methods,
+            "password": {
+                "user": {
+                    "name": self.user,
+                    "password": self.password.reveal(),
+                    "domain": {"name": self.domain},
+                }
+            },
+        }
+        if self.passcode is not None:
+            code = self.passcode.reveal() if isinstance(self.passcode, Secret) else self.passcode()
+            methods.append("totp")
+            identity["totp"] = {"user": {"id": self.user_id, "passcode": code}}
+        name = "id" if PROJECT_ID.fullmatch(project) else "name"
+        scope = {"project": {name: project}}
+        return json.dumps({"auth": {"identity": identity, "scope": scope}}).encode()
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without the password and the passcode in it."""
+        text = self.password.scrub(text)
+        return self.passcode.scrub(text) if isinstance(self.passcode, Secret) else text
+
+
+@attrs.frozen(kw_only=True)
+class EcsMetadata:
+    """The temporary keys of the elastic cloud server that this runs on, by its agency.
+
+    They are renewed before they end. Elsewhere nothing answers: that is an `AuthenticationError`
+    after `timeout`.
+
+    Attributes:
+        timeout: seconds for each of its two requests, which are not repeated.
+        endpoint: where the metadata service answers.
+    """
+
+    for_any_project: ClassVar[bool] = True  # its keys are, so whoever has it shares them
+
+    timeout: float = 1.0
+    endpoint: str = attrs.field(factory=lambda: METADATA)
+    advice: ClassVar[str] = "Check that this is an elastic cloud server, and that it has an agency."
+
+    @endpoint.validator
+    def _check_endpoint(self, _: object, value: str) -> None:
+        host = urlsplit(value).hostname
+        if value != METADATA and host not in LOOPBACK:
+            message = f"EcsMetadata(endpoint=) takes {METADATA} or loopback, but was given {host!r}"
+            raise ConfigurationError(message)
+
+    def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:  # noqa: ARG002  keys are for all projects
+        """Ask for a token of the metadata service, if it gives any, and for the keys."""
+        reply = yield Request(
+            method="PUT",
+            url=f"{self.endpoint}/meta-data/latest/api/token",
+            headers={"X-Metadata-Token-Ttl-Seconds": str(METADATA_TOKEN_SECONDS)},
+            expected=frozenset({200, 404, 405, 503}),
+            timeout=self.timeout,
+        )
+        headers = {}
+        if reply.status == 200:  # noqa: PLR2004  as HTTP has it
+            headers["X-Metadata-Token"] = reply.body.decode("ascii", "replace").strip()
+        reply = yield Request(
+            url=f"{self.endpoint}/openstack/latest/securitykey",
+            headers=headers,
+            timeout=self.timeout,
+        )
+        said = mapping_of(mapping_of(document_of(reply.body)).get("credential"))
+        texts = [said.get(name) for name in ("access", "secret", "securitytoken")]
+        end = _moment(said.get("expires_at"))
+        try:
+            key = AccessKey(*texts)  # type: ignore[arg-type]  # what is no text is refused
+        except ConfigurationError:
+            key = None
+        del texts, said
+        if key is None:
+            message = (
+                "the metadata service gave no credential with access, secret and securitytoken"
+            )
+            raise PayloadError(message)
+        return Grant(key=key, lifetime=_seconds(_sent(reply), end))
+
+    def scrub(self, text: str) -> str:
+        """Return `text`: there is no secret in it before the keys are got."""
+        return text
+
+
+def document_of(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def mapping_of(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Tell whether a value can stand in a path and a header: it comes from a server."""
+    return isinstance(value, str) and re.fullmatch("[0-9A-Za-z_-]{1,64}", value) is not None
+
+
+def _moment(value: object) -> datetime | None:
+    return parse_timestamp(value) if isinstance(value, str) else None
+
+
+def _sent(reply: Reply) -> datetime | None:
+    """Return when the server says it answered: its own clock measures what it lends."""
+    return http_date(reply.headers.get("date"))
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    """Return how long something lasts; what is over before it begins is not known."""
+    if begin is None or end is None or begin.tzinfo is None:
+        return None
+    seconds = (end - begin).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def account_of(credentials: object) -> tuple[str | None, ...] | None:
+    """Return what tells an account, and is no secret and lasts; None if there is nothing such."""
+    if isinstance(credentials, PasswordCredentials):
+        known = credentials
+        return known.domain, known.user, known.user_id, known.project
+    if isinstance(credentials, AccessKey) and credentials.security_token is None:
+        return (credentials.access_key.reveal(),)
+    return None
+
+
+def login_of(credentials: object) -> str | None:
+    """Return what an account may be called where people read it."""
+    if isinstance(credentials, PasswordCredentials):
+        parts = (credentials.domain, credentials.user, credentials.project)
+        return "/".join(part for part in parts if part)
+    return None

@@ -1,0 +1,137 @@
+"""The connections of a session: its own pool, or a borrowed one."""
+
+import asyncio
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+
+import aiohttp
+from yarl import URL
+
+from ief_async._errors import ConfigurationError
+from ief_async._http.proxies import Proxy, check_proxy, proxy_of_environment
+
+HttpSession = aiohttp.ClientSession
+
+USER_AGENT = "ief-async"
+
+
+class Connections:
+    """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
+
+    def __init__(self, http: HttpSession | None, proxy: str | None = None) -> None:
+        self._owned: HttpSession | None = None
+        if http is not None and not isinstance(http, HttpSession):
+            message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
+            raise ConfigurationError(message)
+        if http is not None and proxy is not None:
+            message = "proxy goes with connections of the session's own: give the proxy to http="
+            raise ConfigurationError(message)
+        if http is not None and http.trust_env:
+            warnings.warn(
+                "http= has trust_env on: its proxies are used where they only see TLS, and a netrc "
+                "file is not",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._proxy = None if proxy is None else check_proxy("proxy", proxy)
+        self._proxies: dict[tuple[str, int], Proxy | None] | None = None  # of the environment
+        self._borrowed = http
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self.closed: bool = False
+        self._turns = asyncio.Lock()
+
+    def session(self) -> HttpSession:
+        """Return the aiohttp session, or raise `ConfigurationError` if it can't be used here."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._process = loop, os.getpid()
+        self._refuse_strangers(loop)
+        if self._borrowed is not None:
+            return self._borrowed
+        if self._owned is None:
+            self._owned = aiohttp.ClientSession(
+                # no limit of its own: a request that waits in the pool uses up its time-out
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._owned
+
+    def trust_environment(self, urls: Iterable[str]) -> None:
+        """Use the proxies of the environment from now on; refuse one that can't be used."""
+        self._proxies = {}
+        for url in urls:
+            self.proxy_for(URL(url))
+
+    def proxy_for(self, url: URL) -> Proxy | None:
+        """Return the proxy on the way to a host, if any: only TLS ever goes through one."""
+        if url.scheme != "https" or self._proxies is None:
+            return self._proxy if url.scheme == "https" else None
+        place = (url.raw_host or "", url.port or 0)
+        if place not in self._proxies:
+            self._proxies[place] = proxy_of_environment(*place)
+        return self._proxies[place]
+
+    def _refuse_strangers(self, loop: asyncio.AbstractEventLoop) -> None:
+        problem = None
+        if self.closed or (self._borrowed is not None and self._borrowed.closed):
+            problem = "the session is closed: make a new IefSession"
+        elif self._process != os.getpid():
+            problem = "the session was first used before this process was forked: make one here"
+        elif self._loop is not loop:
+            problem = "the session belongs to another event loop: make one IefSession per loop"
+        if problem is not None:
+            raise ConfigurationError(problem)
+
+    def places(self, wanted: int) -> int:
+        """Return how many requests may run at once: what a borrowed pool gives, if that is less.
+
+        Requests that wait in a pool would use up their time-out there.
+        """
+        connector = self._borrowed.connector if self._borrowed is not None else None
+        pools = (connector.limit, connector.limit_per_host) if connector is not None else ()
+        return min([wanted, *(places for places in pools if places)])
+
+    async def turn(self) -> None:
+        """Let the event loop go round once for each large answer that came at the same time.
+
+        To take one apart keeps it for a millisecond: sixteen in a row would keep it for sixteen.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Close what is owned; what is borrowed stays open."""
+        self.closed = True
+        if self._owned is not None:
+            await self._owned.close()
+
+    def __del__(self) -> None:
+        if self._owned is not None and not self._owned.closed:
+            self.discard()  # first, as a warning may be made an error
+            warnings.warn(
+                "an IefSession was never closed: use `async with`, or await its aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def abandon(self) -> None:
+        """Close what is owned from wherever the garbage collector happens to run."""
+        if self.closed or self._loop is None or self._loop.is_closed():
+            self.discard()
+        else:
+            self._loop.call_soon_threadsafe(self.discard)
+
+    def discard(self) -> None:
+        """Close what is owned without waiting for anything."""
+        self.closed = True
+        connector = self._owned.connector if self._owned is not None else None
+        if self._owned is not None and not self._owned.closed:
+            self._owned.detach()  # else aiohttp would warn, too, and write a log line at exit
+        if connector is not None and not sys.is_finalizing():  # warnings may be gone by then
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # it can't be awaited here
+                aiohttp.BaseConnector.close(connector)

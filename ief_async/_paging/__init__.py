@@ -1,0 +1,25 @@
+"""Which page to ask next, and whether the whole adds up.
+
+Pure: no clock, no event loop, no socket, no logging. Counts and ids come in; page requests and a
+verdict on each batch go out.
+"""
+
+from ief_async._paging.batch_plan import Accepted, BatchReport, PageCap, PageRequest, requests_for
+from ief_async._paging.batches import Batch, Batcher, Query, Selector, check_id, url_bytes
+from ief_async._paging.scan_plan import STALLED, ScanPlan
+
+__all__ = [
+    "STALLED",
+    "Accepted",
+    "Batch",
+    "BatchReport",
+    "Batcher",
+    "PageCap",
+    "PageRequest",
+    "Query",
+    "ScanPlan",
+    "Selector",
+    "check_id",
+    "requests_for",
+    "url_bytes",
+]

@@ -1,0 +1,31 @@
+"""A scan at work: its tasks, where its consumer is, and the stream that the user holds.
+
+A function that fetches a page is handed in; nothing here knows of HTTP.
+"""
+
+from ief_async._scan.reading import (
+    Reader,
+    look_for_fields,
+    page_of,
+    raw_rows,
+    stand_in,
+    structure_some,
+)
+from ief_async._scan.reports import Page, ScanProgress, ScanReport
+from ief_async._scan.scan import Scan
+from ief_async._scan.stream import Stream, engine_of
+
+__all__ = [
+    "Page",
+    "Reader",
+    "Scan",
+    "ScanProgress",
+    "ScanReport",
+    "Stream",
+    "engine_of",
+    "look_for_fields",
+    "page_of",
+    "raw_rows",
+    "stand_in",
+    "structure_some",
+]

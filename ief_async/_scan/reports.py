@@ -1,0 +1,143 @@
+"""What a scan tells about itself: its pages, how far it is, what it came to."""
+
+from collections.abc import (
+    Mapping,
+)
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from ief_async._checkpoint import ScanCheckpoint
+from ief_async._errors import (
+    Failure,
+)
+from ief_async._paging import BatchReport
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    Attributes:
+        items: the rows, structured. In a scan only those that are new: a row that another page
+            brought before is left out, and so is what `on_bad_item` leaves out.
+        count: what this answer says the whole list holds, or None if it does not say.
+        offset: the position of the page's first row, as it was asked for.
+        limit: how many rows were asked for, or None if the server chose.
+        request_id: the server's name for the request, or None.
+        elapsed: seconds from the first attempt to the answer, waits included.
+        attempts: how often the request was sent.
+        raw: the body as it came, decompressed: what no model has a field for is here.
+        checkpoint: in a scan, everything up to the end of this page as finished with; else None.
+        bad_items: how many of its rows could not be read, and were left out or replaced.
+    """
+
+    items: tuple[T, ...]
+    count: int | None
+    offset: int
+    limit: int | None
+    request_id: str | None
+    elapsed: float
+    attempts: int
+    raw: bytes = attrs.field(repr=False)
+    checkpoint: ScanCheckpoint | None = attrs.field(default=None, repr=False)
+    bad_items: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ScanProgress:
+    """How far a scan is: a snapshot that costs next to nothing.
+
+    Attributes:
+        batches: batches started so far.
+        pages: pages handed to the consumer.
+        items: items handed to the consumer.
+        expected_items: the sum of the counts of all batches, once every one is known; else None.
+            What was left out by `on_bad_item` is no longer expected.
+        retries: requests that were sent again.
+        elapsed: seconds since the first item was asked for.
+    """
+
+    batches: int
+    pages: int
+    items: int
+    expected_items: int | None
+    retries: int
+    elapsed: float
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, from 0 to 1, or None while it is not known."""
+        if self.expected_items is None:
+            return None
+        return min(1.0, self.items / self.expected_items) if self.expected_items else 1.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the pace so far, or None while it is not known."""
+        fraction = self.fraction
+        return self.elapsed * (1 - fraction) / fraction if fraction else None
+
+
+@attrs.frozen(kw_only=True)
+class ScanReport:
+    """What a scan came to; while it runs, what is known so far.
+
+    Attributes:
+        batches: one report for each batch started, in the order of the ids. What a checkpoint knew
+            as done is not among them.
+        failures: the batches that failed, with ``on_error`` "defer" or "collect"; of `scan_fleet`,
+            the targets that did.
+        unknown_fields: keys that no documented model has, by their path, and how often they came;
+            looked for in the first rows of one page of each batch.
+        unknown_values: likewise words, such as a new ``state``, that were not known so far.
+        unknown_model_fields: fields of ``model=`` that are in no document and in no row that was
+            looked at, by their path: misspelt, most likely.
+        pages: pages handed to the consumer.
+        items: items handed to the consumer.
+        bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
+            of `ids` are counted there.
+        retries: requests that were sent again.
+        elapsed: seconds from the first item asked for to the last one given, or to now.
+        most_pages: pages that were in flight, waiting or being read at once; never more than
+            ``2 * concurrency + 1``.
+        most_bytes: what the bodies of such pages, and the ids that tell rows apart, took at most.
+        complete: whether every batch was read to its end and handed over. Whether rows are missing
+            that the list moved past says each batch's `drift`.
+        targets: of `scan_fleet`, the report of each target.
+        ids: the report of the stream that the ids came from, such as that of `iter_deployments`,
+            once it has ended; None if they came from elsewhere.
+    """
+
+    batches: tuple[BatchReport, ...]
+    failures: tuple[Failure, ...]
+    unknown_fields: Mapping[str, int] = attrs.field(hash=False)
+    unknown_values: Mapping[str, int] = attrs.field(hash=False)
+    pages: int
+    items: int
+    retries: int
+    elapsed: float
+    most_pages: int
+    most_bytes: int
+    complete: bool
+    targets: "Mapping[Any, ScanReport]" = attrs.field(factory=dict, hash=False)
+    ids: "ScanReport | None" = None
+    bad_items: int = 0
+    unknown_model_fields: tuple[str, ...] = ()
+
+    @property
+    def doubtful(self) -> tuple[BatchReport, ...]:
+        """The batches that were read to their end and leave rows in doubt, those of `ids` included.
+
+        Not those of a scan with ``on_drift="ignore"``, which promises nothing.
+        """
+        here = [
+            one
+            for one in self.batches
+            if one.complete and one.drift == "unknown" and "unchecked" not in one.flags
+        ]
+        parts = [self.ids, *(report.ids for report in self.targets.values())]
+        return tuple(chain(here, *(part.doubtful for part in parts if part is not None)))

@@ -1,0 +1,194 @@
+"""A stream that can be left at any time.
+
+`Stream` is what the user holds. The work is done by a `Scan`, which holds neither the stream
+nor its iterator: so when a loop is left by a bare ``break`` the iterator dies, and with it the
+tasks.
+"""
+
+from collections.abc import (
+    AsyncIterator,
+    Iterator,
+)
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from ief_async._checkpoint import ScanCheckpoint
+from ief_async._errors import (
+    ConfigurationError,
+)
+from ief_async._scan.reading import Reader
+from ief_async._scan.reports import Page, ScanProgress, ScanReport
+
+T = TypeVar("T")
+
+
+class Engine(Protocol[T]):
+    """What a `Stream` needs of whatever does its work.
+
+    Attributes:
+        reader: what its items are made by.
+        of_targets: whether an item comes with the target that it is of, as a pair.
+    """
+
+    reader: Reader[Any]
+    of_targets: bool
+
+    async def next_items(self) -> Iterator[T]:
+        """Return some items of the current page, or of the next; none at the end."""
+
+    async def next_whole_page(self) -> Page[T] | None:
+        """Return the next page with all its items, or None at the end."""
+
+    def abandon(self) -> None:
+        """End the scan from wherever the garbage collector happens to run."""
+
+    async def aclose(self) -> None:
+        """End the scan, and wait until no task of it runs."""
+
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer is done with."""
+
+    def progress(self) -> ScanProgress:
+        """Return how far it is."""
+
+    def report(self) -> ScanReport:
+        """Return what it came to."""
+
+
+class _Iterator(Generic[T]):
+    """What iterates a stream. When it dies, the scan ends."""
+
+    def __init__(self, scan: Engine[T]) -> None:
+        self._scan = scan
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def aclose(self) -> None:
+        await self._scan.aclose()
+
+    def __del__(self) -> None:
+        self._scan.abandon()
+
+
+class _Items(_Iterator[T]):
+    """The items of a stream, one by one."""
+
+    _some: Iterator[T] = iter(())
+
+    async def __anext__(self) -> T:
+        for item in self._some:
+            return item
+        self._some = await self._scan.next_items()
+        for item in self._some:
+            return item
+        raise StopAsyncIteration
+
+
+class _Pages(_Iterator[T]):
+    """The pages of a stream."""
+
+    async def __anext__(self) -> Page[T]:
+        page = await self._scan.next_whole_page()
+        if page is None:
+            raise StopAsyncIteration
+        return page
+
+
+class Stream(Generic[T]):
+    """One scan: its items with ``async for item in stream``, or its pages with ``stream.pages()``.
+
+    Nothing is sent before the first item or page is asked for. Items come once each, in the
+    server's order within a batch; with ``ordered=True`` batches come in the order of their ids,
+    else as they are ready. At most `concurrency` requests are in flight, and with the pages that
+    wait for the consumer at most twice as many, however slow it is. Between chunks of items the
+    event loop has its turn.
+
+    With ``on_error="raise"`` the first batch that fails ends the stream: what came before it in
+    turn is delivered, then the error is raised as itself, from the consumer's own ``async for``,
+    with its ``checkpoint``. With ``"defer"`` a `PartialScanError` comes at the end instead.
+
+    A consumer that is cancelled or leaves the loop cancels the scan: after ``async with stream:``
+    and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
+    an exception in the loop's body or the garbage collection of the iterator its tasks are
+    cancelled within one turn of the loop.
+
+    A row that can't be read costs its batch, or with ``on_bad_item="skip"`` itself alone: it is
+    counted in ``report.bad_items``, is no item for `max_items`, and checkpoints go on behind it.
+
+    A list may change while it is read: every pod that is there throughout comes once, or its batch
+    in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one
+    instant, that what comes or goes meanwhile appears, and anything where pods change places.
+
+    Raises:
+        ConfigurationError: it is iterated a second time, by two tasks, or on another event loop; or
+            one of the ids is none.
+        IefError: whatever ended the scan, with the batch and offset in its notes.
+    """
+
+    def __init__(self, scan: Engine[T]) -> None:
+        self._scan = scan
+        self._iterated = False
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        self._iterate_once()
+        return _Items(self._scan)
+
+    def pages(self) -> AsyncIterator[Page[T]]:
+        """Return the pages instead of the items; those that bring nothing new are left out."""
+        self._iterate_once()
+        return _Pages(self._scan)
+
+    def _iterate_once(self) -> None:
+        if self._iterated:
+            message = "this stream was iterated before: a scan runs once, so make a new stream"
+            raise ConfigurationError(message)
+        self._iterated = True
+
+    async def collect(self) -> list[T]:
+        """Return all items as a list; for scans that fit into memory."""
+        return [item async for item in self]
+
+    async def aclose(self) -> None:
+        """End the scan. On return no task of it runs and no request is in flight."""
+        await self._scan.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def progress(self) -> ScanProgress:
+        """A snapshot of how far the scan is."""
+        return self._scan.progress()
+
+    @property
+    def report(self) -> ScanReport:
+        """What the scan came to, or what is known of it so far."""
+        return self._scan.report()
+
+    def checkpoint(self) -> ScanCheckpoint:
+        """Return what the consumer has finished with, at any time: also after an error or a break.
+
+        An item counts as finished once the next one is asked for, a page likewise. What resumes
+        from it with ``iter_pods(…, resume_from=…)`` delivers everything that is missing, at least
+        once: of a list that did not change, nothing else.
+        """
+        return self._scan.checkpoint()
+
+    def __repr__(self) -> str:
+        now = self.progress
+        expected = "?" if now.expected_items is None else now.expected_items
+        return f"<Stream: {now.items} of {expected} items, {now.pages} pages, {now.elapsed:.3g} s>"
+
+
+def engine_of(stream: Stream[T]) -> Engine[T]:
+    """Return what does a stream's work: for what is built on streams."""
+    return stream._scan  # noqa: SLF001  users have no business with it

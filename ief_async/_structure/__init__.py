@@ -1,0 +1,36 @@
+"""From the bytes of an answer to attrs objects.
+
+Pure: no clock, no event loop, no socket, no logging. Bytes and a model come in; items, or a
+`PayloadError` that names the place, go out.
+"""
+
+from ief_async._structure.envelope import (
+    SNIPPET_CHARACTERS,
+    Row,
+    Rows,
+    loads,
+    read_refusal,
+    read_within,
+    split,
+)
+from ief_async._structure.flatten import Pairs, Plain, narrowed, twin_of
+from ief_async._structure.schema_watch import ModelWatch, SchemaWatch
+from ief_async._structure.structure import Structure, structure_of
+
+__all__ = [
+    "SNIPPET_CHARACTERS",
+    "ModelWatch",
+    "Pairs",
+    "Plain",
+    "Row",
+    "Rows",
+    "SchemaWatch",
+    "Structure",
+    "loads",
+    "narrowed",
+    "read_refusal",
+    "read_within",
+    "split",
+    "structure_of",
+    "twin_of",
+]
