@@ -49,7 +49,7 @@ async def fake(fake_clock):
 @pytest.fixture
 def clock(fake_clock):
     """Give the option that lets a session run on the fake clock."""
-    return {"_clock": fake_clock.clock}
+    return {"clock": fake_clock.clock}
 
 
 def password(fake, **options):
