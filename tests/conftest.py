@@ -104,7 +104,7 @@ def session_with(fake, **options):
     return session_at(fake.project_id, **options)
 
 
-def session_at(project_id, *, clock=None, http=None, proxy=None, on_event=None, **options):
+def session_at(project_id=None, *, clock=None, http=None, proxy=None, on_event=None, **options):
     """Return a session, whose time is that of a clock if one is given."""
     if clock is None:
         return IefSession(project_id, http=http, proxy=proxy, on_event=on_event, **options)
