@@ -11,7 +11,7 @@ import html
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -25,7 +25,7 @@ BASE64_BYTES = 8 * 1024  # a longer secret is not looked for in base64
 MOST_COMPARED = 1 << 22  # characters times characters: beyond that a set is faster than a search
 MOST_PLACES = 16  # of a few characters in a secret that are looked at
 LEAP = 64  # characters that are compared at once
-LEVELS = 3  # a text as it is, unescaped, and unescaped twice
+TIMES_ESCAPED = 2  # in JSON in JSON, or in a URL in HTML
 BETWEEN = "\ud800"  # stands between the forms of a secret, and in no text
 
 # control characters, those that turn the direction of writing, those that can't be seen, and what
@@ -43,18 +43,24 @@ _STEERING_BYTES = (
     b"\xf3\xa0",
 )
 _STEERING_LINES = re.compile(f"(?!\n)[{STEERING}]")
-_ESCAPED = re.compile(
-    r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    r"|\\u(?P<json>[0-9a-fA-F]{4})"
-    r"|\\x(?P<python>[0-9a-fA-F]{2})"
-    r"|\\U(?P<long>000[0-9a-fA-F]{5}|0010[0-9a-fA-F]{4})"
-    r"|\\(?P<single>[^uxU])"
-    r"|(?P<url>(?:%[0-9a-fA-F]{2})+)"
-    r"|(?P<html>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});)"
-    r"|(?P<blank>\s+)",
-    re.DOTALL,
-)
-_BLANK = re.compile(r"(?P<blank>\s+)")
+# the three ways to write a character as something else, by the character that begins an escape
+_NOTATIONS = {
+    "\\": (
+        r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+        r"|\\u(?P<json>[0-9a-fA-F]{4})"
+        r"|\\x(?P<python>[0-9a-fA-F]{2})"
+        r"|\\U(?P<long>000[0-9a-fA-F]{5}|0010[0-9a-fA-F]{4})"
+        r"|\\(?P<single>[^uxU])"
+    ),
+    "%": r"(?P<url>(?:%[0-9a-fA-F]{2})+)",
+    "&": r"(?P<html>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});)",
+}
+_BLANKS = r"(?P<blank>\s+)"
+_BLANK = re.compile(_BLANKS)
+_ANY_ESCAPE = re.compile("|".join([*_NOTATIONS.values(), _BLANKS]), re.DOTALL)
+_ESCAPES = {
+    mark: re.compile(f"{notation}|{_BLANKS}", re.DOTALL) for mark, notation in _NOTATIONS.items()
+}
 _HEXADECIMAL = re.compile("[0-9a-f+]{0,64}")
 _SINGLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
@@ -97,7 +103,7 @@ def printable_line(line: bytes) -> bytes:
 class Needle:
     """A secret, as it is looked for. It holds the secret: keep it where that is kept."""
 
-    __slots__ = ("_hay", "_itself", "_wholes", "_word")
+    __slots__ = ("_escapes", "_hay", "_itself", "_wholes", "_word")
 
     def __init__(self, secret: str) -> None:
         folded = _fold(_unblanked(secret))
@@ -108,6 +114,11 @@ class Needle:
         self._wholes = [form for form in forms if SHORT <= len(form) < RUN]
         self._itself = folded  # which the hay begins with
         self._hay = BETWEEN.join(["", *(form for form in forms if len(form) >= RUN), ""])
+        self._escapes: list[re.Pattern[str]] = [_ANY_ESCAPE]
+        if _has_marks(secret):
+            # a part of the secret may look like an escape of one notation where the whole was
+            # escaped in another: only to undo that one alone gives the secret back
+            self._escapes += _ESCAPES.values()
 
     def scrub(self, text: str) -> str:
         """Return `text` with stars for each run of the secret."""
@@ -117,24 +128,31 @@ class Needle:
             return text
         if not self._wholes and _HEXADECIMAL.fullmatch(text) and not self._touches(text):
             return text
-        spans: list[tuple[int, int]] = []
-        sources: list[str] = []  # each made of the one before
-        source, escapes = text, _BLANK
-        for level in range(LEVELS):
-            plain = _plain(source, escapes)
-            if level > 1 and plain == source:
-                break
-            found = [*self._found(_fold(plain))]
-            if found:
-                chain = [*(_view(one, _ESCAPED) for one in sources), _view(source, escapes)]
-                spans += [_original(chain, span) for span in found]
-            if not any(one in source for one in "\\%&"):
-                break
-            if level:
-                sources.append(source)
-                source = plain
-            escapes = _ESCAPED
+        spans = [*self._spans(text)]
         return _masked(text, spans) if spans else text
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where runs of the secret stand in a text: as it is, unescaped, unescaped twice."""
+        readings: dict[str, list[tuple[str, re.Pattern[str]]]] = {text: []}
+        yield from self._spans_in(_unblanked(text), [(text, _BLANK)])
+        for _ in range(TIMES_ESCAPED):
+            readings = {
+                plain: [*steps, (source, escapes)]
+                for source, steps in readings.items()
+                if _has_marks(source)
+                for escapes in self._escapes
+                if (plain := escapes.sub(_meaning, source)) != source
+            }
+            for plain, steps in readings.items():
+                yield from self._spans_in(plain, steps)
+
+    def _spans_in(
+        self, plain: str, steps: Sequence[tuple[str, re.Pattern[str]]]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield where the runs in a text stood before these steps, of which each undid escapes."""
+        if found := [*self._found(_fold(plain))]:
+            views = [_view(source, escapes) for source, escapes in steps]
+            yield from (_original(views, span) for span in found)
 
     def _touches(self, text: str) -> bool:
         """Tell whether a short hexadecimal text may hold a run of the secret.
@@ -199,31 +217,32 @@ def _unblanked(text: str) -> str:
 
 
 def _word(secret: str) -> re.Pattern[str]:
-    forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), html.escape(secret)}
+    forms = {
+        *(secret, html.escape(secret), quote(secret, safe="", errors="surrogatepass")),
+        *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]),
+        *(
+            secret.encode("ascii", how).decode()
+            for how in ("backslashreplace", "xmlcharrefreplace")
+        ),
+        secret.encode("unicode_escape").decode(),
+    }
     shown = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
     return re.compile(rf"(?<![^\W_])(?:{shown})(?![^\W_])")
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield how a secret looks in base64, and where it holds what looks like an escape, escaped."""
+    """Yield how a secret looks in base64."""
     data = secret.encode("utf-8", "surrogatepass")
     if len(data) <= BASE64_BYTES:
         for before, changed in ((0, 0), (1, 2), (2, 3)):
             text = base64.b64encode(bytes(before) + data).decode()
             # what is the same whatever stands before and behind it
             yield text[changed : (before + len(data)) * 8 // 6]
-    if any(one in secret for one in "\\%&"):
-        once = [escape(secret) for escape in _ESCAPES]
-        yield from once
-        yield from (escape(form) for form in once for escape in _ESCAPES)
 
 
-_ESCAPES: tuple[Callable[[str], str], ...] = (
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
-    lambda text: quote(text, safe="", errors="surrogatepass"),
-    html.escape,
-)
+def _has_marks(text: str) -> bool:
+    """Tell whether a text has a character that begins an escape."""
+    return any(mark in text for mark in _ESCAPES)
 
 
 class _View(NamedTuple):
@@ -255,13 +274,6 @@ def _original(views: Sequence[_View], span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
-def _plain(text: str, escapes: re.Pattern[str]) -> str:
-    """Return a text without its blanks, and without its escapes."""
-    if escapes is _BLANK:
-        return _unblanked(text)
-    return escapes.sub(_meaning, text)
-
-
 def _meaning(found: re.Match[str]) -> str:
     kind = found.lastgroup
     if kind == "blank":
@@ -274,7 +286,7 @@ def _meaning(found: re.Match[str]) -> str:
 
 
 def _view(text: str, escapes: re.Pattern[str]) -> _View:
-    """Return where each piece of a text stood that `_plain` makes."""
+    """Return where each piece of a text stood with its escapes undone."""
     begins: list[int] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -305,12 +317,12 @@ def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
     if kind == "url":
         data = unquote_to_bytes(said)
         try:
-            characters = data.decode()
+            characters = data.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             characters = data.decode("latin-1")
             yield from ((one, 3) for one in characters)
         else:
-            yield from ((one, 3 * len(one.encode())) for one in characters)
+            yield from ((one, 3 * len(one.encode("utf-8", "surrogatepass"))) for one in characters)
     elif kind == "pair":
         yield json.loads(f'"{said}"'), len(said)
     elif kind in {"json", "python", "long"}:

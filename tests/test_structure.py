@@ -8,6 +8,7 @@ import re
 import socket
 import traceback
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any, Generic, Literal, NewType, TypeVar
 import attr
 import attrs
 import cattrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ from ief_async import (
 from ief_async._models import PodList
 from ief_async._structure.envelope import read_refusal, split
 from ief_async._structure.schema_watch import SchemaWatch
-from ief_async._structure.structure import structure_of
+from ief_async._structure.structure import Structure, structure_of
 from ief_async.testing import FakeIef, Fault
 
 T = TypeVar("T")
@@ -799,6 +801,66 @@ def test_only_odd_rows_take_the_tolerant_path(monkeypatch):
 
     assert ["50"] == asked
     assert [Pod(id=str(n), name="5") for n in range(100)] == pods
+
+
+def flaky(*kinds):
+    """Return the structure of a model that raises these, one at each first object of an id."""
+    left = dict(zip("abcdef", kinds, strict=False))
+
+    @attrs.frozen
+    class Flaky:
+        id: str
+        x: int = 0
+
+        def __attrs_post_init__(self):
+            if (kind := left.pop(self.id, None)) is not None:
+                raise kind(MARKER)
+
+    # what a page is decoded with at once is left out: each row is built once before cattrs
+    structure = Structure(Flaky)
+    structure._page = msgspec.json.Decoder(list[int])
+    return structure
+
+
+def test_what_a_model_raises_on_the_fast_path_is_counted_by_its_class():
+    """Rows that cattrs builds after the model raised are items, and are counted by exception."""
+    structure = flaky(ValueError, TypeError, KeyError, KeyError)
+    counted = Counter()
+    rows = rows_of(*({"id": one} for one in "abcde"))
+    items = structure.items(rows, range(5), key="pods", model_errors=counted)
+
+    assert ["a", "b", "c", "d", "e"] == [item.id for item in items]
+    assert {"ValueError": 1, "TypeError": 1, "KeyError": 2} == counted
+
+
+def test_what_msgspec_refuses_is_no_error_of_the_model():
+    """Wrong types, a lone surrogate and deep nesting count as nothing that the model raised."""
+    counted = Counter()
+    deep = b'{"id": "d", "unknown": %b1%b}' % (b"[" * 5_000, b"]" * 5_000)
+    rows = rows_of({"id": "a", "x": "null"}, {"id": "b", "x": ""}, rb'{"id": "\ud800"}', deep)
+    structure = flaky()
+    for at in range(len(rows)):
+        with contextlib.suppress(PayloadError):
+            structure.items(rows, [at], key="pods", model_errors=counted)
+
+    assert {} == counted
+
+
+def test_a_row_that_ends_a_call_is_counted_by_the_next_one():
+    """A model that refuses a row in both ways counts it where its error is raised: once."""
+
+    @attrs.frozen
+    class Strict:
+        id: str = attrs.field(validator=attrs.validators.in_(["a", "c"]))
+
+    structure, counted = structure_of(Strict), Counter()
+    rows = rows_of({"id": "a"}, {"id": "b"}, {"id": "c"})
+    before = structure.items(rows, range(3), key="pods", model_errors=counted)
+
+    assert (["a"], {}) == ([item.id for item in before], dict(counted))
+    with pytest.raises(PayloadError):
+        structure.items(rows, [1, 2], key="pods", model_errors=counted)
+    assert {"ValueError": 1} == counted
 
 
 def test_positions_choose_rows():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import (
     Sequence,
 )
@@ -36,7 +37,14 @@ class Reader(Protocol[T]):
     def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
 
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
+    def items(
+        self,
+        rows: Sequence[Row],
+        positions: Sequence[int],
+        *,
+        key: str,
+        model_errors: Counter[str] | None = None,
+    ) -> list[T]:
         """Return the first of the rows at these positions, as many as can be read."""
 
     def given(self, item: Any) -> T:

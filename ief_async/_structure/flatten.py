@@ -6,7 +6,7 @@ holds what the object would, and a row ends as a line of JSON with every field, 
 """
 
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
@@ -78,9 +78,17 @@ class Plain:
         )
 
     def items(
-        self, rows: Sequence[Row], positions: Sequence[int], *, key: str
+        self,
+        rows: Sequence[Row],
+        positions: Sequence[int],
+        *,
+        key: str,
+        model_errors: Counter[str] | None = None,
     ) -> list[bytes | None]:
-        """Return the rows at these positions as lines of JSON, as far as they can be read."""
+        """Return the rows at these positions as lines of JSON, as far as they can be read.
+
+        Arguments and errors are those of `Structure.items`.
+        """
         if self._page is not None:
             try:
                 twins = self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
@@ -91,7 +99,7 @@ class Plain:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # by way of the model, whose tolerant path takes it or names the field
         lines: list[bytes | None] = []
-        for item in self._structure.items(rows, positions, key=key):
+        for item in self._structure.items(rows, positions, key=key, model_errors=model_errors):
             try:
                 lines.append(self.given(item, key=f"{key}[{positions[len(lines)]}]"))
             except PayloadError:

@@ -18,6 +18,7 @@ skipped unread on the fast path, even if its text is no UTF-8 or its number is n
 import contextlib
 import inspect
 import types
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import (
@@ -92,11 +93,30 @@ class Structure(Generic[T]):
                     return Rows(None if count is None else int(count), ids, (), envelope.rows)
         return split(body, key=key, tolerate=tolerate)
 
-    def items(self, rows: Sequence[Row], positions: Sequence[int], *, key: str) -> list[T]:
+    def items(
+        self,
+        rows: Sequence[Row],
+        positions: Sequence[int],
+        *,
+        key: str,
+        model_errors: Counter[str] | None = None,
+    ) -> list[T]:
         """Structure the rows at these positions, as far as they can be.
 
         A row that can't be structured ends the list before it; the next call, which begins with
         that row, raises the `PayloadError` that names the field. So no row before it is lost.
+
+        Args:
+            rows: all rows of a page.
+            positions: which of them to structure, in this order.
+            key: the name of the list in the body, for the paths in errors.
+            model_errors: counts, by the class of the exception, each row at which the model itself
+                raised (a validator, ``__attrs_post_init__``) while msgspec built the object. Such
+                a row is built again by cattrs, and the page loses its fast path. A row is counted
+                in the call that gives its item or raises its error, and so only once.
+
+        Raises:
+            PayloadError: the first of these rows can't be structured.
         """
         if self._page is not None:
             try:
@@ -104,13 +124,18 @@ class Structure(Generic[T]):
             except Exception:  # noqa: BLE001, S110  a model's own validators may raise anything
                 pass  # one of them needs the tolerant path; the others keep the fast one
         items: list[T] = []
-        try:
-            for at in positions:
-                item = self._item(rows[at], f"{key}[{at}]")
-                items.append(item)
-        except PayloadError:
-            if not items:
-                raise
+        for at in positions:
+            item, own_error = self._decoded(rows[at])
+            if item is None:
+                try:
+                    item = self.item_tolerantly(bytes(rows[at]), f"{key}[{at}]")
+                except PayloadError:
+                    if items:
+                        break  # the next call begins with this row
+                    _count(model_errors, own_error)
+                    raise
+                _count(model_errors, own_error)
+            items.append(item)
         return items
 
     def of(self, _: object) -> Self:
@@ -121,13 +146,17 @@ class Structure(Generic[T]):
         """Return what an item that was made elsewhere is here."""
         return item
 
-    def _item(self, row: Row, path: str) -> T:
-        if self._row is not None:
-            try:
-                return self._row.decode(row)
-            except Exception:  # noqa: BLE001, S110  the tolerant path says what is wrong
-                pass
-        return self.item_tolerantly(bytes(row), path)
+    def _decoded(self, row: Row) -> tuple[T | None, str | None]:
+        """Return what the fast path makes of a row, or None.
+
+        If the model itself raised, the second is the class of its exception.
+        """
+        if self._row is None:
+            return None, None
+        try:
+            return self._row.decode(row), None
+        except Exception as error:  # noqa: BLE001  a model's own validators may raise anything
+            return None, _own_error(error)
 
     def item_tolerantly(self, row: bytes, path: str) -> T:
         """Structure one row by cattrs alone: what it takes, and how, is what the library means."""
@@ -171,6 +200,24 @@ def _forget_frames(error: BaseException) -> None:
         if (one := left.pop()) is not None and one.__traceback__ is not None:
             one.__traceback__ = None
             left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+def _own_error(error: Exception) -> str | None:
+    """Return the class of what a model raised while msgspec built it; None if msgspec refused.
+
+    msgspec makes a `ValidationError` of a ValueError or TypeError of the model, and lets all else
+    through. A RecursionError is its own where a row is nested too deeply.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        return None if error.__cause__ is None else type(error.__cause__).__name__
+    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
+        return None
+    return type(error).__name__
+
+
+def _count(model_errors: Counter[str] | None, own_error: str | None) -> None:
+    if model_errors is not None and own_error is not None:
+        model_errors[own_error] += 1
 
 
 def _unstructured(error: Exception, path: str, model: type) -> PayloadError:
