@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from ief_async.testing import FakeIef, FakeRequest, Fault, _iam, sign
+from ief_async.testing import FakeIef, FakeRequest, Fault, _signatures, sign
 
 VECTORS = json.loads((Path(__file__).parent / "samples/signing_vectors.json").read_bytes())[
     "vectors"
@@ -278,8 +278,8 @@ def test_what_has_to_be_signed(names, fits):
 
 def signature_of(fake, headers, names):
     """An ``Authorization`` over these headers alone."""
-    request = _iam._canonical("GET", "/", [], headers=headers, names=names, body=b"")
-    signature = _iam._signature(fake.secret_key, headers["x-sdk-date"], request)
+    request = _signatures._canonical("GET", "/", [], headers=headers, names=names, body=b"")
+    signature = _signatures._signature(fake.secret_key, headers["x-sdk-date"], request)
     listed = ";".join(names)
     return (
         f"SDK-HMAC-SHA256 Access={fake.access_key}, SignedHeaders={listed}, Signature={signature}"

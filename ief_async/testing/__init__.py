@@ -27,10 +27,10 @@ from collections.abc import Iterator
 
 from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
 from ief_async.testing._fleet import Motion
-from ief_async.testing._iam import sign
 from ief_async.testing._quota import Quota
 from ief_async.testing._resolver import FakeResolver
 from ief_async.testing._server import FakeIef, FakeStatistics
+from ief_async.testing._signatures import sign
 
 __all__ = [
     "DEFAULT_MIX",

@@ -7,26 +7,20 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Literal, NoReturn, Protocol, get_args
-from urllib.parse import quote, unquote_to_bytes
 
 import attrs
 
 from ief_async.testing._faults import JSON, Answer, FakeRequest, RefusedError
-from ief_async.testing._fleet import to_json, uuid_of
+from ief_async.testing._pods import to_json, uuid_of
+from ief_async.testing._signatures import ALGORITHM, AUTHORIZATION, age, canonical_of, is_right
 
 Expired = Literal["APIGW.0307", "APIGW.0301", "IEF.310002"]
 Metadata = Literal["token", "plain", "none"]
-Query = str | Mapping[str, Any] | Iterable[tuple[str, Any]]
 
-_ALGORITHM = "SDK-HMAC-SHA256"
-_AUTHORIZATION = re.compile(
-    rf"{_ALGORITHM} Access=([^,\s]+), SignedHeaders=([^,\s]+), Signature=([0-9a-f]{{64}})"
-)
-_SDK_DATE = "%Y%m%dT%H%M%SZ"
 _SKEW = 15 * 60.0
 _FORGIVEN = 5  # wrong signatures in a row; one more locks the key
 _LOCKED = 5 * 60.0
@@ -34,139 +28,6 @@ _USUAL_TOKEN = 1_600
 _SHORTEST_TOKEN = 32
 _LONGEST_TTL = 21_600
 _RENEW = "The token must be updated"
-
-# --- signatures -----------------------------------------------------------------------------------
-
-
-def sign(
-    access_key: str,
-    secret_key: str,
-    *,
-    method: str,
-    host: str,
-    path: str,
-    query: Query = "",
-    headers: Mapping[str, str] | None = None,
-    body: str | bytes | None = None,
-    now: datetime | float | str,
-) -> str:
-    """Give the value of ``Authorization`` that a request has by ``SDK-HMAC-SHA256``.
-
-    Args:
-        access_key: names the secret key.
-        secret_key: what only the two sides know.
-        method: as it will be sent.
-        host: as it will be sent, with its port if it has one.
-        path: as it will be sent, escapes and all.
-        query: as it will be sent, or its parameters; text, numbers and booleans.
-        headers: all that will be signed, in any case; ``Host`` and ``X-Sdk-Date`` are added if they
-            are not among them, and one with an underscore in its name is left out.
-        body: as it will be sent.
-        now: an aware datetime, seconds since 1970, or what ``X-Sdk-Date`` will say.
-    """
-    sent = {"host": host, "x-sdk-date": _sdk_date(now)}
-    sent |= {name.lower(): value for name, value in (headers or {}).items()}
-    names = sorted(name for name in sent if "_" not in name and name != "authorization")
-    content = body.encode() if isinstance(body, str) else body or b""
-    request = _canonical(method, path, _pairs(query), headers=sent, names=names, body=content)
-    signature = _signature(secret_key, sent["x-sdk-date"], request)
-    return (
-        f"{_ALGORITHM} Access={access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
-    )
-
-
-def _sdk_date(now: datetime | float | str) -> str:
-    if isinstance(now, str):
-        return now
-    if not isinstance(now, datetime):
-        now = datetime.fromtimestamp(now, UTC)
-    if now.tzinfo is None:
-        msg = f"a time without a zone may be any: {now}"
-        raise ValueError(msg)
-    return now.astimezone(UTC).strftime(_SDK_DATE)
-
-
-def _pairs(query: Query) -> Iterator[tuple[bytes, bytes]]:
-    """Take a query apart. A plus is a plus: only forms know it as a blank."""
-    if isinstance(query, str):
-        for part in filter(None, query.split("&")):
-            name, _, value = part.partition("=")
-            yield unquote_to_bytes(name), unquote_to_bytes(value)
-        return
-    for name, given in query.items() if isinstance(query, Mapping) else query:
-        for value in given if isinstance(given, (list, tuple)) else (given,):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield name.encode(), text.encode()
-
-
-def _canonical(
-    method: str,
-    path: str,
-    pairs: Iterable[tuple[bytes, bytes]],
-    *,
-    headers: Mapping[str, str],
-    names: Iterable[str],
-    body: bytes,
-) -> str:
-    """Write a request as it is signed; the headers' names are in lower case."""
-    names = list(names)
-    place = quote(unquote_to_bytes(path), safe="/")
-    payload = hashlib.sha256(body).hexdigest()
-    if body:
-        payload = headers.get("x-sdk-content-sha256", payload).strip()
-    return "\n".join(
-        [
-            method,
-            place if place.endswith("/") else f"{place}/",
-            # Sorted before it is escaped. Bytes of UTF-8 sort as the characters do.
-            "&".join(
-                f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs)
-            ),
-            *(f"{name}:{headers.get(name, '').strip()}" for name in names),
-            "",
-            ";".join(names),
-            payload,
-        ]
-    )
-
-
-def _signature(secret_key: str, sdk_date: str, request: str) -> str:
-    digest = hashlib.sha256(request.encode(errors="surrogateescape")).hexdigest()
-    text = f"{_ALGORITHM}\n{sdk_date.strip()}\n{digest}"
-    key, message = secret_key.encode(), text.encode(errors="surrogateescape")
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
-
-
-def _is_right(seen: FakeRequest, secret_key: str, names: list[str], signature: str) -> bool:
-    """Check a signature, and that it covers what it has to, each once and in order."""
-    needed = {"host", "x-sdk-date"}
-    needed |= {"x-security-token"} & {*seen.headers}
-    request = _canonical_of(seen, names)
-    expected = _signature(secret_key, seen.headers.get("x-sdk-date", ""), request)
-    equal = hmac.compare_digest(expected, signature)
-    return equal and needed <= {*names} <= {*seen.headers} and names == sorted({*names})
-
-
-def _canonical_of(seen: FakeRequest, names: Iterable[str]) -> str:
-    return _canonical(
-        seen.method,
-        seen.path,
-        _pairs(seen.raw_query),
-        headers=seen.headers,
-        names=names,
-        body=seen.body,
-    )
-
-
-def _age(seen: FakeRequest, now: float) -> float:
-    try:
-        sent = datetime.strptime(f"{seen.headers['x-sdk-date'].strip()}+0000", f"{_SDK_DATE}%z")
-    except ValueError:
-        return math.inf
-    return abs(now - sent.timestamp())
-
-
-# --- tokens, keys and projects --------------------------------------------------------------------
 
 
 @attrs.define
@@ -271,7 +132,7 @@ class Iam:
 
     def admit(self, seen: FakeRequest, project_id: str | None) -> None:
         """Let a request to this project's resources in, or to none's."""
-        if not seen.headers.get("authorization", "").startswith(f"{_ALGORITHM} "):
+        if not seen.headers.get("authorization", "").startswith(f"{ALGORITHM} "):
             self._check_token(seen.headers.get("x-auth-token"), project_id)
             return
         self._check_signature(seen)
@@ -305,7 +166,7 @@ class Iam:
 
     def _check_signature(self, seen: FakeRequest) -> None:
         fake, now = self._fake, self._fake.clock()
-        parts = _AUTHORIZATION.fullmatch(seen.headers["authorization"])
+        parts = AUTHORIZATION.fullmatch(seen.headers["authorization"])
         if parts is None:
             _turn_away("verify aksk signature fail")
         access, names, signature = parts[1], parts[2].split(";"), parts[3]
@@ -314,12 +175,12 @@ class Iam:
         keys = self._keys.get(access)
         if access != fake.access_key and keys is None:
             _turn_away("Get secretKey failed")
-        if not _is_right(seen, keys.secret if keys else fake.secret_key, names, signature):
+        if not is_right(seen, keys.secret if keys else fake.secret_key, names, signature):
             self._count_wrong(access, now)
-            shown = _canonical_of(seen, names).replace("\n", "|")
+            shown = canonical_of(seen, names).replace("\n", "|")
             _turn_away(f"verify aksk signature fail, canonicalRequest:{shown}")
         self.wrong_signatures.pop(access, None)
-        if _age(seen, now) > _SKEW:
+        if age(seen, now) > _SKEW:
             _turn_away("calc ak sk signature fail:signature expired")
         if keys is None:
             return

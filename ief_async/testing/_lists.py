@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol, overload
 import attrs
 
 from ief_async.testing._faults import RefusedError
-from ief_async.testing._fleet import FULL, PLAIN, Fleet, lot, uuid_of
+from ief_async.testing._fleet import Fleet
+from ief_async.testing._pods import FULL, PLAIN, lot, uuid_of
 
 Document = dict[str, Any]
 ListName = Literal["deployments", "nodes", "groups", "instances"]

@@ -27,23 +27,20 @@ from ief_async.testing._faults import (
     Fault,
     RefusedError,
 )
-from ief_async.testing._fleet import (
+from ief_async.testing._fleet import Fleet, Memo, Motion, is_share
+from ief_async.testing._iam import Expired, Iam, Metadata
+from ief_async.testing._lists import ListName, Lists, homes_in
+from ief_async.testing._pods import (
     ID_MASK,
     STRIDE,
-    Fleet,
     GivenPods,
     Kind,
-    Memo,
-    Motion,
     Pods,
     SeededPods,
-    is_share,
     lot,
     to_json,
     uuid_of,
 )
-from ief_async.testing._iam import Expired, Iam, Metadata
-from ief_async.testing._lists import ListName, Lists, homes_in
 from ief_async.testing._quota import Meter, Quota
 
 _P = ParamSpec("_P")
