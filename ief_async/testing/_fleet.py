@@ -5,126 +5,46 @@ import json
 import random
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from itertools import chain
-from typing import Any, Literal, Self, TypeVar, get_args, overload
+from typing import Any, get_args, overload
 
 import attrs
 
-from ief_async.testing._pods import Kind, Pods
-
-Place = Literal["anywhere", "head", "tail"]
+from ief_async.testing._motion import Motion, Place
+from ief_async.testing._pods import Kind, PodSource
 
 _REMEMBERED_QUERIES = 4096
-_KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of `Pods.belongs`
-_T = TypeVar("_T")
-
-_is_rate = attrs.validators.ge(0.0)
-is_share = attrs.validators.and_(_is_rate, attrs.validators.le(1.0))
-_is_place = attrs.validators.in_(get_args(Place))
-
-
-@attrs.frozen(kw_only=True)
-class Motion:
-    """What happens to the server's pods before each list request is answered.
-
-    Made by the class methods. All rates are expected numbers per request: of 2.5 inserts there
-    are two, and half the time a third.
-
-    Attributes:
-        inserts: pods that come, one at a time.
-        deletes: pods that go, one at a time.
-        touches: pods that jump to the head.
-        at: where single inserts go and single deletes hit.
-        chance: how likely a request meets an upheaval.
-        least: the fewest pods that go in one.
-        most: the most pods that go in one.
-        new: None: those that go are neighbours. Else they stand anywhere, and as many of the same
-            deployments come here.
-    """
-
-    inserts: float = attrs.field(default=0.0, validator=_is_rate)
-    deletes: float = attrs.field(default=0.0, validator=_is_rate)
-    touches: float = attrs.field(default=0.0, validator=_is_rate)
-    at: Place = attrs.field(default="anywhere", validator=_is_place)
-    chance: float = attrs.field(default=0.0, validator=is_share)
-    least: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    most: int = attrs.field(default=1)
-    new: Place | None = attrs.field(default=None, validator=attrs.validators.optional(_is_place))
-
-    @most.validator
-    def _reaches_least(self, _: object, most: int) -> None:
-        if most < self.least:
-            msg = f"at most {most} pods can't be at least {self.least}"
-            raise ValueError(msg)
-
-    @classmethod
-    def uniform(cls, inserts: float = 0.5, deletes: float = 0.5, *, at: Place = "anywhere") -> Self:
-        """Let single pods come and go."""
-        return cls(inserts=inserts, deletes=deletes, at=at)
-
-    @classmethod
-    def bursts(cls, chance: float = 0.1, least: int = 50, most: int = 300) -> Self:
-        """Let neighbours vanish at once."""
-        return cls(chance=chance, least=least, most=most)
-
-    @classmethod
-    def rolling(
-        cls,
-        chance: float = 0.1,
-        least: int = 50,
-        most: int = 300,
-        *,
-        new: Place = "tail",
-        churn: float = 0.5,
-    ) -> Self:
-        """Replace pods that stand anywhere; besides, single ones come and go, ``churn`` in all."""
-        half = churn / 2
-        return cls(chance=chance, least=least, most=most, new=new, inserts=half, deletes=half)
-
-    @classmethod
-    def touch(cls, rate: float) -> Self:
-        """Let pods jump to the head, as in a list that is ordered by the time of update."""
-        return cls(touches=rate)
+_KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order of `PodSource.owners`
 
 
 @attrs.frozen
-class Tally:
-    """How many pods there are, by the id of what they belong to; None: pods that belong to all."""
+class PodCounts:
+    """How many pods there are by the id of their owner; None counts the pods that match any id."""
 
     nodes: Counter[str | None]
     deployments: Counter[str | None]
     running: Counter[str | None]
 
 
-class Memo(dict[int, _T]):
-    """What a function says of each number, which is asked once."""
-
-    def __init__(self, function: Callable[[int], _T]) -> None:
-        super().__init__()
-        self._function = function
-
-    def __missing__(self, number: int) -> _T:
-        value = self[number] = self._function(number)
-        return value
-
-
 class Fleet(Sequence[dict[str, Any]]):
     """Pods in the server's order, and which of them a query matches."""
 
-    def __init__(self, source: Pods, *, backwards: bool, lag: int, chance: random.Random) -> None:
+    def __init__(
+        self, source: PodSource, *, reverse: bool, lag: int, chance: random.Random
+    ) -> None:
         self._source = source
         self._chance = chance
         numbers = range(len(source))
-        self._still = numbers[::-1] if backwards else numbers
-        self._order: Sequence[int] = self._still  # a list once something moves
-        # What the last requests found. The newest may be the present order, not yet changed.
-        self._states: deque[Sequence[int]] = deque([self._order], lag + 1)
-        self._born: set[int] = set()  # since the mark
-        self._homes = Memo(source.belongs)
-        self.identities = Memo(source.identity)
+        self._initial_order = numbers[::-1] if reverse else numbers
+        self._order: Sequence[int] = self._initial_order  # a list as soon as something moves
+        # The orders that the last requests found. The newest may be the present one, unchanged.
+        self._past_orders: deque[Sequence[int]] = deque([self._order], lag + 1)
+        self._inserted: set[int] = set()  # since the mark
+        self._owners = functools.cache(source.owners)
+        self.id_of = functools.cache(source.id_of)
         self._found: dict[tuple[Kind, tuple[str, ...]], Sequence[int]] = {}
-        self._tally: Tally | None = None
+        self._counts: PodCounts | None = None
 
     def __len__(self) -> int:
         return len(self._order)
@@ -141,8 +61,10 @@ class Fleet(Sequence[dict[str, Any]]):
         return self._pod(self._order[at])
 
     def _pod(self, number: int) -> dict[str, Any]:
-        pod: dict[str, Any] = json.loads(b"".join(self._source.pieces(number)))
+        pod: dict[str, Any] = json.loads(b"".join(self._source.json_parts(number)))
         return pod
+
+    # --- changes ---
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -150,64 +72,65 @@ class Fleet(Sequence[dict[str, Any]]):
         return self._order
 
     def survivors(self) -> Iterable[int]:
-        """Give the numbers of the pods that are older than the mark."""
-        return (number for number in self._order if number not in self._born)
+        """Return the numbers of the pods that were there at the mark."""
+        return (number for number in self._order if number not in self._inserted)
 
     def mark(self) -> None:
-        """Let no pod be new."""
-        self._born.clear()
+        """Let `survivors` start from the present pods."""
+        self._inserted.clear()
 
     def insert(self, at: int, number: int = 1, deployment: str | None = None) -> list[int]:
-        """Put new pods at a place; give their numbers."""
-        new = [self._source.another(deployment, self._chance) for _ in range(number)]
+        """Insert new pods at a place; return their numbers."""
+        new = [self._source.create(deployment, self._chance) for _ in range(number)]
         self._changing()[at:at] = new
-        self._born.update(new)
+        self._inserted.update(new)
         return new
 
     def delete(self, places: Iterable[int]) -> list[int]:
-        """Take the pods at these places away; give their numbers."""
+        """Delete the pods at these places; return their numbers."""
         order = self._changing()
         return [order.pop(place) for place in sorted(places, reverse=True)][::-1]
 
     def touch(self, at: int) -> None:
-        """Bring the pod at a place to the head."""
+        """Move the pod at a place to the head."""
         order = self._changing()
         order.insert(0, order.pop(at))
 
     def _changing(self) -> list[int]:
+        """Return the order as a list that may be changed: no earlier request looks at it."""
         self._found.clear()
-        self._tally = None
+        self._counts = None
         order = self._order
-        if not isinstance(order, list) or self._states[-1] is order:
+        if not isinstance(order, list) or self._past_orders[-1] is order:
             order = self._order = list(order)
         return order
 
     def move(self, motion: Motion) -> None:
-        """Do what happens ahead of one request."""
+        """Do what a motion says happens before one request."""
         chance = self._chance
         if chance.random() < motion.chance:
-            self._upheave(chance.randint(motion.least, motion.most), motion.new)
-        for _ in range(min(self._times(motion.deletes), len(self._order))):
-            self.delete([self._spot(motion.at, len(self._order))])
-        for _ in range(self._times(motion.inserts)):
-            self.insert(self._spot(motion.at, len(self._order) + 1))
-        for _ in range(min(self._times(motion.touches), len(self._order))):
+            self._burst(chance.randint(motion.least, motion.most), motion.new)
+        for _ in range(min(self._draw_number(motion.deletes), len(self._order))):
+            self.delete([self._draw_place(motion.at, len(self._order))])
+        for _ in range(self._draw_number(motion.inserts)):
+            self.insert(self._draw_place(motion.at, len(self._order) + 1))
+        for _ in range(min(self._draw_number(motion.touches), len(self._order))):
             self.touch(chance.randrange(len(self._order)))
 
-    def _upheave(self, number: int, new: Place | None) -> None:
+    def _burst(self, number: int, new: Place | None) -> None:
         number = min(number, len(self._order))
         if new is None:
             first = self._chance.randrange(len(self._order) - number + 1)
             self.delete(range(first, first + number))
             return
         for gone in self.delete(self._chance.sample(range(len(self._order)), number)):
-            deployment, _, _ = self._homes[gone]
-            self.insert(self._spot(new, len(self._order) + 1), deployment=deployment)
+            deployment, _, _ = self._owners(gone)
+            self.insert(self._draw_place(new, len(self._order) + 1), deployment=deployment)
 
-    def _times(self, rate: float) -> int:
+    def _draw_number(self, rate: float) -> int:
         return int(rate) + (self._chance.random() < rate % 1)
 
-    def _spot(self, where: Place, places: int) -> int:
+    def _draw_place(self, where: Place, places: int) -> int:
         match where:
             case "head":
                 return 0
@@ -216,27 +139,29 @@ class Fleet(Sequence[dict[str, Any]]):
             case "anywhere":
                 return self._chance.randrange(places)
 
-    def tally(self) -> Tally:
-        """Count the present pods."""
-        if self._tally is None:
-            belongs, runs = self._source.belongs, self._source.runs
-            homes = [(*belongs(number), runs(number)) for number in self._order]
-            self._tally = Tally(
-                Counter(node for _, node, _, _ in homes),
-                Counter(deployment for deployment, _, _, _ in homes),
-                Counter(deployment for deployment, _, _, running in homes if running),
-            )
-        return self._tally
+    # --- queries ---
 
-    def recall(self, chance: random.Random) -> Sequence[int]:
-        """Give the order as one of the last requests found it, this one among them."""
-        if self._states.maxlen == 1:
+    def counts(self) -> PodCounts:
+        """Count the present pods."""
+        if self._counts is None:
+            owners, is_running = self._source.owners, self._source.is_running
+            pods = [(*owners(number), is_running(number)) for number in self._order]
+            self._counts = PodCounts(
+                Counter(node for _, node, _, _ in pods),
+                Counter(deployment for deployment, _, _, _ in pods),
+                Counter(deployment for deployment, _, _, running in pods if running),
+            )
+        return self._counts
+
+    def lagging_order(self, chance: random.Random) -> Sequence[int]:
+        """Return the order as this request or one of the last ones found it."""
+        if self._past_orders.maxlen == 1:
             return self._order
-        self._states.append(self._order)
-        return chance.choice(self._states)
+        self._past_orders.append(self._order)
+        return chance.choice(self._past_orders)
 
     def matching(self, kind: Kind, ids: tuple[str, ...], order: Sequence[int]) -> Sequence[int]:
-        """Give the numbers of these ids' pods, in the present order or a past one."""
+        """Return the numbers of these ids' pods, in the present order or a past one."""
         if order is not self._order:
             return self._select(kind, {None, *ids}, order)
         found = self._found.get((kind, ids))
@@ -247,24 +172,26 @@ class Fleet(Sequence[dict[str, Any]]):
         return found
 
     def _select(self, kind: Kind, ids: set[str | None], order: Sequence[int]) -> Sequence[int]:
-        if order is not self._still:
-            homes, which = self._homes, _KINDS.index(kind)
-            return [number for number in order if homes[number][which] in ids]
-        rows = [self._index[kind, one] for one in ids if (kind, one) in self._index]
-        places = rows[0] if len(rows) == 1 else sorted(chain(*rows))
-        return array("l", [order[place] for place in places])
+        if order is not self._initial_order:
+            owners, which = self._owners, _KINDS.index(kind)
+            return [number for number in order if owners(number)[which] in ids]
+        places = [self._index[kind, one] for one in ids if (kind, one) in self._index]
+        merged = places[0] if len(places) == 1 else sorted(chain(*places))
+        return array("l", [order[place] for place in merged])
 
     @functools.cached_property
     def _index(self) -> dict[tuple[Kind, str | None], MutableSequence[int]]:
+        """The places of the pods in the initial order, by owner."""
         index: dict[tuple[Kind, str | None], MutableSequence[int]] = defaultdict(lambda: array("l"))
-        for place, number in enumerate(self._still):
-            deployment, node, group = self._source.belongs(number)
+        for place, number in enumerate(self._initial_order):
+            deployment, node, group = self._source.owners(number)
             index["deployment", deployment].append(place)
             index["node", node].append(place)
             index["group", group].append(place)
         return dict(index)
 
     def page(self, numbers: Iterable[int], total: int | str | None) -> bytes:
-        head = b"" if total is None else b'"count":%b,' % json.dumps(total).encode()
-        pieces = [piece for number in numbers for piece in (*self._source.pieces(number), b",")]
-        return b'{%b"pods":[%b]}' % (head, b"".join(pieces[:-1]))
+        """Return the JSON of a page with these pods and this count."""
+        count = b"" if total is None else b'"count":%b,' % json.dumps(total).encode()
+        parts = [part for number in numbers for part in (*self._source.json_parts(number), b",")]
+        return b'{%b"pods":[%b]}' % (count, b"".join(parts[:-1]))

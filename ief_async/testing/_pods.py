@@ -1,4 +1,4 @@
-"""The pods: made from a seed or given, by number."""
+"""Where pods come from: made from a seed, or given by a test. Each one has a number."""
 
 import hashlib
 import json
@@ -6,29 +6,31 @@ import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import count
+from itertools import count, cycle
 from typing import Any, Literal, Protocol
+
+import attrs
 
 Kind = Literal["deployment", "node", "group"]
 
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # what Kubernetes makes its suffixes of
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # the letters of suffixes in Kubernetes
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _DAYS = [str(date(2023, 1, 1) + timedelta(days)) for days in range(366)]
 _TIMES = [f"{n % 24:02d}:{n * 7 % 60:02d}:{n % 60:02d}.{n:03d}Z" for n in range(997)]
-# Odd, hence without a common factor with a power of two: no two pods get the same id.
+# Odd, so it has no common factor with a power of two: no two pods get the same id.
 STRIDE = 0x9E3779B97F4A7C15F39CC0605CEDC835
 ID_MASK = (1 << 128) - 1
-# Likewise for the suffixes of five letters.
+# The same for suffixes of five letters.
 _SUFFIXES = len(_ALPHABET) ** 5
 _SUFFIX_STRIDE = 7_368_787
 _RARE_STATES = (
     "PENDING SUCCEEDED FAILED CREATE_FAIL TERMINATING PENDING_DELETE DELETE_FAILED FREEZE UNKNOWN"
 )
-# Prime lengths, so that no number of deployments or nodes falls into step with them.
+# A prime length, so that it has no common factor with the number of deployments or nodes.
 _STATES = [state for rare in _RARE_STATES.split() for state in (rare, *["RUNNING"] * 10)][:97]
-_FULL_EVERY, _FULL_FIRST = 19, 7
+_COMPLETE_EVERY, _COMPLETE_FIRST = 19, 7
 
-# The documented example, then everything that the tables and the SDKs know besides.
+# The example of the documentation, then every field that its tables and the SDKs know besides.
 _CONTAINER: dict[str, Any] = json.loads("""{
     "args": ["-c", "sleep 1000"], "command": ["/bin/bash"], "name": "container-0",
     "envs": [{"name": "CERT_PATH", "value": "/opt/cert"}], "image_url": "", "npu_type": "",
@@ -43,7 +45,7 @@ _CONTAINER: dict[str, Any] = json.loads("""{
         "source": "/var/IEF", "destination": "/var/IEF"}],
     "restarts": 0, "message": "", "reason": ""
 }""")
-_FULL_CONTAINER: dict[str, Any] = _CONTAINER | json.loads("""{
+_COMPLETE_CONTAINER: dict[str, Any] = _CONTAINER | json.loads("""{
     "name": "container-1", "image_url": "swr.example.com/edge/app", "version": "1.4.2",
     "npu_type": "D310B", "restarts": 3, "reason": "Error", "message": "exit code 1",
     "is_ready": "true", "privileged": false, "container_id": "0f1e2d3c", "state": "running",
@@ -75,10 +77,10 @@ _TERM = {
     "namespaces": ["default"],
     "topologyKey": "kubernetes.io/hostname",
 }
-_WISHED, _NEEDED = (
+_PREFERRED, _REQUIRED = (
     f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("preferred", "required")
 )
-_POD_AFFINITY = {_WISHED: [{"weight": 50, "podAffinityTerm": _TERM}], _NEEDED: [_TERM]}
+_POD_AFFINITY = {_PREFERRED: [{"weight": 50, "podAffinityTerm": _TERM}], _REQUIRED: [_TERM]}
 _CONFIGS = {
     "host_network": True,
     "host_pid": True,
@@ -86,86 +88,103 @@ _CONFIGS = {
     "restart_policy": "Always",
     "toleration_seconds": 300,
 }
-PLAIN = {
+DOCUMENTED = {
     "description": "this is a test pod",
     "configs": _CONFIGS,
     "containers": [_CONTAINER],
 }
-FULL = {
+COMPLETE = {
     "description": "边缘应用",
     "configs": _CONFIGS | {"dns_policy": "ClusterFirstWithHostNet"},
     "affinity": {
         "nodeAffinity": {
-            _WISHED: [{"weight": 1, "preference": _EXPRESSIONS}],
-            _NEEDED: {"nodeSelectorTerms": [_EXPRESSIONS]},
+            _PREFERRED: [{"weight": 1, "preference": _EXPRESSIONS}],
+            _REQUIRED: {"nodeSelectorTerms": [_EXPRESSIONS]},
         },
         "podAffinity": _POD_AFFINITY,
         "podAntiAffinity": _POD_AFFINITY,
     },
-    "init_containers": [_FULL_CONTAINER | {"name": "init-0", "state": "terminated"}],
-    "containers": [_CONTAINER, _FULL_CONTAINER],
+    "init_containers": [_COMPLETE_CONTAINER | {"name": "init-0", "state": "terminated"}],
+    "containers": [_CONTAINER, _COMPLETE_CONTAINER],
 }
 
 
 def to_json(value: object) -> bytes:
+    """Return compact JSON in UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def uuid_of(*parts: object) -> str:
+    """Return a UUID that depends on nothing but these parts."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
-def lot(*parts: object) -> float:
-    """Draw a share; what it is for decides on it."""
+def fraction_of(*parts: object) -> float:
+    """Return a number from 0 up to 1 that depends on nothing but these parts."""
     return int(uuid_of(*parts)[:8], 16) / (1 << 32)
 
 
-class Pods(Protocol):
-    """Where pods come from, by number."""
+@attrs.frozen
+class Ids:
+    """The ids of the fleet's deployments, nodes and groups, by kind."""
 
-    def __len__(self) -> int: ...
+    deployment: tuple[str, ...]
+    node: tuple[str, ...]
+    group: tuple[str, ...]
 
-    def pieces(self, number: int) -> Iterable[bytes]:
-        """Give the pod's JSON, in as few new bytes objects as can be."""
+    def of(self, kind: Kind) -> tuple[str, ...]:
+        """Return the ids of one kind."""
+        ids: tuple[str, ...] = getattr(self, kind)
+        return ids
 
-    def belongs(self, number: int) -> tuple[str | None, str | None, str | None]:
-        """Name the pod's deployment, node and group; None stands for any."""
 
-    def identity(self, number: int) -> str:
-        """Give the pod's id."""
+class PodSource(Protocol):
+    """Makes pods by number."""
 
-    def runs(self, number: int) -> bool:
-        """Say whether the pod is RUNNING."""
+    def __len__(self) -> int:
+        """Return how many pods there are at the start; their numbers are below this."""
+        ...
 
-    def another(self, deployment: str | None, chance: random.Random) -> int:
-        """Give the number of a pod that never was, of this deployment or a drawn one."""
+    def json_parts(self, number: int) -> Iterable[bytes]:
+        """Return the pod's JSON in parts; what pods have in common is always the same object."""
+
+    def owners(self, number: int) -> tuple[str | None, str | None, str | None]:
+        """Return the ids of the pod's deployment, node and group; None matches any id."""
+
+    def id_of(self, number: int) -> str:
+        """Return the pod's id."""
+
+    def is_running(self, number: int) -> bool:
+        """Return whether the pod's state is RUNNING."""
+
+    def create(self, deployment: str | None, chance: random.Random) -> int:
+        """Create a pod of this deployment, or of a drawn one; return its number."""
 
 
 class SeededPods:
-    """Pods made up on demand from a seed: a fleet of any size costs nothing until it is read."""
+    """Pods made on demand from a seed: a fleet of any size costs nothing until it is read."""
 
-    def __init__(
-        self, size: int, seed: int, project_id: str, ids: Mapping[Kind, Sequence[str]]
-    ) -> None:
+    def __init__(self, size: int, seed: int, project_id: str, ids: Ids) -> None:
         self._size = size
-        self._rounds = count(-(-size // len(ids["deployment"])))
+        self._rounds = count(-(-size // len(ids.deployment)))
         self._salt = int(uuid_of(seed, "pod").replace("-", ""), 16)
-        self._turn = self._salt % len(_STATES)
+        self._first_state = self._salt % len(_STATES)
         self._ids = ids
         self._names = [
             f"app-{n}-{uuid_of(seed, 'set', n).replace('-', '')[:10]}"
-            for n in range(len(ids["deployment"]))
+            for n in range(len(ids.deployment))
         ]
-        self._middles = [b"," + to_json(shape)[1:-1] + b',"node_id":"' for shape in (PLAIN, FULL)]
-        self._nodes = [identity.encode() for identity in ids["node"]]
+        shapes = (DOCUMENTED, COMPLETE)
+        self._middles = [b"," + to_json(shape)[1:-1] + b',"node_id":"' for shape in shapes]
+        self._nodes = [identity.encode() for identity in ids.node]
         rest = f'"project_id":{json.dumps(project_id)},"reason":"","message":"","created_at":"'
-        self._deployments = [f'","deployment_id":"{n}",{rest}'.encode() for n in ids["deployment"]]
+        self._deployments = [f'","deployment_id":"{n}",{rest}'.encode() for n in ids.deployment]
 
     def __len__(self) -> int:
         return self._size
 
-    def pieces(self, number: int) -> tuple[bytes, ...]:
+    def json_parts(self, number: int) -> tuple[bytes, ...]:
         # What pods have in common is shared, so a page is little more than one join.
         key = f"{number * STRIDE + self._salt & ID_MASK:032x}"
         suffix = (number * _SUFFIX_STRIDE + self._salt) % _SUFFIXES
@@ -176,15 +195,15 @@ class SeededPods:
             f'{{"id":"{key[:8]}-{key[8:12]}-4{key[13:16]}-8{key[17:20]}-{key[20:]}",'
             f'"name":"{self._names[which]}-{_PAIRS[suffix % 729]}{_PAIRS[suffix // 729 % 729]}'
             f'{_ALPHABET[suffix // 531_441]}"'.encode(),
-            self._middles[number % _FULL_EVERY == _FULL_FIRST],
+            self._middles[number % _COMPLETE_EVERY == _COMPLETE_FIRST],
             b"" if state == "PENDING" else self._nodes[node],
             self._deployments[which],
             f'{_DAYS[day]}T{time}","updated_at":"{_DAYS[day + 1]}T{time}",'
             f'"state":"{state}"}}'.encode(),
         )
 
-    def belongs(self, number: int) -> tuple[str, str, str]:
-        deployments, nodes, groups = self._ids.values()
+    def owners(self, number: int) -> tuple[str, str, str]:
+        deployments, nodes, groups = self._ids.deployment, self._ids.node, self._ids.group
         node = number % len(nodes)
         return (
             deployments[number % len(deployments)],
@@ -192,18 +211,18 @@ class SeededPods:
             groups[node % len(groups)],
         )
 
-    def identity(self, number: int) -> str:
-        return self.pieces(number)[0][7:43].decode()  # behind `{"id":"`
+    def id_of(self, number: int) -> str:
+        return self.json_parts(number)[0][7:43].decode()  # behind `{"id":"`
 
-    def runs(self, number: int) -> bool:
+    def is_running(self, number: int) -> bool:
         return self._state(number) == "RUNNING"
 
     def _state(self, number: int) -> str:
-        return _STATES[(number + self._turn) % len(_STATES)]
+        return _STATES[(number + self._first_state) % len(_STATES)]
 
-    def another(self, deployment: str | None, chance: random.Random) -> int:
-        # The remainder decides on the deployment, a new round each time on everything else.
-        known = self._ids["deployment"]
+    def create(self, deployment: str | None, chance: random.Random) -> int:
+        # A number's remainder decides on the deployment; a new multiple makes a new pod.
+        known = self._ids.deployment
         which = chance.randrange(len(known)) if deployment is None else known.index(deployment)
         return next(self._rounds) * len(known) + which
 
@@ -211,7 +230,7 @@ class SeededPods:
 class GivenPods:
     """Pods that a test wrote down, served as they are, however odd."""
 
-    def __init__(self, pods: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> None:
+    def __init__(self, pods: Sequence[object], groups: Mapping[str, str]) -> None:
         self._bodies = [self._body(pod) for pod in pods]
         self._pods = [pod if isinstance(pod, Mapping) else {} for pod in pods]
         self._groups = groups
@@ -224,24 +243,57 @@ class GivenPods:
     def __len__(self) -> int:
         return len(self._bodies)
 
-    def pieces(self, number: int) -> Iterable[bytes]:
+    def json_parts(self, number: int) -> Iterable[bytes]:
         return (self._bodies[number],)
 
-    def belongs(self, number: int) -> tuple[str | None, str | None, str | None]:
+    def owners(self, number: int) -> tuple[str | None, str | None, str | None]:
         pod = self._pods[number]
         node = pod.get("node_id")
         return pod.get("deployment_id"), node, self._groups.get(str(node))
 
-    def identity(self, number: int) -> str:
+    def id_of(self, number: int) -> str:
         return str(self._pods[number].get("id"))
 
-    def runs(self, number: int) -> bool:
+    def is_running(self, number: int) -> bool:
         return self._pods[number].get("state") == "RUNNING"
 
-    def another(self, deployment: str | None, chance: random.Random) -> int:
+    def create(self, deployment: str | None, chance: random.Random) -> int:
         number = len(self._bodies)
-        given = chance.choice(self._pods) if self._pods else {}
-        home = {} if deployment is None else {"deployment_id": deployment}
-        self._pods.append({**given, "id": uuid_of("another", number), **home})
+        copied = chance.choice(self._pods) if self._pods else {}
+        owner = {} if deployment is None else {"deployment_id": deployment}
+        self._pods.append({**copied, "id": uuid_of("another", number), **owner})
         self._bodies.append(self._body(self._pods[number]))
         return number
+
+
+def mappings(pods: Iterable[object]) -> list[Mapping[str, Any]]:
+    """Return the given pods that are JSON objects."""
+    return [pod for pod in pods if isinstance(pod, Mapping)]
+
+
+def nodes_by_deployment(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the ids of the nodes on which each deployment's pods are."""
+    nodes: dict[str, dict[str, None]] = {}
+    for pod in pods:
+        if pod.get("deployment_id"):
+            known = nodes.setdefault(pod["deployment_id"], {})
+            if pod.get("node_id"):
+                known[pod["node_id"]] = None
+    return {identity: [*known] for identity, known in nodes.items()}
+
+
+def make_pods(
+    pods: int | Sequence[Mapping[str, Any]], seed: int, project_id: str, ids: Ids
+) -> tuple[PodSource, Ids]:
+    """Return the source of the pods, and the ids: given pods bring deployments and nodes along."""
+    if isinstance(pods, int):
+        return SeededPods(pods, seed, project_id, ids), ids
+    given = mappings(pods)
+    deployments = _values(given, "deployment_id") or ids.deployment
+    nodes = _values(given, "node_id") or ids.node
+    groups = dict(zip(nodes, cycle(ids.group), strict=False))
+    return GivenPods(pods, groups), Ids(deployments, nodes, ids.group)
+
+
+def _values(pods: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pod[key] for pod in pods if pod.get(key)))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from ief_async.testing._faults import FakeRequest
+from ief_async.testing._answers import FakeRequest
 
 Query = str | Mapping[str, Any] | Iterable[tuple[str, Any]]
 
@@ -32,19 +32,30 @@ def sign(
     body: str | bytes | None = None,
     now: datetime | float | str,
 ) -> str:
-    """Give the value of ``Authorization`` that a request has by ``SDK-HMAC-SHA256``.
+    """Sign a request with ``SDK-HMAC-SHA256``, independently of the client's own code.
+
+    ::
+
+        value = sign("AK", "SK", method="GET", host="127.0.0.1", path="/v3/projects", now=0)
+        assert value.startswith("SDK-HMAC-SHA256 Access=AK, SignedHeaders=host;x-sdk-date, ")
 
     Args:
-        access_key: names the secret key.
-        secret_key: what only the two sides know.
-        method: as it will be sent.
-        host: as it will be sent, with its port if it has one.
-        path: as it will be sent, escapes and all.
-        query: as it will be sent, or its parameters; text, numbers and booleans.
-        headers: all that will be signed, in any case; ``Host`` and ``X-Sdk-Date`` are added if they
-            are not among them, and one with an underscore in its name is left out.
-        body: as it will be sent.
-        now: an aware datetime, seconds since 1970, or what ``X-Sdk-Date`` will say.
+        access_key: The id of the key.
+        secret_key: The secret of the key.
+        method: As it will be sent.
+        host: As it will be sent, with the port if there is one.
+        path: As it will be sent, escapes included.
+        query: As it will be sent, or its parameters: strings, numbers and booleans.
+        headers: All headers to be signed, in any case. ``Host`` and ``X-Sdk-Date`` are added if
+            they are missing; a header with an underscore in its name is left out.
+        body: As it will be sent.
+        now: An aware datetime, seconds since 1970, or the value of ``X-Sdk-Date``.
+
+    Returns:
+        The value of the header ``Authorization``.
+
+    Raises:
+        ValueError: ``now`` is a datetime without a time zone.
     """
     sent = {"host": host, "x-sdk-date": _sdk_date(now)}
     sent |= {name.lower(): value for name, value in (headers or {}).items()}
@@ -63,13 +74,13 @@ def _sdk_date(now: datetime | float | str) -> str:
     if not isinstance(now, datetime):
         now = datetime.fromtimestamp(now, UTC)
     if now.tzinfo is None:
-        msg = f"a time without a zone may be any: {now}"
+        msg = f"now must be a datetime with a time zone, got {now!r}"
         raise ValueError(msg)
     return now.astimezone(UTC).strftime(_SDK_DATE)
 
 
 def _pairs(query: Query) -> Iterator[tuple[bytes, bytes]]:
-    """Take a query apart. A plus is a plus: only forms know it as a blank."""
+    """Split a query into its parameters. A plus is a plus: it means a blank only in forms."""
     if isinstance(query, str):
         for part in filter(None, query.split("&")):
             name, _, value = part.partition("=")
@@ -90,16 +101,16 @@ def _canonical(
     names: Iterable[str],
     body: bytes,
 ) -> str:
-    """Write a request as it is signed; the headers' names are in lower case."""
+    """Return the canonical request, which is signed; names of headers are in lower case."""
     names = list(names)
-    place = quote(unquote_to_bytes(path), safe="/")
+    escaped = quote(unquote_to_bytes(path), safe="/")
     payload = hashlib.sha256(body).hexdigest()
     if body:
         payload = headers.get("x-sdk-content-sha256", payload).strip()
     return "\n".join(
         [
             method,
-            place if place.endswith("/") else f"{place}/",
+            escaped if escaped.endswith("/") else f"{escaped}/",
             # Sorted before it is escaped. Bytes of UTF-8 sort as the characters do.
             "&".join(
                 f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs)
@@ -120,7 +131,7 @@ def _signature(secret_key: str, sdk_date: str, request: str) -> str:
 
 
 def is_right(seen: FakeRequest, secret_key: str, names: list[str], signature: str) -> bool:
-    """Check a signature, and that it covers what it has to, each once and in order."""
+    """Check a signature, and that it covers every required header, each once and in order."""
     needed = {"host", "x-sdk-date"}
     needed |= {"x-security-token"} & {*seen.headers}
     request = canonical_of(seen, names)
@@ -130,6 +141,7 @@ def is_right(seen: FakeRequest, secret_key: str, names: list[str], signature: st
 
 
 def canonical_of(seen: FakeRequest, names: Iterable[str]) -> str:
+    """Return the canonical request of a request that signs these headers."""
     return _canonical(
         seen.method,
         seen.path,
@@ -141,6 +153,7 @@ def canonical_of(seen: FakeRequest, names: Iterable[str]) -> str:
 
 
 def age(seen: FakeRequest, now: float) -> float:
+    """Return how many seconds lie between now and the request's ``X-Sdk-Date``."""
     try:
         sent = datetime.strptime(f"{seen.headers['x-sdk-date'].strip()}+0000", f"{_SDK_DATE}%z")
     except ValueError:
