@@ -361,7 +361,7 @@ async def test_reversed_order():
 @pytest.mark.parametrize("counts", [{"deployments": 0}, {"nodes": 0}, {"groups": 0}])
 def test_a_fleet_needs_places(counts):
     """No deployments, nodes or groups at all is an error, not a division by zero later."""
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
         FakeIef(**counts)
 
 
@@ -557,7 +557,7 @@ async def test_inserts_keep_to_their_deployment():
             assert await rows(fake, node_id=node) == (own, len(own))
         counts = [(await rows(fake, group_id=group))[1] for group in fake.group_ids]
         assert sum(counts) == len(fake.pods) == 211
-        with pytest.raises(ValueError, match="no deployment 'x'"):
+        with pytest.raises(ValueError, match="must be one of the fleet's, got 'x'"):
             fake.insert(deployment_id="x")
         with pytest.raises(ValueError, match="not in"):
             fake.touch("x")
@@ -740,7 +740,7 @@ async def test_an_emptied_fleet_goes_on():
 )
 def test_impossible_motions_and_switches(make):
     """A motion or switch that can't be is refused when it is made."""
-    with pytest.raises(ValueError, match=r"must be|pods can't|no way to count"):
+    with pytest.raises(ValueError, match=r"must be"):
         make()
 
 
