@@ -15,7 +15,7 @@ from ief_async._http.pacer import Pacer
 from ief_async._http.responses import window_seconds
 from ief_async._observer import Observer
 from ief_async._policies import Clock
-from ief_async.testing import FakeIef, Fault, Quota
+from ief_async.testing import FakeIef, Fault, Quota, Service
 from ief_async.testing._quota import Meter
 
 WORDS = "The throttling threshold has been reached: policy user over ratelimit,limit:60,time:"
@@ -150,7 +150,9 @@ async def test_scan_of_more_pages_than_the_quota_ends_well(limit, seconds, slidi
     """Whatever window the gateway enforces, a scan waits it out and ends without an error."""
     clock = FakeClock()
     quota = Quota(limit=limit, seconds=seconds, sliding=sliding)
-    async with FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake:
+    async with FakeIef(
+        PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+    ) as fake:
         async with session_with(fake, clock=clock.clock) as ief:
             pods = await ief.iter_pods(
                 fake.deployment_ids, batch_size=1, concurrency=concurrency
@@ -180,7 +182,7 @@ def test_windows_are_used_and_waited_out(seconds, concurrency, sliding):
 
     async def attempt(_):
         await asyncio.sleep(0.01)
-        if not meter.admits(quota, loop.time()):
+        if not meter.admit(quota, loop.time()):
             said = window_seconds(quota.text)
             full = ThrottledError("no", status=429, retry_after=said, transient=True)
             full.window = said
@@ -207,7 +209,9 @@ async def test_two_scans_share_a_quota():
     clock = FakeClock()
     quota = Quota(limit=3)
     async with (
-        FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake,
+        FakeIef(
+            PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+        ) as fake,
         session_with(fake, clock=clock.clock) as ief,
     ):
         scans = [ief.iter_pods(fake.deployment_ids, batch_size=1) for _ in range(2)]
