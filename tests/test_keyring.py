@@ -374,7 +374,7 @@ async def test_refusal_of_a_key_advises_on_its_source(fake, clock, status, metad
         (error,) = await ask(ief, fake)
 
     assert AuthenticationError is type(error)
-    assert str(error).endswith(f". {source.advice}")
+    assert str(error).endswith(f". {source.advice()}")
 
 
 @pytest.mark.parametrize("characters", [4_096, 8_192, 16_384, 32_000])
@@ -1124,7 +1124,7 @@ async def test_metadata_that_is_not_there_is_soon_known(loop_time):
 
     assert AuthenticationError is type(nobody) is type(silent)
     assert "securitykey was answered 404" in str(nobody)
-    assert "no whole answer in time" in str(silent)
+    assert "no complete answer in time" in str(silent)
     assert 1 == seen(fake, "/securitykey")
     assert 2 == seen(fake, "/api/token")
 

@@ -9,7 +9,6 @@ from ief_async._structure.envelope import (
     Row,
     Rows,
     loads,
-    read_refusal,
     read_within,
     split,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "Structure",
     "loads",
     "narrowed",
-    "read_refusal",
     "read_within",
     "split",
     "structure_of",
