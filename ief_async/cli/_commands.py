@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._endpoints import Found
+from ief_async._endpoints import Listed
 from ief_async._errors import CheckpointError, ConfigurationError, Failure
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._policies import Limits
@@ -364,7 +364,7 @@ def _stream(
         # the oldest first: what comes meanwhile stands behind what a checkpoint knows
         return ief.iter_pods(
             ief.iter_deployments(
-                model=Found,
+                model=Listed,
                 sort="created_at:asc",
                 on_drift=arguments.on_drift,
                 on_bad_item=arguments.on_bad_item,
@@ -548,7 +548,7 @@ async def _count(arguments: argparse.Namespace, _: Outcome) -> int:
     }
     async with _session(arguments) as ief:
         if ids is None:
-            found = await ief.count_pods(ief.iter_deployments(model=Found), **options)
+            found = await ief.count_pods(ief.iter_deployments(model=Listed), **options)
         else:
             selected: dict[str, Any] = {ids[0]: ids[1]}
             found = await ief.count_pods(**selected, **options)
