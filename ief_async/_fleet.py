@@ -446,7 +446,7 @@ def scan_fleet(
         CheckpointError: `resume_from` is damaged, newer, or holds other targets.
     """
     if by not in get_args(By):
-        message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
+        message = f"by must be one of {', '.join(map(repr, get_args(By)))}, got {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
     connections = Connections(http, proxy)
@@ -598,7 +598,7 @@ def _checked(targets: object) -> tuple[Target, ...]:
     given = tuple(targets) if isinstance(targets, Iterable) else None
     wrong = [targets] if given is None else [one for one in given if not isinstance(one, Target)]
     if given is None or wrong:
-        message = f"targets takes an iterable of Target, but was given {type(wrong[0]).__name__}"
+        message = f"targets must be an iterable of Target, got {type(wrong[0]).__name__}"
         raise ConfigurationError(message)
     return given
 

@@ -81,7 +81,7 @@ async def test_page_has_so_many_rows_at_most(ief, name):
     """A page size above what the service gives is refused, not sent."""
     most = LISTS[name].most_rows
     assert stream_of(ief, name, page_size=most)
-    with pytest.raises(ConfigurationError, match=f"^page_size takes .* 1 to {most}"):
+    with pytest.raises(ConfigurationError, match=f"^page_size must be .* 1 to {most}"):
         stream_of(ief, name, page_size=most + 1)
 
 
@@ -154,9 +154,11 @@ async def test_filters_are_sent_as_documented(fake, ief, name):
 
     assert [] == await stream_of(ief, name, **FILTERS[name]).collect()
     assert {**FILTERS[name], "limit": "100", "offset": "0"} == fake.requests[0].query
-    with pytest.raises(ConfigurationError, match=rf"^iter_{name} takes model, .*given colour$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"iter_{name} must be one of model, .*got colour$"
+    ):
         stream_of(ief, name, colour="red")
-    with pytest.raises(ConfigurationError, match=r"^name takes str"):
+    with pytest.raises(ConfigurationError, match=r"^name must be a string"):
         stream_of(ief, name, name=7)
 
 
