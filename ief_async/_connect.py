@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ief_async._arguments import check_kind
+from ief_async._arguments import check_kind, refuse
 from ief_async._auth import Credentials, Key, Keyring, Project, Source
 from ief_async._errors import ConfigurationError
 from ief_async._http import Budget, Connections, Endpoints, Pacer, Tally, Transport
@@ -30,16 +30,16 @@ def problem_of(credentials: object) -> str | None:
     known = isinstance(credentials, Key | Source)
     if (known or callable(credentials)) and not isinstance(credentials, type):
         return None
-    given = type(credentials).__name__
+    got = type(credentials).__name__
     if isinstance(credentials, type):
-        given = f"a class: write {credentials.__name__}(...)"
+        got = f"a class: write {credentials.__name__}(...)"
     elif isinstance(credentials, str | bytes):
-        given += ": write Token(...)"
+        got += ": write Token(...)"
     elif isinstance(credentials, Awaitable):
-        given += ": give the function, not what it returns"
+        got += ": give the function, not what it returns"
     return (
-        "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
-        f"function, but was given {given}"
+        "credentials must be a Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
+        f"function, got {got}"
     )
 
 
@@ -68,7 +68,7 @@ def connect(
     if project_id is not None:
         _check_id("project_id", project_id)
     elif region is None and not getattr(credentials, "project", None):
-        message = "project_id was not given: give it, or region= so that it can be looked up"
+        message = "project_id is missing: give it, or region= so that it can be looked up"
         raise ConfigurationError(message)
     if instance_id is not None:
         _check_id("instance_id", instance_id)
@@ -150,8 +150,7 @@ def _check_id(name: str, value: object) -> None:
         return
     # what is longer than an id may be a token in the wrong place
     shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
-    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
-    raise ConfigurationError(message)
+    refuse(name, "1 to 64 letters, digits, - and _", shown)
 
 
 def _narrowed(limits: Limits, connections: Connections) -> Limits:

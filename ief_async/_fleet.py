@@ -18,7 +18,7 @@ from ief_async._auth import (
     kind_of,
 )
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._endpoints import PODS, Found, FoundNode
+from ief_async._endpoints import PODS, Listed, ListedNode
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -444,7 +444,7 @@ def scan_fleet(
         CheckpointError: `resume_from` is damaged, newer, or holds other targets.
     """
     if by not in get_args(By):
-        message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
+        message = f"by must be one of {', '.join(map(repr, get_args(By)))}, got {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
     connections = Connections(http, proxy)
@@ -599,7 +599,7 @@ def _checked(targets: object) -> tuple[Target, ...]:
     given = tuple(targets) if isinstance(targets, Iterable) else None
     wrong = [targets] if given is None else [one for one in given if not isinstance(one, Target)]
     if given is None or wrong:
-        message = f"targets takes an iterable of Target, but was given {type(wrong[0]).__name__}"
+        message = f"targets must be an iterable of Target, got {type(wrong[0]).__name__}"
         raise ConfigurationError(message)
     return given
 
@@ -611,12 +611,12 @@ def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     found_by["on_bad_item"] = "skip" if spec.on_bad_item == "skip" else "raise"
     found: Stream[Any]
     if spec.selector == "node_id":
-        found = session.iter_nodes(model=FoundNode, **found_by)
+        found = session.iter_nodes(model=ListedNode, **found_by)
     elif spec.selector == "group_id":
-        found = session.iter_groups(model=Found, **found_by)
+        found = session.iter_groups(model=Listed, **found_by)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
-        found = session.iter_deployments(model=Found, sort="created_at:asc", **found_by)
+        found = session.iter_deployments(model=Listed, sort="created_at:asc", **found_by)
     return scan_of(session, attrs.evolve(spec, ids=found))
 
 

@@ -80,7 +80,7 @@ class Limits:
     @adaptive.validator
     def _check_adaptive(self, _: Any, value: object) -> None:
         if not isinstance(value, bool):
-            message = f"Limits(adaptive=) takes True or False, but was given {value!r:.80}"
+            message = f"Limits(adaptive=) must be True or False, got {value!r:.80}"
             raise ConfigurationError(message)
 
 

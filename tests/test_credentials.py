@@ -198,7 +198,7 @@ def test_session_does_not_show_the_value():
 
 def test_session_given_a_bare_token_refuses_it_unshown():
     """E9: a token that is not wrapped is refused; neither text nor frame of ours shows it."""
-    with pytest.raises(ConfigurationError, match="credentials takes Token") as caught:
+    with pytest.raises(ConfigurationError, match="credentials must be a Token") as caught:
         IefSession(PROJECT, credentials=VALUE, endpoint="http://127.0.0.1:9")
 
     assert not [local for local in locals_of(caught.value) if "canary" in local]

@@ -781,7 +781,7 @@ async def test_source_may_be_an_object_of_ones_own(fake, clock):
 )
 def test_credentials_of_another_kind_are_refused(wrong, words):
     """What is neither a key nor a source is refused at once, with what to write instead."""
-    with pytest.raises(ConfigurationError, match=rf"credentials takes Token.*was given {words}"):
+    with pytest.raises(ConfigurationError, match=rf"credentials must be a Token.*got {words}"):
         IefSession("p", credentials=wrong, endpoint="http://127.0.0.1:9")
 
 
@@ -1169,7 +1169,7 @@ async def test_redirect_gets_no_credentials(fake, clock, kind):
 def test_plain_http_is_for_loopback(name):
     """E13: neither tokens nor passwords are sent to plain http anywhere but on this machine."""
     options = {"endpoint": "https://ief.example.com", name: "http://ief.example.com"}
-    with pytest.raises(ConfigurationError, match=f"^{name} takes https://"):
+    with pytest.raises(ConfigurationError, match=f"^{name} must be https://"):
         IefSession("p", credentials=Token("t"), **options)
 
 

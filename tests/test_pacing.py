@@ -346,7 +346,7 @@ async def test_cancelled_wait_leaves_everything_free():
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", None, math.nan])
 def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
     """H8: attempts below 1, or no whole number, are a `ConfigurationError` that names them."""
-    with pytest.raises(ConfigurationError, match=r"RetryPolicy\(attempts=\) takes a whole number"):
+    with pytest.raises(ConfigurationError, match=r"RetryPolicy\(attempts=\) must be an integer"):
         RetryPolicy(attempts=value)
 
 
@@ -354,7 +354,7 @@ def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1", None])
 def test_time_outs_are_finite_and_above_zero(name, value):
     """H9: a time-out of 0, less, nan or inf is a `ConfigurationError` that names it."""
-    with pytest.raises(ConfigurationError, match=rf"Timeouts\({name}=\) takes a finite number"):
+    with pytest.raises(ConfigurationError, match=rf"Timeouts\({name}=\) must be a finite number"):
         Timeouts(**{name: value})
 
 
@@ -373,7 +373,7 @@ def test_limits_are_checked_one_by_one(bad):
     """A limit that is none is refused by name, when it is made."""
     name = next(iter(bad))
 
-    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) takes"):
+    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) must be"):
         Limits(**bad)
 
 
@@ -429,7 +429,7 @@ def test_slots_that_do_not_adapt_stay():
 
 def test_adaptive_takes_a_truth():
     """What is neither True nor False is refused by its name."""
-    with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) takes True or False"):
+    with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) must be True or False"):
         Limits(adaptive=1)
 
 

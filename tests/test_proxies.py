@@ -231,7 +231,7 @@ async def test_proxy_goes_with_connections_of_its_own():
             IefSession(
                 "p" * 32, credentials=Token("t"), endpoint=ENDPOINT, http=http, proxy="http://p"
             )
-    with pytest.raises(ConfigurationError, match="with_options takes"):
+    with pytest.raises(ConfigurationError, match="argument of with_options must be"):
         IefSession("p" * 32, credentials=Token("t"), endpoint=ENDPOINT).with_options(proxy=None)
 
 

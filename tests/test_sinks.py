@@ -381,8 +381,8 @@ async def test_what_is_no_stream_is_refused(tmp_path):
         with pytest.raises(ConfigurationError, match="iterated before"):
             await write_ndjson(stream, tmp_path / "a")
         for options, problem in (
-            ({"rows": 0}, "rows takes"),
-            ({"checkpoint_pages": 0}, "checkpoint_pages takes"),
+            ({"rows": 0}, "rows must be"),
+            ({"checkpoint_pages": 0}, "checkpoint_pages must be"),
             ({"keep": 3}, "keep takes a function.*given int"),
         ):
             with pytest.raises(ConfigurationError, match=problem):
