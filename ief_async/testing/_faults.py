@@ -26,11 +26,13 @@ class Fault:
 
     ::
 
+        import attrs
+        from ief_async.testing import FakeIef, Fault
+
         async with FakeIef(pods=500) as fake:
-            fake.script(Fault.throttle("2"), Fault.cut(), Fault.status(503, shape="html"))
+            fake.script(Fault.throttle("2"), None, attrs.evolve(Fault.cut(), delay=1))
             fake.intercept(lambda seen: Fault.drop() if seen.query.get("offset") else None)
-            late = attrs.evolve(Fault.cut(), delay=1)  # a fault is plain data
-            ...  # send requests: the script comes first, then the hook decides
+            ...  # the first three requests meet the script, the others the hook
 
     In the body of an answer whose status is not 200, ``{request_id}`` stands for the id that the
     answer carries in ``X-Request-Id``.

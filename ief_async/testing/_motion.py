@@ -19,10 +19,12 @@ class Motion:
 
     ::
 
+        from ief_async.testing import FakeIef, Motion
+
         motion = [Motion.uniform(inserts=2, deletes=2), Motion.bursts(chance=0.01)]
         async with FakeIef(pods=2_000, motion=motion) as fake:
             ...  # read the fleet
-            missing = fake.survivors() - ids  # of the pods that were there throughout
+            expected = fake.survivors()  # the pods that were there throughout
 
     Use the class methods to make one. All rates are expected numbers per request: a rate of 2.5
     inserts two pods, and a third one half of the time.

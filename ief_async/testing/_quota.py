@@ -15,6 +15,8 @@ class Quota:
 
     ::
 
+        from ief_async.testing import FakeIef, Quota
+
         async with FakeIef(quota=Quota(limit=60, seconds=60)) as fake:
             ...  # the 61st request within a minute is a 429
             assert fake.statistics().throttled == 0

@@ -33,9 +33,11 @@ class Account:
 
     ::
 
+        from ief_async.testing import Account, FakeIef
+
         async with FakeIef(account=Account(passcode="123456", token_lifetime=60)) as fake:
-            ...  # log in as fake.user of fake.domain; the token expires after a minute
-            fake.password = "another"  # each attribute may be changed while the server runs
+            ...  # log in as fake.user of fake.domain: the token expires after a minute
+            fake.password = "another"  # may be changed while the server runs
 
     Attributes:
         project_id: The only project that has a fleet. It can't be changed later.
@@ -83,6 +85,8 @@ class Service:
     """How the service behaves where its documentation leaves it open, and how its lists go wrong.
 
     ::
+
+        from ief_async.testing import FakeIef, Service
 
         async with FakeIef(500, service=Service(order="shuffled", empty_rate=0.05)) as fake:
             ...  # every request sees another order, and one page in twenty is empty
@@ -135,7 +139,7 @@ class Service:
 
 @attrs.define(kw_only=True)
 class Settings:
-    """What a `FakeIef` was told and what may be changed while it runs; one object for all parts."""
+    """The settings of one `FakeIef`, which may change while it runs; all its parts share them."""
 
     account: Account
     service: Service
