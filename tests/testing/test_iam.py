@@ -12,7 +12,7 @@ from yarl import URL
 
 from ief_async.testing import Account, FakeIef, FakeRequest, Fault, Service, _signatures, sign
 
-VECTORS = json.loads((Path(__file__).parent / "samples/signing_vectors.json").read_bytes())[
+VECTORS = json.loads((Path(__file__).parents[1] / "samples/signing_vectors.json").read_bytes())[
     "vectors"
 ]
 STRANGER = "Incorrect IAM authentication information: "
