@@ -53,7 +53,7 @@ class Motion:
     @most.validator
     def _reaches_least(self, _: object, most: int) -> None:
         if most < self.least:
-            msg = f"most must be at least {self.least}, as least is; got {most}"
+            msg = f"most must be at least {self.least}, got {most}"
             raise ValueError(msg)
 
     @classmethod

@@ -16,7 +16,7 @@ def target(fake, **query):
 
 
 async def ask(fake, path=None, *, method="GET", headers=None, **query):
-    """One request through aiohttp's client: status, headers, JSON (or bytes that are none)."""
+    """One request through aiohttp's client: status, headers, JSON (or bytes that aren't JSON)."""
     headers = {"X-Auth-Token": fake.token or ""} if headers is None else headers
     url = fake.endpoint + (path or target(fake, **query))
     async with (
@@ -35,7 +35,7 @@ async def connect(fake):
 
 
 def request_bytes(fake, **query):
-    """A request as it stands on the wire."""
+    """A request in bytes, as it is sent."""
     lines = f"GET {target(fake, **query)} HTTP/1.1", "Host: x", f"X-Auth-Token: {fake.token}"
     return "\r\n".join([*lines, "", ""]).encode()
 

@@ -159,12 +159,12 @@ async def test_shuffled_order():
     """A shuffled list is another permutation of the whole for each request; its seed decides."""
     async with (
         FakeIef(60, service=Service(order="shuffled")) as fake,
-        FakeIef(60, service=Service(order="shuffled")) as twin,
+        FakeIef(60, service=Service(order="shuffled")) as same,
     ):
         lists = [(await rows(fake))[0] for _ in range(3)]
         assert {frozenset(one) for one in lists} == {frozenset(fake.pod_ids())}
         assert len({*lists, fake.pod_ids()}) == 4
-        assert [(await rows(twin))[0] for _ in range(3)] == lists
+        assert [(await rows(same))[0] for _ in range(3)] == lists
         halves = {*(await rows(fake, 0, 30))[0]}, {*(await rows(fake, 30, 30))[0]}
         assert halves[0] & halves[1]
 
@@ -284,7 +284,7 @@ async def test_hidden_rows():
 
 
 async def test_repeated_rows():
-    """Some pods stand in two neighbouring rows; the count is of rows."""
+    """Some pods are in two neighbouring rows; the count is that of rows."""
     async with FakeIef(400, service=Service(repeated_rate=0.1)) as fake:
         listed, count = await rows(fake)
         assert count == len(listed)
