@@ -20,7 +20,7 @@ from ief_async._auth import (
     login_of,
 )
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._endpoints import Found, FoundNode
+from ief_async._endpoints import PODS, Found, FoundNode
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -35,15 +35,29 @@ from ief_async._errors import (
 from ief_async._http import Connections, HttpSession
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
+from ief_async._paging import Selector
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._scan import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
-from ief_async._session import IefSession, addresses_of
+from ief_async._scan import (
+    Reader,
+    Scan,
+    ScanProgress,
+    ScanReport,
+    ScanSpec,
+    Stream,
+    as_checkpoint,
+)
+from ief_async._session import IefSession, addresses_of, scan_of
 from ief_async._structure import structure_of
 
 T = TypeVar("T")
 
 By = Literal["deployments", "nodes", "groups"]
 
+SELECTORS: dict[By, Selector] = {
+    "deployments": "deployment_ids",
+    "nodes": "node_id",
+    "groups": "group_id",
+}
 FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that of one scan
 
 
@@ -439,18 +453,21 @@ def scan_fleet(
     connections = Connections(http, proxy)
     observer = Observer(on_event)
     keyrings: dict[Any, Keyring] = {}
-    options: dict[str, Any] = {
-        "model": model,
-        "page_size": page_size,
-        "batch_size": batch_size,
-        "concurrency": concurrency,
-        "ordered": ordered,
-        "on_error": on_error,
-        "on_drift": on_drift,
-        "on_bad_item": on_bad_item,
-        "on_unknown_field": on_unknown_field,
-        "deadline": deadline,
-    }
+    spec = ScanSpec(
+        listing=PODS,
+        selector=SELECTORS[by],
+        ids=(),  # what each target lists
+        model=model,
+        page_size=page_size,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        ordered=ordered,
+        on_error=on_error,
+        on_drift=on_drift,
+        on_bad_item=on_bad_item,
+        on_unknown_field=on_unknown_field,
+        deadline=deadline,
+    )
     sessions = [
         IefSession(
             **attrs.asdict(target, recurse=False),
@@ -464,13 +481,13 @@ def scan_fleet(
         )
         for target in given
     ]
-    scans = [_scan(session, by, options) for session in sessions]
+    scans = [_scan(session, spec) for session in sessions]
     asked = [scan.fingerprint for scan in scans]
     marks = _marks(given, sessions, asked)
     resumed = _resumed(_parts(resume_from), marks, asked)
     for at, part in resumed.items():
         own = attrs.evolve(part, scan=asked[at])
-        scans[at] = _scan(sessions[at], by, {**options, "resume_from": own})
+        scans[at] = _scan(sessions[at], attrs.evolve(spec, resume_from=own))
     members = [_Member(*parts) for parts in zip(given, scans, _names(given), marks, strict=True)]
     return Stream(_Fleet(members, connections, on_error, structure_of(model)))
 
@@ -562,24 +579,20 @@ def _checked(targets: object) -> tuple[Target, ...]:
     return given
 
 
-def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
+def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     """Return the scan of all pods of a session's project, found by what it lists."""
-    found_by: dict[str, Any] = {name: options[name] for name in ("deadline", "on_drift")}
+    found_by: dict[str, Any] = {"deadline": spec.deadline, "on_drift": spec.on_drift}
     # a function is for pods: what has no id is an error then
-    found_by["on_bad_item"] = "skip" if options["on_bad_item"] == "skip" else "raise"
-    stream: Stream[Any]
-    if by == "nodes":
-        nodes = session.iter_nodes(model=FoundNode, **found_by)
-        stream = session.iter_pods(node_ids=nodes, **options)
-    elif by == "groups":
-        groups = session.iter_groups(model=Found, **found_by)
-        stream = session.iter_pods(group_ids=groups, **options)
+    found_by["on_bad_item"] = "skip" if spec.on_bad_item == "skip" else "raise"
+    found: Stream[Any]
+    if spec.selector == "node_id":
+        found = session.iter_nodes(model=FoundNode, **found_by)
+    elif spec.selector == "group_id":
+        found = session.iter_groups(model=Found, **found_by)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
         found = session.iter_deployments(model=Found, sort="created_at:asc", **found_by)
-        stream = session.iter_pods(found, **options)
-    scan: Scan[Any] = engine_of(stream)  # type: ignore[assignment]  # a session's streams have no other
-    return scan
+    return scan_of(session, attrs.evolve(spec, ids=found))
 
 
 def _shared(
@@ -600,17 +613,10 @@ def _shared(
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:
     """Return what a checkpoint holds of each target, by its fingerprint."""
-    if isinstance(given, str | bytes):
-        given = ScanCheckpoint.from_json(given)
-    if given is None:
+    checkpoint = as_checkpoint(given)
+    if checkpoint is None:
         return {}
-    if not isinstance(given, ScanCheckpoint):
-        message = (
-            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
-            f"{type(given).__name__}"
-        )
-        raise ConfigurationError(message)
-    if given.scan != FLEET:
+    if checkpoint.scan != FLEET:
         message = "the checkpoint is not one of scan_fleet: give it to iter_pods"
         raise CheckpointError(message)
-    return {target.scan: target for target in given.targets}
+    return {target.scan: target for target in checkpoint.targets}

@@ -1,19 +1,18 @@
 """`IefSession`: the face of the library."""
 
 import asyncio
-import inspect
 import re
-from collections.abc import AsyncIterable, Awaitable, Collection, Iterable
+from collections.abc import AsyncIterable, Awaitable, Iterable
 from functools import partial
-from types import TracebackType, UnionType
-from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
+from types import TracebackType
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import attrs
 
-from ief_async._arguments import check_number
+from ief_async._arguments import check_choice, check_kind, check_number
 from ief_async._auth import Credentials, Key, Keyring, Project, Source, find_credentials
-from ief_async._checkpoint import ScanCheckpoint, fingerprint
+from ief_async._checkpoint import ScanCheckpoint
 from ief_async._endpoints import (
     DEPLOYMENTS,
     GROUPS,
@@ -28,7 +27,6 @@ from ief_async._endpoints import (
     NodeOptions,
 )
 from ief_async._errors import (
-    CheckpointError,
     ConfigurationError,
     OnBadItem,
     OnDrift,
@@ -45,11 +43,8 @@ from ief_async._paging import (
     PageCap,
     PageRequest,
     Query,
-    ScanPlan,
-    Selector,
     check_id,
     requests_for,
-    url_bytes,
 )
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of, known_region
@@ -57,14 +52,18 @@ from ief_async._scan import (
     Page,
     Reader,
     Scan,
+    ScanSpec,
     Stream,
+    check_bad_item,
+    check_iterable,
     look_for_fields,
     page_of,
     raw_rows,
+    select_ids,
     stand_in,
     structure_some,
 )
-from ief_async._structure import ModelWatch, Rows, SchemaWatch, Structure, read_within, structure_of
+from ief_async._structure import ModelWatch, Rows, Structure, read_within, structure_of
 
 T = TypeVar("T")
 
@@ -216,7 +215,7 @@ class IefSession:
             )
             raise ConfigurationError(message)
         _check_policies(retry, limits, timeout)
-        _check_kind("region", region, str | None)
+        check_kind("region", region, str | None)
         if project_id is not None:
             _checked("project_id", project_id)
         elif region is None and not getattr(credentials, "project", None):
@@ -394,8 +393,8 @@ class IefSession:
             IefError: what came of the call after all attempts.
         """
         structure = structure_of(model)
-        _check_bad_item(on_bad_item)
-        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
+        check_bad_item("on_bad_item", on_bad_item)
+        check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         query = _one_query(
             deployment_ids=deployment_ids,
             deployment_id=deployment_id,
@@ -409,7 +408,7 @@ class IefSession:
             target += f"&limit={limit}"
         target += f"&offset={offset}"
         if plugin_instance_name is not None:
-            _check_kind("plugin_instance_name", plugin_instance_name, str)
+            check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
         read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
         answer = await self._transport.get(
@@ -534,17 +533,16 @@ class IefSession:
             CheckpointError: `resume_from` is damaged, newer, or of another scan; if that shows in
                 the ids alone, the stream raises it before the batch is asked for.
         """
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
-        _check_kind("skip_empty_nodes", skip_empty_nodes, bool)
-        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
-        _check_kind("ordered", ordered, bool)
-        _check_choice("on_error", on_error, OnError)
-        return self._stream(
-            PODS,
-            model,
-            ids,
-            batcher,
+        selector, ids = select_ids(
+            deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
+        )
+        spec = ScanSpec(
+            listing=PODS,
+            selector=selector,
+            ids=ids,
+            model=model,
             page_size=page_size,
+            batch_size=batch_size,
             concurrency=concurrency,
             ordered=ordered,
             on_error=on_error,
@@ -554,7 +552,9 @@ class IefSession:
             max_items=max_items,
             deadline=deadline,
             resume_from=resume_from,
+            skip_empty_nodes=skip_empty_nodes,
         )
+        return Stream(scan_of(self, spec))
 
     async def count_pods(
         self,
@@ -572,22 +572,28 @@ class IefSession:
         Raises:
             PayloadError: the server gives no count.
         """
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
-        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
-        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
-        plan = ScanPlan(
-            concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
-        )  # nothing can move in a head, and nothing is warned of
-        scan = self._scan(
-            *(PODS, ids, batcher, plan, structure_of(Pod)),
-            on_bad_item="skip",  # no row is looked at
-            operation="count_pods",
+        selector, ids = select_ids(
+            deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
         )
+        spec = ScanSpec(
+            listing=PODS,
+            selector=selector,
+            ids=ids,
+            model=Pod,
+            page_size=page_size,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            on_drift="report",  # nothing can move in a head, and nothing is warned of
+            on_bad_item="skip",  # no row is looked at
+            skip_empty_nodes=skip_empty_nodes,
+            count_only=True,
+        )
+        scan = scan_of(self, spec)
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
             await scan.aclose()
-        counts = [report.count for report in plan.reports()]
+        counts = [report.count for report in scan.plan.reports()]
         known = tuple(count for count in counts if count is not None)
         if len(known) < len(counts):
             message = "the server gives no count for this list: iter_pods reads it all the same"
@@ -685,20 +691,6 @@ class IefSession:
         )
         return f"<IefSession: {where}>"
 
-    def _batcher(
-        self, selector: Selector, batch_size: int, page_size: int, *, skip_empty: bool
-    ) -> Batcher:
-        check_number("page_size", page_size, least=1, most=MOST_ROWS, whole=True)
-        check_number("batch_size", batch_size, least=1, most=MOST_IN_FLIGHT, whole=True)
-        project_id = self._transport.project.id or "x" * PROJECT_CHARACTERS
-        path = PODS.path.replace(PROJECT_ID, project_id)
-        return Batcher(
-            selector=selector,
-            size=batch_size if selector == "deployment_ids" else 1,
-            fixed_bytes=url_bytes(path, selector, page_size),
-            skip_empty_nodes=skip_empty and selector == "node_id",
-        )
-
     def _iter(self, listing: Listing, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
         """Stream a list that takes filters instead of ids."""
         unknown = options.keys() - listing.options.__annotations__.keys()
@@ -710,152 +702,52 @@ class IefSession:
         chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         for name, value in chosen.items():
-            _check_kind(name, value, str)
+            check_kind(name, value, str)
         if listing is DEPLOYMENTS and {"node_id", "group_id"} <= chosen.keys():
             message = "give node_id or group_id, not both: the service takes one of them"
             raise ConfigurationError(message)
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
-        batcher = Batcher(selector="filter", size=1, fixed_bytes=0)
-        return self._stream(listing, model, [text], batcher, **options)
+        return Stream(scan_of(self, ScanSpec(listing=listing, ids=[text], model=model, **options)))
 
-    def _stream(
-        self,
-        listing: Listing,
-        model: type[Any],
-        ids: Iterable[object] | AsyncIterable[object],
-        batcher: Batcher,
-        *,
-        page_size: int = 100,
-        concurrency: int = 8,
-        ordered: bool = True,
-        on_error: OnError = "raise",
-        on_drift: OnDrift = "repair",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        max_items: int | None = None,
-        deadline: float | None = None,
-        resume_from: ScanCheckpoint | str | bytes | None = None,
-    ) -> Stream[Any]:
-        """Stream a list, whatever it is of."""
-        structure = structure_of(model)
-        check_number("page_size", page_size, least=1, most=listing.most_rows, whole=True)
-        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
-        _check_choice("on_drift", on_drift, OnDrift)
-        _check_bad_item(on_bad_item)
-        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
-        if max_items is not None:
-            check_number("max_items", max_items, least=1, whole=True)
-        if deadline is not None:
-            check_number("deadline", deadline, more=True)
-        transport = self._transport
-        kind = batcher.selector if batcher.selector != "filter" else listing.key
-        asked = fingerprint(
-            transport.project.given, transport.instance_id, kind, page_size, batcher.size
-        )
-        if resume_from is not None:
-            batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))
-        plan = ScanPlan(
-            concurrency=concurrency,
-            ordered=ordered,
-            limit=page_size,
-            on_drift=on_drift,
-            max_items=max_items,
-            cap=self._caps.setdefault(listing.key, PageCap()),
-        )
-        return Stream(
-            self._scan(
-                listing,
-                ids,
-                batcher,
-                plan,
-                structure,
-                deadline=deadline,
-                on_error=on_error,
-                on_bad_item=on_bad_item,
-                on_unknown_field=on_unknown_field,
-                fingerprint=asked,
-            )
-        )
 
-    def _scan(
-        self,
-        listing: Listing,
-        ids: Iterable[object] | AsyncIterable[object],
-        batcher: Batcher,
-        plan: ScanPlan,
-        structure: Structure[T],
-        *,
-        deadline: float | None = None,
-        on_error: OnError = "raise",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        fingerprint: int = 0,
-        operation: str | None = None,
-    ) -> Scan[T]:
-        return Scan(
-            ids=ids,
-            batcher=batcher,
-            plan=plan,
-            fetch=partial(self._fetch, listing, tolerate=on_bad_item != "raise"),
-            reader=structure,
-            watch=SchemaWatch(listing.model),
-            model_watch=ModelWatch(structure.model, listing.model),
-            key=listing.key,
-            clock=self._transport.clock,
-            observer=self._transport.observer,
-            operation=operation or listing.operation,
-            deadline=deadline,
-            on_error=on_error,
-            on_bad_item=on_bad_item,
-            on_unknown_field=on_unknown_field,
-            fingerprint=fingerprint,
-        )
+def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
+    """Return a scan by a session: for what is built on sessions."""
+    transport, caps = session._transport, session._caps  # noqa: SLF001  users have no business with them
+    return Scan(
+        spec,
+        batcher=spec.batcher(transport.project.id),
+        plan=spec.plan(caps.setdefault(spec.listing.key, PageCap())),
+        fetch=partial(_fetch, transport=transport, spec=spec),
+        reader=structure_of(spec.model),
+        clock=transport.clock,
+        observer=transport.observer,
+        fingerprint=spec.fingerprint(transport.project.given, transport.instance_id),
+    )
 
-    async def _fetch(
-        self,
-        listing: Listing,
-        request: PageRequest,
-        reader: Reader[Any],
-        deadline: float,
-        scan: int,
-        *,
-        tolerate: bool,
-    ) -> Answer[Rows]:
-        parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
-        target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        read = partial(listing.read or partial(reader.read, key=listing.key), tolerate=tolerate)
-        # who counts asks for one row; how many come with the count does not matter
-        limit = request.limit if request.limit > 1 else None
-        within = partial(read_within, read, key=listing.key, limit=limit)
-        return await self._transport.get(target, within, deadline=deadline, scan=scan)
+
+async def _fetch(
+    request: PageRequest,
+    reader: Reader[Any],
+    deadline: float,
+    scan: int,
+    *,
+    transport: Transport,
+    spec: ScanSpec[Any],
+) -> Answer[Rows]:
+    """Ask for a page, and take the answer apart."""
+    listing = spec.listing
+    parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
+    target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
+    read = partial(
+        listing.read or partial(reader.read, key=listing.key), tolerate=spec.on_bad_item != "raise"
+    )
+    # who counts asks for one row; how many come with the count does not matter
+    limit = request.limit if request.limit > 1 else None
+    within = partial(read_within, read, key=listing.key, limit=limit)
+    return await transport.get(target, within, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------
-
-
-def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    if not isinstance(value, kind):
-        takes = kind.__name__ if isinstance(kind, type) else kind
-        message = f"{name} takes {takes}, but was given {type(value).__name__}"
-        raise ConfigurationError(message)
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    if not isinstance(value, str) or value not in get_args(choices):
-        known = ", ".join(map(repr, get_args(choices)))
-        message = f"{name} takes one of {known}, but was given {value!r:.80}"
-        raise ConfigurationError(message)
-
-
-def _check_bad_item(value: object) -> None:
-    """Take "raise", "skip", or a plain function."""
-    if not callable(value):
-        _check_choice("on_bad_item", value, get_args(OnBadItem)[0])
-    elif any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
-        message = (
-            "on_bad_item takes a plain function of a row and its error, but was given an async one"
-        )
-        raise ConfigurationError(message)
 
 
 async def _structured(
@@ -879,29 +771,10 @@ async def _structured(
     return items, bad
 
 
-def _resumed(given: object, asked: int) -> ScanCheckpoint:
-    """Return the checkpoint that is given, if it is of a scan that asks for the same."""
-    if isinstance(given, str | bytes):
-        given = ScanCheckpoint.from_json(given)
-    if not isinstance(given, ScanCheckpoint):
-        message = (
-            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
-            f"{type(given).__name__}"
-        )
-        raise ConfigurationError(message)
-    if given.scan != asked:
-        message = (
-            "the checkpoint is of another scan: resume with the same project, instance, kind of "
-            "ids, page_size and batch_size"
-        )
-        raise CheckpointError(message)
-    return given
-
-
 def _check_policies(retry: object, limits: object, timeout: object) -> None:
-    _check_kind("retry", retry, RetryPolicy)
-    _check_kind("limits", limits, Limits)
-    _check_kind("timeout", timeout, Timeouts)
+    check_kind("retry", retry, RetryPolicy)
+    check_kind("limits", limits, Limits)
+    check_kind("timeout", timeout, Timeouts)
 
 
 def _checked(name: str, value: object) -> str:
@@ -923,57 +796,19 @@ def _one_query(**given: object) -> Query:
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         names = ", ".join(given)
-        message = f"give exactly one of {names}; {len(chosen)} were given"
+        message = f"give one of {names}: {len(chosen)} were given"
         raise ConfigurationError(message)
     name, value = next(iter(chosen.items()))
     selector: Any = name
     if name != "deployment_ids":
         return Query(selector, (check_id(value, name),))
     batcher = Batcher(selector=selector, size=MOST_ROWS, fixed_bytes=0)
-    batches = [batch for identity in _iterable(name, value) for batch in batcher.add(identity)]
+    batches = [batch for identity in check_iterable(name, value) for batch in batcher.add(identity)]
     rest = batcher.flush()
     if not rest or batches:
         message = "deployment_ids takes 1 to about 100 ids in one call; iter_pods takes any number"
         raise ConfigurationError(message)
     return rest[0].query
-
-
-def _selected(
-    deployment_ids: Ids | None, node_ids: Ids | None, group_ids: Ids | None
-) -> tuple[Selector, Iterable[object] | AsyncIterable[object]]:
-    """Return the one selector that is given, and its ids: a collection copied, and checked."""
-    given: dict[Selector, Ids | None] = {
-        "deployment_ids": deployment_ids,
-        "node_id": node_ids,
-        "group_id": group_ids,
-    }
-    chosen = [(selector, ids) for selector, ids in given.items() if ids is not None]
-    if len(chosen) != 1:
-        message = (
-            f"give exactly one of deployment_ids, node_ids, group_ids; {len(chosen)} were given"
-        )
-        raise ConfigurationError(message)
-    selector, ids = chosen[0]
-    name = {"node_id": "node_ids", "group_id": "group_ids"}.get(selector, selector)
-    if isinstance(ids, AsyncIterable):
-        return selector, ids
-    given_ids = _iterable(name, ids)
-    if isinstance(given_ids, Collection):
-        given_ids = tuple(given_ids)
-        for identity in given_ids:
-            check_id(identity, name)
-    return selector, given_ids
-
-
-def _iterable(name: str, ids: object) -> Iterable[object]:
-    """Refuse one id where several are taken: a bare text would be read letter by letter."""
-    if isinstance(ids, str | bytes):
-        message = f"{name} takes several ids, but was given one text: write [{ids!r:.80}]"
-        raise ConfigurationError(message)
-    if not isinstance(ids, Iterable):
-        message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
-        raise ConfigurationError(message)
-    return ids
 
 
 def addresses_of(session: IefSession) -> tuple[str, str]:

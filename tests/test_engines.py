@@ -255,9 +255,11 @@ def test_wrong_arguments_are_refused(led):
                 plan_pods(fake.deployment_ids, **options)
             with pytest.raises(ConfigurationError, match=problem):
                 plan_pods(**options)  # before the deployments are looked up
-        with pytest.raises(ConfigurationError, match="at most one of deployment_ids"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids"):
             plan_pods(fake.deployment_ids, node_ids=["n"])
-        with pytest.raises(ConfigurationError, match="an iterable of ids, but was given str"):
+        with pytest.raises(
+            ConfigurationError, match="deployment_ids takes several ids, but was given one text"
+        ):
             plan_pods("one id")
         assert 0 == fake.statistics().requests
 

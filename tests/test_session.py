@@ -124,16 +124,16 @@ async def test_row_that_cannot_be_structured_fails_the_page():
 )
 async def test_exactly_one_selector(ids):
     """H4: none or several of the four ids are refused before anything is sent."""
-    with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids"):
+    with pytest.raises(ConfigurationError, match="give one of deployment_ids"):
         await offline().list_pods(**ids)
 
 
 async def test_scan_takes_exactly_one_selector():
     """H4: none or several kinds of ids are refused by iter_pods and count_pods."""
     for ids in ({}, {"deployment_ids": [], "node_ids": []}, {"node_ids": [], "group_ids": []}):
-        with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids, node_"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids, node_"):
             offline().iter_pods(**ids)
-        with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids, node_"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids, node_"):
             await offline().count_pods(**ids)
 
 
