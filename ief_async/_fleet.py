@@ -46,7 +46,7 @@ from ief_async._scan import (
     Stream,
     as_checkpoint,
 )
-from ief_async._session import IefSession, addresses_of, scan_of
+from ief_async._session import IefSession, addresses_of, scan_of, session_of
 from ief_async._structure import structure_of
 
 T = TypeVar("T")
@@ -403,7 +403,6 @@ def scan_fleet(
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
     on_event: OnEvent | None = None,
-    _clock: Clock = Clock(),
 ) -> Stream[Any]:
     """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
 
@@ -451,8 +450,6 @@ def scan_fleet(
         raise ConfigurationError(message)
     given = _checked(targets)
     connections = Connections(http, proxy)
-    observer = Observer(on_event)
-    keyrings: dict[Any, Keyring] = {}
     spec = ScanSpec(
         listing=PODS,
         selector=SELECTORS[by],
@@ -468,28 +465,55 @@ def scan_fleet(
         on_unknown_field=on_unknown_field,
         deadline=deadline,
     )
+    return fleet_of(
+        given,
+        spec,
+        resume_from=resume_from,
+        connections=connections,
+        observer=Observer(on_event),
+        retry=retry,
+        limits=limits,
+        timeout=timeout,
+    )
+
+
+def fleet_of(
+    targets: Sequence[Target],
+    spec: ScanSpec[Any],
+    *,
+    resume_from: ScanCheckpoint | str | bytes | None,
+    connections: Connections,
+    observer: Observer,
+    clock: Clock = Clock(),
+    **policies: Any,
+) -> Stream[Any]:
+    """Return the stream of all targets, whose sessions are made of these parts.
+
+    `spec` is what is read of each target; its ids are what the target lists.
+    """
+    keyrings: dict[Any, Keyring] = {}
     sessions = [
-        IefSession(
+        session_of(
             **attrs.asdict(target, recurse=False),
-            retry=retry,
-            limits=limits,
-            timeout=timeout,
-            _clock=_clock,
-            _observer=observer,
-            _connections=connections,
-            _keyring=_shared(keyrings, target.credentials, _clock, observer),
+            connections=connections,
+            observer=observer,
+            clock=clock,
+            keyring=_shared(keyrings, target.credentials, clock, observer),
+            **policies,
         )
-        for target in given
+        for target in targets
     ]
     scans = [_scan(session, spec) for session in sessions]
     asked = [scan.fingerprint for scan in scans]
-    marks = _marks(given, sessions, asked)
+    marks = _marks(targets, sessions, asked)
     resumed = _resumed(_parts(resume_from), marks, asked)
     for at, part in resumed.items():
         own = attrs.evolve(part, scan=asked[at])
         scans[at] = _scan(sessions[at], attrs.evolve(spec, resume_from=own))
-    members = [_Member(*parts) for parts in zip(given, scans, _names(given), marks, strict=True)]
-    return Stream(_Fleet(members, connections, on_error, structure_of(model)))
+    members = [
+        _Member(*parts) for parts in zip(targets, scans, _names(targets), marks, strict=True)
+    ]
+    return Stream(_Fleet(members, connections, spec.on_error, structure_of(spec.model)))
 
 
 def _marks(

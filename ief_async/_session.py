@@ -1,8 +1,8 @@
 """`IefSession`: the face of the library."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterable, Awaitable, Iterable
+from collections.abc import AsyncIterable, Iterable
+from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
@@ -11,8 +11,9 @@ from urllib.parse import quote
 import attrs
 
 from ief_async._arguments import check_choice, check_kind, check_number
-from ief_async._auth import Credentials, Key, Keyring, Project, Source, find_credentials
+from ief_async._auth import Credentials, find_credentials
 from ief_async._checkpoint import ScanCheckpoint
+from ief_async._connect import connect, problem_of, reconnect
 from ief_async._endpoints import (
     DEPLOYMENTS,
     GROUPS,
@@ -34,7 +35,7 @@ from ief_async._errors import (
     OnUnknownField,
     PayloadError,
 )
-from ief_async._http import Budget, Connections, Endpoints, HttpSession, Pacer, Tally, Transport
+from ief_async._http import Connections, HttpSession, Transport
 from ief_async._messages import Answer
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._observer import Observer, OnEvent
@@ -46,8 +47,8 @@ from ief_async._paging import (
     check_id,
     requests_for,
 )
-from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of, known_region
+from ief_async._policies import Limits, RetryPolicy, Timeouts
+from ief_async._regions import known_region
 from ief_async._scan import (
     Page,
     Reader,
@@ -179,6 +180,8 @@ class IefSession:
         ConfigurationError: an argument can't work; its text names the argument and what it takes.
     """
 
+    _owner = True  # of the connections
+
     def __init__(
         self,
         project_id: str | None = None,
@@ -194,64 +197,24 @@ class IefSession:
         limits: Limits = Limits(),
         timeout: Timeouts = Timeouts(),
         on_event: OnEvent | None = None,
-        _clock: Clock = Clock(),
-        _observer: Observer | None = None,
-        _keyring: Keyring | None = None,
-        _connections: Connections | None = None,
     ) -> None:
-        known = isinstance(credentials, Key | Source)
-        if isinstance(credentials, type) or not (known or callable(credentials)):
-            given = type(credentials).__name__
-            if isinstance(credentials, type):
-                given = f"a class: write {credentials.__name__}(...)"
-            elif isinstance(credentials, str | bytes):
-                given += ": write Token(...)"
-            elif isinstance(credentials, Awaitable):
-                given += ": give the function, not what it returns"
-            del credentials  # it may be the token itself, which no traceback is to show
-            message = (
-                "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
-                f"function, but was given {given}"
-            )
-            raise ConfigurationError(message)
-        _check_policies(retry, limits, timeout)
-        check_kind("region", region, str | None)
-        if project_id is not None:
-            _checked("project_id", project_id)
-        elif region is None and not getattr(credentials, "project", None):
-            message = "project_id was not given: give it, or region= so that it can be looked up"
-            raise ConfigurationError(message)
-        self._owner = True
+        problem = problem_of(credentials)
+        if problem is not None:
+            del credentials
+            raise ConfigurationError(problem)
         self._caps: dict[str, PageCap] = {}
-        self._tally = Tally()
-        observer = _observer or Observer(on_event)
-        connections = _connections or Connections(http, proxy)
-        endpoints = (
-            (check_endpoint("endpoint", endpoint),)
-            if endpoint is not None
-            else endpoints_of(region)
-        )
-        asked = iam_endpoint_of(region, iam_endpoint)
-        checked_by = endpoints[0] if isinstance(credentials, Key) else asked
-        self._transport = Transport(
-            endpoints=Endpoints(*endpoints),
-            iam_endpoint=asked,
-            keyring=_keyring or Keyring(credentials, _clock, observer, endpoint=checked_by),
-            project=Project(project_id, region),
-            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
-            connections=connections,
-            pacer=Pacer(
-                limits=_narrowed(limits, connections),
-                budget=Budget(retry.budget),
-                clock=_clock,
-                tally=self._tally,
-                observer=observer,
-            ),
-            observer=observer,
-            clock=_clock,
+        self._transport = connect(
+            project_id,
+            credentials=credentials,
+            region=region,
+            endpoint=endpoint,
+            iam_endpoint=iam_endpoint,
+            instance_id=instance_id,
+            connections=Connections(http, proxy),
+            observer=Observer(on_event),
             retry=retry,
             limits=limits,
-            timeouts=timeout,
+            timeout=timeout,
         )
 
     @classmethod
@@ -290,7 +253,7 @@ class IefSession:
             )
         return session
 
-    def with_options(self, **overrides: Unpack[Options]) -> "IefSession":
+    def with_options(self, **overrides: Unpack[Options]) -> Self:
         """Return a session with other options that shares whatever is not overridden.
 
         Connections, credentials, statistics, `on_event` and the retry budget are always shared;
@@ -302,38 +265,9 @@ class IefSession:
             takes = ", ".join(Options.__annotations__)
             message = f"with_options takes {takes}, but was given {', '.join(unknown)}"
             raise ConfigurationError(message)
-        old = self._transport
-        retry = overrides.get("retry", old.retry)
-        limits = overrides.get("limits", old.limits)
-        timeout = overrides.get("timeout", old.timeouts)
-        instance_id = overrides.get("instance_id", old.instance_id)
-        _check_policies(retry, limits, timeout)
-        other = object.__new__(type(self))
-        other._owner = False
-        other._caps = self._caps
-        other._tally = self._tally
-        project, keyring, pacer = old.project, old.keyring, old.pacer
-        if "project_id" in overrides:
-            project = Project(_checked("project_id", overrides["project_id"]), project.name)
-            keyring = keyring.for_another_project()
-        if "limits" in overrides:
-            pacer = Pacer(
-                limits=_narrowed(limits, old.connections),
-                budget=pacer.budget,
-                clock=old.clock,
-                tally=self._tally,
-                observer=old.observer,
-            )
-        other._transport = attrs.evolve(
-            old,
-            keyring=keyring,
-            project=project,
-            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
-            pacer=pacer,
-            retry=retry,
-            limits=limits,
-            timeouts=timeout,
-        )
+        other = copy(self)
+        other._transport = reconnect(self._transport, dict(overrides))  # noqa: SLF001  of its own class
+        other._owner = False  # noqa: SLF001  likewise
         return other
 
     # -- pods ----------------------------------------------------------------------------------
@@ -663,7 +597,8 @@ class IefSession:
     def statistics(self) -> SessionStatistics:
         """Return the figures of the session so far."""
         return SessionStatistics(
-            **attrs.asdict(self._tally), token_refreshes=self._transport.keyring.renewals
+            **attrs.asdict(self._transport.pacer.tally),
+            token_refreshes=self._transport.keyring.renewals,
         )
 
     async def aclose(self) -> None:
@@ -708,6 +643,20 @@ class IefSession:
             raise ConfigurationError(message)
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
         return Stream(scan_of(self, ScanSpec(listing=listing, ids=[text], model=model, **options)))
+
+
+def session_of(
+    project_id: str | None = None, *, credentials: Credentials, **parts: Any
+) -> IefSession:
+    """Return a session made of parts, some of which may be shared: see `connect`."""
+    problem = problem_of(credentials)
+    if problem is not None:
+        del credentials
+        raise ConfigurationError(problem)
+    session = object.__new__(IefSession)
+    session._caps = {}
+    session._transport = connect(project_id, credentials=credentials, **parts)
+    return session
 
 
 def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
@@ -769,26 +718,6 @@ async def _structured(
             taken += len(some)
         items += some
     return items, bad
-
-
-def _check_policies(retry: object, limits: object, timeout: object) -> None:
-    check_kind("retry", retry, RetryPolicy)
-    check_kind("limits", limits, Limits)
-    check_kind("timeout", timeout, Timeouts)
-
-
-def _checked(name: str, value: object) -> str:
-    """Return an id that goes into a path or a header, or refuse what would change either."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
-        return value
-    # what is longer than an id may be a token in the wrong place
-    shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
-    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
-    raise ConfigurationError(message)
-
-
-def _narrowed(limits: Limits, connections: Connections) -> Limits:
-    return attrs.evolve(limits, concurrency=connections.places(limits.concurrency))
 
 
 def _one_query(**given: object) -> Query:

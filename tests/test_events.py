@@ -145,7 +145,7 @@ async def test_failed_attempts_and_repeats_are_told():
 
 async def test_429_is_told_with_its_pause(fake_clock):
     """Throttled says how long the session waits, what was asked, and what it allows itself."""
-    async with watched(50, session={"_clock": fake_clock.clock}) as (fake, ief, events):
+    async with watched(50, session={"clock": fake_clock.clock}) as (fake, ief, events):
         fake.script(Fault.throttle("7"))
         await ief.iter_pods(fake.deployment_ids).collect()
 
@@ -169,7 +169,7 @@ async def test_pause_is_one_line_however_many_are_throttled(fake_clock, caplog):
         if len(of(RequestRetried, events)) == 4:
             all_told.set()
 
-    session = {"_clock": fake_clock.clock, "retry": RetryPolicy(attempts=3), "on_event": hook}
+    session = {"clock": fake_clock.clock, "retry": RetryPolicy(attempts=3), "on_event": hook}
     async with watched(50, session=session, latency=0.02) as (fake, ief, _):
         fake.script(*[Fault.throttle("7")] * 4)
         fake_clock.hold()

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import attrs
 import pytest
-from conftest import until
+from conftest import fleet_at, until
 
 from ief_async import (
     AccessKey,
@@ -203,7 +203,7 @@ async def test_throttled_target_slows_itself_alone(fakes, fake_clock):
     fakes[0].script(Fault.throttle("2"))
     fake_clock.hold()  # so that the pause ends when the others have come
     wanted, items = every(fakes[1:]), []
-    async for item in scan_fleet(targets_of(fakes), _clock=fake_clock.clock):
+    async for item in fleet_at(targets_of(fakes), clock=fake_clock.clock):
         items.append(item)
         if len(items) == wanted.total():
             assert wanted == found(items)
@@ -263,7 +263,7 @@ async def test_deadline_of_a_fleet(fakes, loop_time):
     fakes[0].intercept(lambda _: Fault.hang())
     wanted, items = every(fakes[1:]), []
     with pytest.raises(PartialScanError) as caught:
-        async for item in scan_fleet(targets_of(fakes), deadline=20, _clock=loop_time.clock):
+        async for item in fleet_at(targets_of(fakes), deadline=20, clock=loop_time.clock):
             items.append(item)
             if len(items) == wanted.total():
                 loop_time.let_pass(20)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import attrs
 import pytest
-from conftest import session_with, until
+from conftest import session_at, session_with, until
 
 from ief_async import (
     AccessKey,
@@ -49,7 +49,7 @@ async def fake(fake_clock):
 @pytest.fixture
 def clock(fake_clock):
     """Give the option that lets a session run on the fake clock."""
-    return {"_clock": fake_clock.clock}
+    return {"clock": fake_clock.clock}
 
 
 def password(fake, **options):
@@ -127,7 +127,7 @@ async def test_token_tells_the_project(fake, clock, project, region, scope):
     """Without project_id the token is for the project that is named, and tells its id."""
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": region}
     credentials = password(fake, project=project)
-    async with IefSession(credentials=credentials, **options, **clock) as ief:
+    async with session_at(credentials=credentials, **options, **clock) as ief:
         assert {"Page": 4} == kinds(await ask(ief, fake, 4))
 
     assert 0 == seen(fake, "/projects")
@@ -140,7 +140,7 @@ async def test_token_tells_the_project(fake, clock, project, region, scope):
 async def test_looked_up_project_fits_the_same_checkpoint(fake, clock, kind):
     """A scan that began before its project was known goes on after it is, and the other way."""
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
-    async with IefSession(credentials=kind(fake), **options, **clock) as ief:
+    async with session_at(credentials=kind(fake), **options, **clock) as ief:
         first = ief.iter_pods(fake.deployment_ids, batch_size=2)
         begun = [await anext(aiter(first))]
         rest = ief.iter_pods(fake.deployment_ids, batch_size=2, resume_from=first.checkpoint())
@@ -148,7 +148,7 @@ async def test_looked_up_project_fits_the_same_checkpoint(fake, clock, kind):
             begun.append(pod)
             if len(begun) == 150:
                 break
-    async with IefSession(credentials=kind(fake), **options, **clock) as again:
+    async with session_at(credentials=kind(fake), **options, **clock) as again:
         saved = rest.checkpoint()
         left = await again.iter_pods(fake.deployment_ids, batch_size=2, resume_from=saved).collect()
 
@@ -965,7 +965,7 @@ async def test_shared_failure_has_notes_of_its_own(fake, clock):
         lambda request: Fault.status(503) if request.path.endswith("/projects") else None
     )
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
-    async with IefSession(credentials=access_key(fake), **options, **clock) as ief:
+    async with session_at(credentials=access_key(fake), **options, **clock) as ief:
         scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
         errors = await asyncio.gather(*scans, return_exceptions=True)
 

@@ -66,7 +66,7 @@ async def test_window_is_the_services_own_wait(code, fake_clock):
     events = []
     async with FakeIef(4, quota=Quota(limit=1, error_code=code, seconds=300)) as fake:
         fake.clock = fake_clock.clock.wall
-        async with session_with(fake, on_event=events.append, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, on_event=events.append, clock=fake_clock.clock) as ief:
             for _ in range(3):
                 await ief.list_pods(deployment_ids=fake.deployment_ids)
             once = ief.with_options(retry=RetryPolicy(attempts=1))
@@ -89,7 +89,7 @@ async def test_retry_after_wins_over_the_window(fake_clock):
     body = json.dumps({"error_code": "APIGW.0308", "error_msg": WORDS + "1 minute"}).encode()
     async with FakeIef(4) as fake:
         fake.script(Fault.body(body, status=429, headers=[("Retry-After", "7")]))
-        async with session_with(fake, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, clock=fake_clock.clock) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
 
     assert [7.0] == fake_clock.sleeps
@@ -101,7 +101,7 @@ async def test_window_of_another_code_is_only_text(code, fake_clock):
     body = json.dumps({"error_code": code, "error_msg": WORDS + "1 minute"}).encode()
     async with FakeIef(4) as fake:
         fake.script(Fault.body(body, status=429))
-        async with session_with(fake, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, clock=fake_clock.clock) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
 
     assert [1.0] == fake_clock.sleeps
@@ -111,7 +111,7 @@ async def test_window_of_another_code_is_only_text(code, fake_clock):
 async def test_window_above_its_cap_is_raised_at_once(seconds, policy, fake_clock):
     """A window of a day is not waited for by default; the error says how long it is."""
     async with FakeIef(4, quota=Quota(limit=1, seconds=seconds)) as fake:
-        policies = {"retry": RetryPolicy(**policy), "_clock": fake_clock.clock}
+        policies = {"retry": RetryPolicy(**policy), "clock": fake_clock.clock}
         async with session_with(fake, **policies) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
             with pytest.raises(ThrottledError) as caught:
@@ -151,7 +151,7 @@ async def test_scan_of_more_pages_than_the_quota_ends_well(limit, seconds, slidi
     clock = FakeClock()
     quota = Quota(limit=limit, seconds=seconds, sliding=sliding)
     async with FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake:
-        async with session_with(fake, _clock=clock.clock) as ief:
+        async with session_with(fake, clock=clock.clock) as ief:
             pods = await ief.iter_pods(
                 fake.deployment_ids, batch_size=1, concurrency=concurrency
             ).collect()
@@ -208,7 +208,7 @@ async def test_two_scans_share_a_quota():
     quota = Quota(limit=3)
     async with (
         FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake,
-        session_with(fake, _clock=clock.clock) as ief,
+        session_with(fake, clock=clock.clock) as ief,
     ):
         scans = [ief.iter_pods(fake.deployment_ids, batch_size=1) for _ in range(2)]
         found = await asyncio.gather(*(scan.collect() for scan in scans))
@@ -219,7 +219,7 @@ async def test_two_scans_share_a_quota():
 async def test_request_that_never_gets_its_share_ends():
     """One that is refused however often others are answered meanwhile is raised at last."""
     clock = FakeClock()
-    async with FakeIef(4) as fake, session_with(fake, _clock=clock.clock) as ief:
+    async with FakeIef(4) as fake, session_with(fake, clock=clock.clock) as ief:
         refused = fake.deployment_ids[0]
         full = Fault.throttle("2")
         fake.intercept(lambda seen: full if refused in seen.raw_query else None)
@@ -237,7 +237,7 @@ async def test_quota_that_is_never_free_ends_by_the_attempts():
     clock = FakeClock()
     async with (
         FakeIef(4, quota=Quota(limit=1)) as fake,  # whose own clock does not move
-        session_with(fake, _clock=clock.clock) as ief,
+        session_with(fake, clock=clock.clock) as ief,
     ):
         await ief.list_pods(deployment_ids=fake.deployment_ids)
         with pytest.raises(ThrottledError) as caught:

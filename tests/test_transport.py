@@ -60,7 +60,7 @@ async def fake():
 @pytest.fixture
 async def ief(fake, fake_clock):
     """Give a session with it that sends twice at most, on the fake clock."""
-    async with session_with(fake, retry=TWICE, _clock=fake_clock.clock) as session:
+    async with session_with(fake, retry=TWICE, clock=fake_clock.clock) as session:
         yield session
 
 
@@ -386,7 +386,7 @@ async def test_deadline_in_mid_request_says_how_often_it_was_sent(fake, loop_tim
         return Fault.hang()
 
     fake.intercept(answer)
-    async with session_with(fake, retry=QUICK, _clock=loop_time.clock) as ief:
+    async with session_with(fake, retry=QUICK, clock=loop_time.clock) as ief:
         late = ief._transport.clock.now() + 20
         with pytest.raises(TransportError, match="the deadline passed after") as caught:
             await ief._transport.get(f"/v3/{PROJECT}/edgemgr/pods?node_id=n", len, deadline=late)
@@ -674,7 +674,7 @@ async def test_throttle_closes_the_gate_for_every_worker(fault, wait, fake, fake
         return Fault.slow(0.01)
 
     fake.intercept(note)
-    async with session_with(fake, _clock=fake_clock.clock) as ief:
+    async with session_with(fake, clock=fake_clock.clock) as ief:
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=2, concurrency=3)
         scan = asyncio.create_task(stream.collect())
         await until(lambda: len(arrivals) == 3)
@@ -1134,7 +1134,7 @@ async def test_borrowed_session_does_not_bend_the_rules(fake, fake_clock):
         headers={"X-Mine": "2", "X-Auth-Token": "another", "Accept-Encoding": "br"},
         timeout=aiohttp.ClientTimeout(total=0.000_001),
     ) as http:
-        async with session_with(fake, http=http, retry=TWICE, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, http=http, retry=TWICE, clock=fake_clock.clock) as ief:
             await assert_well(ief, fake)
             fake.script(Fault.status(403), Fault.redirect("/"), Fault.drop(), Fault.drop())
             for kind, attempts in ((PermissionDeniedError, 1), (ApiError, 1), (TransportError, 2)):
@@ -1163,7 +1163,7 @@ async def test_middlewares_of_a_borrowed_session_still_run(fake, fake_clock):
 
     async with (
         aiohttp.ClientSession(middlewares=(middleware,)) as http,
-        session_with(fake, http=http, retry=TWICE, _clock=fake_clock.clock) as ief,
+        session_with(fake, http=http, retry=TWICE, clock=fake_clock.clock) as ief,
     ):
         fake.script(Fault.drop(), Fault.reset())
         error = await failure_of(ief)
