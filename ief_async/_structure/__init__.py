@@ -11,10 +11,11 @@ from ief_async._structure.envelope import (
     loads,
     read_refusal,
     read_within,
+    rows_in,
     split,
 )
 from ief_async._structure.flatten import Pairs, Plain, narrowed, twin_of
-from ief_async._structure.schema_watch import ModelWatch, SchemaWatch
+from ief_async._structure.schema_watch import ModelWatch, SchemaWatch, decode_rows
 from ief_async._structure.structure import Structure, structure_of
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "Rows",
     "SchemaWatch",
     "Structure",
+    "decode_rows",
     "loads",
     "narrowed",
     "read_refusal",
     "read_within",
+    "rows_in",
     "split",
     "structure_of",
     "twin_of",
