@@ -576,7 +576,7 @@ class IefSession:
         batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
         check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
         plan = ScanPlan(
-            concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
+            concurrency=concurrency, ordered=True, limit=1, on_drift="report", count_only=True
         )  # nothing can move in a head, and nothing is warned of
         scan = self._scan(
             *(PODS, ids, batcher, plan, structure_of(Pod)),

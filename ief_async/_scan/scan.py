@@ -292,9 +292,7 @@ class Scan(Generic[T]):
         """End the batch of a request by what went wrong, and the scan if its policy says so."""
         _locate(error, request)
         if self._observer.wants():
-            reports = [one for one in self.plan.reports() if one.number == request.batch]
-            for report in reports:
-                self._tell_batch(report, error)
+            self._tell_batch(self.plan.report_of(request.batch), error)
         late = self._clock.now() >= self._deadline
         fatal = not isinstance(error, IefError) or isinstance(error, FATAL) or late
         if fatal or self._on_error == "raise":
@@ -346,7 +344,7 @@ class Scan(Generic[T]):
             return
         left = 0 if self._chunk is None else operator.length_hint(self._chunk)
         if self._chunk is None or (left == 0 and self._taken == len(self._current.positions)):
-            self.plan.finish(self._current)
+            self.plan.acknowledge(self._current)
             self._current = self._chunk = None
         else:
             self._chunk_size = left
@@ -355,7 +353,7 @@ class Scan(Generic[T]):
         """Return the next page in its turn, None at the end, or raise what ended the scan."""
         self.begin()
         if self._current is not None:
-            self.plan.finish(self._current)
+            self.plan.acknowledge(self._current)
             self._current = self._chunk = None
         while not self._over:
             self._current, self._taken = self.plan.take(), 0
@@ -528,7 +526,7 @@ class Scan(Generic[T]):
     def _leave(self, accepted: Accepted) -> None:
         """Take no more of a page; what came of it as items is finished with."""
         if self._chunk is not None:
-            self.plan.finish_rows(accepted, self._taken)
+            self.plan.acknowledge_rows(accepted, self._taken)
         self._current = self._chunk = None
 
     async def _replace(self, accepted: Accepted, at: int, problem: PayloadError) -> list[T]:
@@ -651,14 +649,14 @@ class Scan(Generic[T]):
                     items=report.items,
                     pages=report.pages,
                     re_reads=report.re_reads,
-                    drift=None if self.plan.heads_only else report.drift,
+                    drift=None if self.plan.count_only else report.drift,
                     complete=report.complete,
                     error=None if error is None else type(error).__name__,
                 )
             )
 
     def _tell_oddities(self, report: BatchReport, *, warn: bool) -> None:
-        if self.plan.heads_only:
+        if self.plan.count_only:
             return
         number, batch = self._number, report.number
         self._verdicts[report.drift] += 1
