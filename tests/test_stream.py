@@ -28,7 +28,7 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
-from ief_async._paging.batch_plan import requests_for
+from ief_async._paging.shape import requests_for
 from ief_async._policies import Clock
 from ief_async.testing import FakeIef, Fault
 

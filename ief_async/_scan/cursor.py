@@ -72,7 +72,7 @@ class Cursor(Generic[T]):
             return
         self._left_before = self._left
         if not self.rest and not self._left:
-            self._plan.finish(self.page)
+            self._plan.acknowledge(self.page)
             self.page = self._chunk = None
 
     def hand_out(self, items: Sequence[T]) -> Iterator[T]:
@@ -108,7 +108,7 @@ class Cursor(Generic[T]):
         read = 0
         if self._chunk is not None:
             read = self._structured
-            self._plan.finish_rows(self.page, read)
+            self._plan.acknowledge_rows(self.page, read)
         unread = len(self.page.positions) - read
         self.page = self._chunk = None
         return unread

@@ -98,7 +98,7 @@ class Telemetry:
                     items=report.items,
                     pages=report.pages,
                     re_reads=report.re_reads,
-                    drift=None if self._plan.heads_only else report.drift,
+                    drift=None if self._plan.count_only else report.drift,
                     complete=report.complete,
                     error=None if error is None else type(error).__name__,
                 )
@@ -107,11 +107,10 @@ class Telemetry:
     def tell_failed_batch(self, number: int, error: Exception) -> None:
         """Tell what a batch came to that failed, if anybody listens."""
         if self._observer.wants():
-            for report in [one for one in self._plan.reports() if one.number == number]:
-                self.tell_batch(report, error)
+            self.tell_batch(self._plan.report_of(number), error)
 
     def _tell_oddities(self, report: BatchReport, *, warn: bool) -> None:
-        if self._plan.heads_only:
+        if self._plan.count_only:
             return
         number, batch = self.number, report.number
         self._verdicts[report.drift] += 1
