@@ -16,7 +16,7 @@ from ief_async._auth import (
     login_of,
 )
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._endpoints import PODS, Found, FoundNode
+from ief_async._endpoints import PODS, Listed, ListedNode
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -337,12 +337,12 @@ def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     found_by["on_bad_item"] = "skip" if spec.on_bad_item == "skip" else "raise"
     found: Stream[Any]
     if spec.selector == "node_id":
-        found = session.iter_nodes(model=FoundNode, **found_by)
+        found = session.iter_nodes(model=ListedNode, **found_by)
     elif spec.selector == "group_id":
-        found = session.iter_groups(model=Found, **found_by)
+        found = session.iter_groups(model=Listed, **found_by)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
-        found = session.iter_deployments(model=Found, sort="created_at:asc", **found_by)
+        found = session.iter_deployments(model=Listed, sort="created_at:asc", **found_by)
     return scan_of(session, attrs.evolve(spec, ids=found))
 
 

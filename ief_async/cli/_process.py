@@ -24,7 +24,9 @@ from ief_async._errors import (
 from ief_async._texts import printable
 from ief_async._writing import put
 from ief_async.cli._arguments import Exit, program
-from ief_async.cli._commands import COMMANDS, Outcome, Usage, read_ids, say, told
+from ief_async.cli._commands import COMMANDS
+from ief_async.cli._inputs import read_ids
+from ief_async.cli._outcome import Outcome, Usage, say, told
 
 # the requests to end that this system knows: Ctrl-C, `kill`, and a terminal that is closed
 ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

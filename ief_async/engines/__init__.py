@@ -25,14 +25,14 @@ import attrs
 from ief_async._arguments import check_number
 from ief_async._auth import EcsMetadata
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
-from ief_async._endpoints import PODS, Found
+from ief_async._endpoints import PODS, Identified, Listed
 from ief_async._errors import ConfigurationError, OnDrift
 from ief_async._models import Pod
 from ief_async._observer import write
 from ief_async._paging import Batch, Selector, requests_for
 from ief_async._policies import Limits
 from ief_async._scan import ID_ARGUMENTS, ScanSpec, Stream, select_ids
-from ief_async._session import Identified, IefSession, scan_of
+from ief_async._session import IefSession, scan_of
 from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 
@@ -246,7 +246,7 @@ async def _plan(
         scan = scan_of(ief, spec)  # never begun; it cuts the ids into batches
         if ids is None:
             listing = ief.iter_deployments(
-                model=Found, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
+                model=Listed, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
             )
             ids = [found.id async for found in listing]
             _warn(partition, listing)
