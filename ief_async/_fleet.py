@@ -10,10 +10,8 @@ from ief_async._auth import (
     Credentials,
     Key,
     Keyring,
-    PasswordCredentials,
     Source,
-    account_of,
-    login_of,
+    kind_of,
 )
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._endpoints import PODS, Listed, ListedNode
@@ -273,7 +271,7 @@ def _marks(
                 for other, place, scan in zip(targets, where, asked, strict=True)
                 if (place, scan) == (where[at], asked[at])
             ]
-            account = account_of(target.credentials) or alike.index(target)
+            account = kind_of(target.credentials).account() or alike.index(target)
         marks[at] = fingerprint("target", asked[at], where[at], account)
     if len(set(marks)) < len(marks):
         message = (
@@ -310,7 +308,10 @@ def _resumed(
 def _names(targets: Sequence[Target]) -> list[str]:
     """Return what each target is called, so that no two have one name."""
     names = [target.name for target in targets]
-    for more in (lambda target: target.endpoint, lambda target: login_of(target.credentials)):
+    for more in (
+        lambda target: target.endpoint,
+        lambda target: kind_of(target.credentials).login(),
+    ):
         same = Counter(names)
         names = [
             f"{name} at {told}" if same[name] > 1 and (told := more(target)) else name
@@ -355,7 +356,8 @@ def _shared(
     password all keyrings do anyway.
     """
     known = isinstance(credentials, Source) or callable(credentials)
-    if isinstance(credentials, Key | PasswordCredentials) or not known:
+    by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
+    if by_value or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
     keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))

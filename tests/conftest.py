@@ -188,5 +188,5 @@ async def loop_time():
 def held_back(monkeypatch):
     """Give an event: until it is set, fakes hold back what `Fault.hang` and `Fault.slow` delay."""
     event = asyncio.Event()
-    monkeypatch.setattr(_server, "_pause", lambda _: event.wait())
+    monkeypatch.setattr(_server, "pause", lambda _: event.wait())
     return event

@@ -41,7 +41,7 @@ from ief_async import (
     TransportError,
     scan_fleet,
 )
-from ief_async.testing import DEFAULT_MIX, FakeIef, Fault, Motion
+from ief_async.testing import DEFAULT_MIX, Account, FakeIef, Fault, Motion, Service
 
 PODS = "/v3/{project_id}/edgemgr/pods"
 LOGIN = "/v3/auth/tokens"
@@ -222,7 +222,7 @@ async def test_repaired_drift_is_told_and_worries_nobody(caplog):
 )
 async def test_doubt_is_told_by_every_policy_but_ignorance(on_drift, told, warned, caplog):
     """A batch in doubt is an event unless nobody looks; only "repair" has to warn as well."""
-    async with watched(400, counts=437) as (fake, ief, events):
+    async with watched(400, service=Service(counts=437)) as (fake, ief, events):
         stream = ief.iter_pods(fake.deployment_ids, on_drift=on_drift)
         if on_drift == "raise":
             with pytest.raises(DriftError):
@@ -587,7 +587,10 @@ async def test_fleet_has_one_hook():
         calls.append(event)
         raise LookupError
 
-    async with FakeIef(40, seed=1) as one, FakeIef(60, seed=2, project_id="2" * 32) as two:
+    async with (
+        FakeIef(40, seed=1) as one,
+        FakeIef(60, seed=2, account=Account(project_id="2" * 32)) as two,
+    ):
         targets = [
             Target(credentials=Token(it.token), project_id=it.project_id, endpoint=it.endpoint)
             for it in (one, two)
@@ -742,7 +745,12 @@ CREDENTIALS = {
 async def test_no_event_and_no_line_names_a_secret_or_an_id(kind, caplog):
     """Over scans with every fault of the usual mix, drift and clamps: allow-listed words alone."""
     caplog.set_level(logging.DEBUG)
-    options = {"token": "a-token-for-nobody-else", "counts": 437, "page_cap": 90, "nodes": 3}
+    options = {
+        "token": "a-token-for-nobody-else",
+        "service": Service(counts=437),
+        "page_cap": 90,
+        "nodes": 3,
+    }
     async with watched(400, **options, deployments=4) as (fake, _, _):
         events = []
         given = {"credentials": CREDENTIALS[kind](fake), "iam_endpoint": fake.iam_endpoint}

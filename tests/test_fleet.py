@@ -29,7 +29,7 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 AT_ONCE = RetryPolicy(attempts=2, base=0, throttled_base=0)
 
@@ -40,7 +40,9 @@ async def fakes():
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                FakeIef(120 * at, deployments=10 * at, seed=at, project_id=f"{at}" * 32)
+                FakeIef(
+                    120 * at, deployments=10 * at, seed=at, account=Account(project_id=f"{at}" * 32)
+                )
             )
             for at in (1, 2, 3)
         ]
@@ -383,7 +385,7 @@ async def twins():
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                FakeIef(60 * at, deployments=6, seed=at, project_id=SAME)
+                FakeIef(60 * at, deployments=6, seed=at, account=Account(project_id=SAME))
             )
             for at in (1, 2)
         ]

@@ -33,7 +33,7 @@ from ief_async import (
 )
 from ief_async._auth.sources import Grant, Scope
 from ief_async._messages import Reply, Request
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault, Service
 
 LOGIN = "/v3/auth/tokens"
 REFUSED = Fault.status(401, error_code="APIGW.0307", error_msg="renew", shape="apigw")
@@ -42,7 +42,7 @@ REFUSED = Fault.status(401, error_code="APIGW.0307", error_msg="renew", shape="a
 @pytest.fixture
 async def fake(fake_clock):
     """Run a fake fleet of 200 pods whose time is that of the fake clock."""
-    async with FakeIef(200, deployments=8, clock=fake_clock.clock.wall) as running:
+    async with FakeIef(200, deployments=8, service=Service(clock=fake_clock.clock.wall)) as running:
         yield running
 
 
@@ -374,7 +374,7 @@ async def test_refusal_of_a_key_advises_on_its_source(fake, clock, status, metad
         (error,) = await ask(ief, fake)
 
     assert AuthenticationError is type(error)
-    assert str(error).endswith(f". {source.advice}")
+    assert str(error).endswith(f". {source.advice()}")
 
 
 @pytest.mark.parametrize("characters", [4_096, 8_192, 16_384, 32_000])
@@ -899,12 +899,12 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
                 fake.secret_key = "another-secret-key"
         await stream.aclose()
         other = await ask(ief, fake, 8)
-        wrong = fake._iam.wrong_signatures[fake.access_key]
+        wrong = fake.wrong_signatures[fake.access_key]
         fake_clock.time += 301
         later = await ask(ief, fake, 8)
 
     assert 1 <= wrong <= 3
-    assert wrong + 1 == fake._iam.wrong_signatures[fake.access_key]
+    assert wrong + 1 == fake.wrong_signatures[fake.access_key]
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
@@ -996,7 +996,7 @@ async def test_request_that_is_always_refused_is_repeated_once(fake):
 async def test_clock_that_is_off_is_named(off, words):
     """E11: an hour between the clocks is said, and whose clock is to be set."""
     async with (
-        FakeIef(20, clock=lambda: time.time() + off) as fake,
+        FakeIef(20, service=Service(clock=lambda: time.time() + off)) as fake,
         session(fake, access_key(fake)) as ief,
     ):
         (error,) = await ask(ief, fake)
@@ -1114,7 +1114,7 @@ async def test_metadata_that_is_not_there_is_soon_known(loop_time):
         loop_time.let_pass(7)
         return Fault.hang()
 
-    async with FakeIef(5, metadata="none") as fake:
+    async with FakeIef(5, account=Account(metadata="none")) as fake:
         async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint)) as ief:
             (nobody,) = await ask(ief, fake)
         fake.intercept(never)
@@ -1124,7 +1124,7 @@ async def test_metadata_that_is_not_there_is_soon_known(loop_time):
 
     assert AuthenticationError is type(nobody) is type(silent)
     assert "securitykey was answered 404" in str(nobody)
-    assert "no whole answer in time" in str(silent)
+    assert "no complete answer in time" in str(silent)
     assert 1 == seen(fake, "/securitykey")
     assert 2 == seen(fake, "/api/token")
 

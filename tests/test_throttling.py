@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import math
 
 import pytest
 from conftest import FakeClock, session_with
@@ -15,49 +14,11 @@ from ief_async._http.pacer import Pacer
 from ief_async._http.responses import window_seconds
 from ief_async._observer import Observer
 from ief_async._policies import Clock
-from ief_async.testing import FakeIef, Fault, Quota
+from ief_async.testing import FakeIef, Fault, Quota, Service
 from ief_async.testing._quota import Meter
 
 WORDS = "The throttling threshold has been reached: policy user over ratelimit,limit:60,time:"
 PAGES = 40
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (WORDS + "1 minute", 60.0),
-        (WORDS + "5 minute", 300.0),
-        (WORDS + "15 minutes", 900.0),
-        (WORDS + "1 second", 1.0),
-        (WORDS + "30 seconds", 30.0),
-        (WORDS + "1 s", 1.0),
-        (WORDS + "2 hour", 7_200.0),
-        (WORDS + "1 day", 86_400.0),
-        ("Limit: 60, Time: 1 Minute", 60.0),
-        ("limit = 60 , TIME = 10SECONDS;", 10.0),
-        ("limit:9,time:1 second; limit:60,time:1 minute", 60.0),
-        ("limit:60,time:500 ms", None),
-        ("limit:60,time:1", None),
-        ("limit:60,time:0 minute", None),
-        ("limit:60,time:-1 minute", None),
-        ("limit:60,time:1e9 minute", None),
-        ("limit:60,time:nan minute", None),
-        ("limit:60,time:" + "9" * 40 + " day", None),
-        ("limit:60,time:\u0663 minute", None),
-        ("uptime:1 minute", None),
-        ("a long time ago", None),
-        ("", None),
-    ],
-)
-def test_window_is_a_number_of_a_unit(text, seconds):
-    """A window is whole seconds, minutes, hours or days, in any case and spacing."""
-    assert seconds == window_seconds(text)
-
-
-def test_longest_window_is_a_finite_number():
-    """No text makes a window that is infinite, or that takes long to be read."""
-    assert math.isfinite(window_seconds("time:999999999 days"))
-    assert window_seconds("time: " * 10_000 + "time:" + " " * 60_000 + "1 minute") is None
 
 
 @pytest.mark.parametrize("code", ["APIGW.0308", "APIG.0308"])
@@ -150,7 +111,9 @@ async def test_scan_of_more_pages_than_the_quota_ends_well(limit, seconds, slidi
     """Whatever window the gateway enforces, a scan waits it out and ends without an error."""
     clock = FakeClock()
     quota = Quota(limit=limit, seconds=seconds, sliding=sliding)
-    async with FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake:
+    async with FakeIef(
+        PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+    ) as fake:
         async with session_with(fake, clock=clock.clock) as ief:
             pods = await ief.iter_pods(
                 fake.deployment_ids, batch_size=1, concurrency=concurrency
@@ -180,7 +143,7 @@ def test_windows_are_used_and_waited_out(seconds, concurrency, sliding):
 
     async def attempt(_):
         await asyncio.sleep(0.01)
-        if not meter.admits(quota, loop.time()):
+        if not meter.admit(quota, loop.time()):
             said = window_seconds(quota.text)
             full = ThrottledError("no", status=429, retry_after=said, transient=True)
             full.window = said
@@ -207,7 +170,9 @@ async def test_two_scans_share_a_quota():
     clock = FakeClock()
     quota = Quota(limit=3)
     async with (
-        FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake,
+        FakeIef(
+            PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+        ) as fake,
         session_with(fake, clock=clock.clock) as ief,
     ):
         scans = [ief.iter_pods(fake.deployment_ids, batch_size=1) for _ in range(2)]
