@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ief_async import ServerError, cli
-from ief_async._paging.batch_plan import requests_for
+from ief_async._paging.shape import requests_for
 from ief_async.testing import FakeIef
 
 

@@ -92,7 +92,7 @@ async def test_targets_take_turns(fakes):
     async with scan_fleet(targets, page_size=10) as fleet:
         async for target, _ in fleet:
             order.append(target)
-            await until(lambda: all(member.scan.ready for member in fleet._scan._members))
+            await until(lambda: all(member.scan.ready for member in fleet._engine._members))
             if len(order) == 150:
                 break
 

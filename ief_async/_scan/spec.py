@@ -202,6 +202,6 @@ class ScanSpec(Generic[T]):
             limit=1 if self.count_only else self.page_size,
             on_drift=self.on_drift,
             max_items=self.max_items,
-            heads_only=self.count_only,
+            count_only=self.count_only,
             cap=cap,
         )

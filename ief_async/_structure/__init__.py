@@ -10,10 +10,11 @@ from ief_async._structure.envelope import (
     Rows,
     loads,
     read_within,
+    rows_in,
     split,
 )
 from ief_async._structure.flatten import Pairs, Plain, narrowed, twin_of
-from ief_async._structure.schema_watch import ModelWatch, SchemaWatch
+from ief_async._structure.schema_watch import ModelWatch, SchemaWatch, decode_rows
 from ief_async._structure.structure import Structure, structure_of
 
 __all__ = [
@@ -25,9 +26,11 @@ __all__ = [
     "Rows",
     "SchemaWatch",
     "Structure",
+    "decode_rows",
     "loads",
     "narrowed",
     "read_within",
+    "rows_in",
     "split",
     "structure_of",
     "twin_of",
