@@ -526,7 +526,7 @@ class Scan(Generic[T]):
     def _leave(self, accepted: Accepted) -> None:
         """Take no more of a page; what came of it as items is finished with."""
         if self._chunk is not None:
-            self.plan.acknowledge_rows(accepted, self._taken)
+            self.plan.acknowledge(accepted, self._taken)
         self._current = self._chunk = None
 
     async def _replace(self, accepted: Accepted, at: int, problem: PayloadError) -> list[T]:
