@@ -74,7 +74,7 @@ def drive(servers, *, seed=0, patience=1.0, **options):
         while isinstance(request := plan.next_request(), PageRequest):
             in_flight.append(request)
         assert len(in_flight) <= plan.concurrency
-        window = max(window, len(in_flight) + plan.held)
+        window = max(window, len(in_flight) + plan._open.held)
         if plan.wants_batch:
             if next(lists, None) is None:
                 plan.closed = True

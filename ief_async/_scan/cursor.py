@@ -108,7 +108,7 @@ class Cursor(Generic[T]):
         read = 0
         if self._chunk is not None:
             read = self._structured
-            self._plan.acknowledge_rows(self.page, read)
+            self._plan.acknowledge(self.page, read)
         unread = len(self.page.positions) - read
         self.page = self._chunk = None
         return unread
