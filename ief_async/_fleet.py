@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, overload
 import attrs
 
 from ief_async._auth import (
+    CredentialProvider,
     Credentials,
     Key,
-    Keyring,
     Source,
     kind_of,
 )
@@ -436,7 +436,7 @@ def scan_fleet(
     given = _checked(targets)
     connections = Connections(http, proxy)
     observer = Observer(on_event)
-    keyrings: dict[Any, Keyring] = {}
+    providers: dict[Any, CredentialProvider] = {}
     options: dict[str, Any] = {
         "model": model,
         "page_size": page_size,
@@ -458,7 +458,7 @@ def scan_fleet(
             _clock=_clock,
             _observer=observer,
             _connections=connections,
-            _keyring=_shared(keyrings, target.credentials, _clock, observer),
+            _provider=_shared(providers, target.credentials, _clock, observer),
         )
         for target in given
     ]
@@ -584,20 +584,23 @@ def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
 
 
 def _shared(
-    keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
-) -> Keyring | None:
-    """Return one keyring for all targets of a source whose keys are for any project.
+    providers: dict[Any, CredentialProvider],
+    credentials: Credentials,
+    clock: Clock,
+    observer: Observer,
+) -> CredentialProvider | None:
+    """Return one provider for all targets of a source whose keys are for any project.
 
     Of a source whose keys are for one project the targets share what is known of it; of a key or a
-    password all keyrings do anyway.
+    password all providers do anyway.
     """
     known = isinstance(credentials, Source) or callable(credentials)
     by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
     if by_value or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
-    return keyring.for_another_project()
+    provider = providers.setdefault(same, CredentialProvider(credentials, clock, observer))
+    return provider.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

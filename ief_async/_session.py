@@ -12,7 +12,7 @@ from urllib.parse import quote
 import attrs
 
 from ief_async._arguments import check_number
-from ief_async._auth import Credentials, Key, Keyring, Project, Source, find_credentials
+from ief_async._auth import CredentialProvider, Credentials, Key, Project, Source, find_credentials
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._endpoints import (
     DEPLOYMENTS,
@@ -36,7 +36,15 @@ from ief_async._errors import (
     OnUnknownField,
     PayloadError,
 )
-from ief_async._http import Budget, Connections, Endpoints, HttpSession, Pacer, Tally, Transport
+from ief_async._http import (
+    Connections,
+    Counters,
+    Endpoints,
+    HttpSession,
+    Pacer,
+    RetryBudget,
+    Transport,
+)
 from ief_async._messages import Answer
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._observer import Observer, OnEvent
@@ -197,7 +205,7 @@ class IefSession:
         on_event: OnEvent | None = None,
         _clock: Clock = Clock(),
         _observer: Observer | None = None,
-        _keyring: Keyring | None = None,
+        _provider: CredentialProvider | None = None,
         _connections: Connections | None = None,
     ) -> None:
         known = isinstance(credentials, Key | Source)
@@ -224,7 +232,7 @@ class IefSession:
             raise ConfigurationError(message)
         self._owner = True
         self._caps: dict[str, PageCap] = {}
-        self._tally = Tally()
+        self._tally = Counters()
         observer = _observer or Observer(on_event)
         connections = _connections or Connections(http, proxy)
         endpoints = (
@@ -237,15 +245,16 @@ class IefSession:
         self._transport = Transport(
             endpoints=Endpoints(*endpoints),
             iam_endpoint=asked,
-            keyring=_keyring or Keyring(credentials, _clock, observer, endpoint=checked_by),
+            provider=_provider
+            or CredentialProvider(credentials, _clock, observer, endpoint=checked_by),
             project=Project(project_id, region),
             instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             connections=connections,
             pacer=Pacer(
                 limits=_narrowed(limits, connections),
-                budget=Budget(retry.budget),
+                budget=RetryBudget(retry.budget),
                 clock=_clock,
-                tally=self._tally,
+                counters=self._tally,
                 observer=observer,
             ),
             observer=observer,
@@ -313,21 +322,21 @@ class IefSession:
         other._owner = False
         other._caps = self._caps
         other._tally = self._tally
-        project, keyring, pacer = old.project, old.keyring, old.pacer
+        project, provider, pacer = old.project, old.provider, old.pacer
         if "project_id" in overrides:
             project = Project(_checked("project_id", overrides["project_id"]), project.name)
-            keyring = keyring.for_another_project()
+            provider = provider.for_another_project()
         if "limits" in overrides:
             pacer = Pacer(
                 limits=_narrowed(limits, old.connections),
                 budget=pacer.budget,
                 clock=old.clock,
-                tally=self._tally,
+                counters=self._tally,
                 observer=old.observer,
             )
         other._transport = attrs.evolve(
             old,
-            keyring=keyring,
+            provider=provider,
             project=project,
             instance_id=None if instance_id is None else _checked("instance_id", instance_id),
             pacer=pacer,
@@ -657,7 +666,7 @@ class IefSession:
     def statistics(self) -> SessionStatistics:
         """Return the figures of the session so far."""
         return SessionStatistics(
-            **attrs.asdict(self._tally), token_refreshes=self._transport.keyring.renewals
+            **attrs.asdict(self._tally), token_refreshes=self._transport.provider.renewals
         )
 
     async def aclose(self) -> None:

@@ -82,7 +82,7 @@ def test_value_that_no_header_can_carry_is_refused_unshown(name):
     for text in (str(error), repr(error), repr(vars(error))):
         assert "canary" not in text
         assert "20361120" not in text
-    assert str(error).startswith("Token takes ")
+    assert str(error).startswith("Token must ")
     assert error.__cause__ is None
     assert error.__context__ is None
 
@@ -101,8 +101,8 @@ def test_refused_value_is_in_no_frame_of_the_library(name):
     [
         ("newline-at-the-end", "line end"),
         ("blank-behind", "blank"),
-        ("bytes", "was given bytes"),
-        ("none", "was given NoneType"),
+        ("bytes", "must be a string, got bytes"),
+        ("none", "must be a string, got NoneType"),
         ("empty", "empty"),
     ],
 )
@@ -323,7 +323,7 @@ def test_both_signers_agree(line, query, sent, token, now):
 @pytest.mark.parametrize("name", [name for name in REFUSED if name not in {"none", "token"}])
 def test_part_of_a_key_that_no_header_can_carry_is_refused_unshown(part, name):
     """E9: a part that is no line of printable ASCII is refused by name, and shown nowhere."""
-    with pytest.raises(ConfigurationError, match=rf"^AccessKey\({part}=\) takes ") as caught:
+    with pytest.raises(ConfigurationError, match=rf"^AccessKey\({part}=\) must ") as caught:
         AccessKey(**{"access_key": "a", "secret_key": "s", part: REFUSED[name]})
 
     assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
@@ -339,13 +339,13 @@ def test_wrapped_part_is_checked_as_well():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"domain": ""}, r"domain=\) takes a text, but was given an empty one"),
-        ({"user": None}, r"user=\) takes a text, but was given NoneType"),
-        ({"password": b"x"}, r"password=\) takes a text, but was given bytes"),
-        ({"password": ""}, r"password=\) takes a text, but was given an empty one"),
-        ({"project": 7}, r"project=\) takes a text, but was given int"),
-        ({"passcode": "123456"}, "passcode= and user_id= together"),
-        ({"user_id": "i"}, "passcode= and user_id= together"),
+        ({"domain": ""}, r"domain=\) must not be empty"),
+        ({"user": None}, r"user=\) must be a string, got NoneType"),
+        ({"password": b"x"}, r"password=\) must be a string, got bytes"),
+        ({"password": ""}, r"password=\) must not be empty"),
+        ({"project": 7}, r"project=\) must be a string, got int"),
+        ({"passcode": "123456"}, "both of passcode= and user_id="),
+        ({"user_id": "i"}, "both of passcode= and user_id="),
     ],
 )
 def test_wrong_password_credentials_are_refused_unshown(wrong, words):
@@ -420,5 +420,5 @@ def test_skew_is_told_by_the_servers_date(date, seconds):
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"projects": 7}', b"<html>"])
 def test_lookup_that_is_no_list_is_an_error(body):
     """An answer that holds no list of projects is a PayloadError, not "no project"."""
-    with pytest.raises(PayloadError, match="no list of projects"):
+    with pytest.raises(PayloadError, match="not a list of projects"):
         project_of(Reply(status=200, headers={}, body=body), "cn-north-4")

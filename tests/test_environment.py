@@ -836,9 +836,7 @@ def test_half_a_pair_in_a_named_profile_is_an_error(home, values, words):
     profile(home / "credentials", "mine", **values)
     error = refused(find_credentials, "mine")
 
-    assert f"no credentials were found in {home / 'credentials'} (section [mine]): {words}" == str(
-        error
-    )
+    assert f"No credentials found in {home / 'credentials'} (section [mine]): {words}" == str(error)
     assert "canary" not in shown_by(error).lower()
 
 
@@ -857,7 +855,7 @@ def test_profile_without_a_file_names_the_file(home):
     """A profile that is named without a file to look in: the text says where one was looked for."""
     text = str(refused(find_credentials, "mine"))
 
-    assert f"no credentials were found in {home / 'credentials'} (section [mine])" in text
+    assert f"No credentials found in {home / 'credentials'} (section [mine])" in text
     assert text.endswith("no such file")
 
 
@@ -905,7 +903,7 @@ def test_empty_file_of_credentials_has_no_sections(home):
     """An empty file is no error of its own: the section is missing."""
     (home / "credentials").touch()
 
-    assert str(refused(find_credentials, "basic")).endswith("no such section (there are: none)")
+    assert str(refused(find_credentials, "basic")).endswith("no such section (it has: none)")
 
 
 @pytest.mark.parametrize("bad", [f"{SK}\n", f"{SK} ", f"{SK}é", f" {SK}"])
@@ -972,8 +970,8 @@ async def test_arguments_win_over_what_was_found(home, variables):
 
     assert (PROJECT, "https://e.example.com") == (transport.project.id, transport.endpoint)
     assert "https://i.example.com" == transport.iam_endpoint
-    async with transport.keyring.turn(None, None):
-        assert AccessKey(AK, SK) == transport.keyring.key()
+    async with transport.provider.permit(None, None):
+        assert AccessKey(AK, SK) == transport.provider.key()
     east = IefSession.from_env(region="cn-east-3")._transport
     assert ("p", "https://ief.cn-east-3.myhuaweicloud.com") == (east.project.id, east.endpoint)
 
@@ -985,7 +983,7 @@ def test_given_credentials_are_all_that_counts(home, variables, caplog):
     variables(SECURITY_TOKEN="no header", **PAIR)
     ief = IefSession.from_env(credentials=Token("t"), project_id=PROJECT, region="cn-north-4")
 
-    assert Token("t") == ief._transport.keyring.key()
+    assert Token("t") == ief._transport.provider.key()
     assert not caplog.records
 
 
@@ -1030,7 +1028,8 @@ async def test_nothing_found_lists_every_place(around, home, silence, caplog):
         f"{home / 'credentials'} (section [basic]): no such file; ",
         f"{silence}: PUT /meta-data/latest/api/token: ",
     )
-    assert ": set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK. " in text
+    assert text.startswith("No credentials found. Looked at ")
+    assert text.endswith(" Set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK.")
     assert sorted(map(text.index, places)) == [text.index(place) for place in places]
     assert not around.requests
 
@@ -1044,7 +1043,7 @@ async def test_nothing_found_says_what_is_wrong_with_each_place(around, home, va
 
     assert AuthenticationError is type(error)
     assert "no sk (an identity provider is set, which is not supported); " in str(error)
-    assert "(section [basic]): no such section (there are: other); " in str(error)
+    assert "(section [basic]): no such section (it has: other); " in str(error)
     assert "canary" not in shown_by(error).lower()
 
 
@@ -1057,8 +1056,7 @@ async def test_server_without_an_agency_is_one_of_the_places(around, monkeypatch
 
     assert AuthenticationError is type(error)
     assert f"{around.endpoint}: GET /openstack/latest/securitykey was answered 404" in str(error)
-    assert ": set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK. Looked at " in str(error)
-    assert str(error).endswith("server, and that it has an agency.")
+    assert "server, and that it has an agency. Set HUAWEICLOUD_SDK_AK and " in str(error)
 
 
 async def test_keys_of_the_server_are_used_when_nothing_else_is_found(around, monkeypatch):

@@ -282,7 +282,7 @@ async def test_renewal_ahead_may_fail(fake, clock, fake_clock, caplog):
 
     assert (2, 3) == (failed, seen(fake, LOGIN))
     assert 1 == sum(record.levelno == logging.WARNING for record in caplog.records)
-    assert "no credentials were got" in caplog.text
+    assert "No credentials obtained" in caplog.text
 
 
 async def test_iam_that_is_down_is_an_authentication_error(fake, clock):
@@ -295,7 +295,7 @@ async def test_iam_that_is_down_is_an_authentication_error(fake, clock):
         assert {"Page": 8} == kinds(await ask(ief, fake, 8))
 
     assert {"AuthenticationError": 8} == kinds(outcomes)
-    assert "no credentials were got: POST /v3/auth/tokens was answered 503" in str(outcomes[0])
+    assert "No credentials obtained: POST /v3/auth/tokens was answered 503" in str(outcomes[0])
     assert len({id(error) for error in outcomes}) == 8
 
 
@@ -659,9 +659,9 @@ def at_once():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (at_once, "no async function: write `async def`"),
-        (no_token, "gave NoneType"),
-        (text, "gave str"),
+        (at_once, "must be an async function: write `async def`"),
+        (no_token, "got NoneType"),
+        (text, "got str"),
         (empty_token, "empty"),
         (newline, "line end"),
         (failing, "raised KeyError in failing"),

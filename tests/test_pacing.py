@@ -19,7 +19,7 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
-from ief_async._http.limiter import Budget, Slots, Tally
+from ief_async._http.limiter import Counters, RetryBudget, Slots
 from ief_async._http.pacer import Pacer
 from ief_async._observer import Observer
 from ief_async._policies import Clock
@@ -31,9 +31,9 @@ def pacer_on(clock, *, budget=500, **limits):
     """Return a pacer on this clock, a `FakeClock` or what it is made of."""
     return Pacer(
         limits=Limits(**limits),
-        budget=Budget(budget),
+        budget=RetryBudget(budget),
         clock=getattr(clock, "clock", clock),
-        tally=Tally(),
+        counters=Counters(),
         observer=Observer(),
     )
 
@@ -101,7 +101,7 @@ async def test_last_error_is_raised_as_it_is():
 
     assert last is caught.value
     assert (3, pytest.approx(0.3)) == (last.attempts, last.elapsed)
-    assert ["Not sent again: it was sent 3 times."] == last.__notes__
+    assert ["Gave up after 3 attempts."] == last.__notes__
     assert last.__cause__ is None
     assert last.__context__ is None
 
@@ -113,7 +113,7 @@ async def test_error_that_is_not_transient_is_raised_at_once():
     with pytest.raises(ConfigurationError):
         await pacer.run(failing(ConfigurationError("no")), retry=RETRY)
 
-    assert (500, 0) == (pacer.budget.tokens, pacer.tally.retries)
+    assert (500, 0) == (pacer.budget.tokens, pacer.counters.retries)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,11 @@ async def test_outage_is_not_multiplied(failure, repeats):
             await pacer.run(attempt, retry=RETRY)
         notes += caught.value.__notes__
 
-    assert repeats == pacer.tally.retries
-    assert "Not sent again: the session's retry budget is spent, as too much fails." == notes[-1]
+    assert repeats == pacer.counters.retries
+    assert (
+        "Gave up after 1 attempt: too much fails, and the session's retry budget is spent."
+        == notes[-1]
+    )
 
 
 async def test_retry_after_is_a_floor():
@@ -216,7 +219,7 @@ async def test_throttle_closes_the_gate_for_all():
     await asyncio.gather(*tasks)
 
     assert [1000.0] + [1002.0] * 6 == starts
-    assert (1, 1) == (pacer.tally.throttles, pacer.tally.retries)
+    assert (1, 1) == (pacer.counters.throttles, pacer.counters.retries)
 
 
 async def test_gate_that_closes_again_is_waited_for_again():
@@ -267,13 +270,13 @@ async def test_slots_bound_what_runs():
     seen = []
 
     async def attempt(_):
-        seen.append(pacer.tally.in_flight)
+        seen.append(pacer.counters.in_flight)
         await asyncio.sleep(0)
 
     await asyncio.gather(*(pacer.run(attempt, retry=RETRY) for _ in range(20)))
 
     assert 3 == max(seen)
-    assert 0 == pacer.tally.in_flight
+    assert 0 == pacer.counters.in_flight
 
 
 async def test_wait_before_a_repeat_holds_no_slot():
@@ -303,7 +306,7 @@ async def test_wait_that_passes_the_deadline_is_not_begun():
         await pacer_on(time).run(failing(server_error(retry_after=9)), retry=RETRY, deadline=1005)
 
     assert [] == time.sleeps
-    assert ["Not sent again: the wait before a repeat would pass the deadline."] == (
+    assert ["Gave up after 1 attempt: the next wait would pass the deadline."] == (
         caught.value.__notes__
     )
 
@@ -338,7 +341,7 @@ async def test_cancelled_wait_leaves_everything_free():
     done = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert all(isinstance(error, asyncio.CancelledError) for error in done)
-    assert 0 == pacer.tally.in_flight
+    assert 0 == pacer.counters.in_flight
     time.time += 100
     assert 1 == await pacer.run(failing(), retry=RETRY)
 
@@ -346,7 +349,9 @@ async def test_cancelled_wait_leaves_everything_free():
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", None, math.nan])
 def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
     """H8: attempts below 1, or no whole number, are a `ConfigurationError` that names them."""
-    with pytest.raises(ConfigurationError, match=r"RetryPolicy\(attempts=\) takes a whole number"):
+    with pytest.raises(
+        ConfigurationError, match=r"RetryPolicy\(attempts=\) (takes|must be) a whole number"
+    ):
         RetryPolicy(attempts=value)
 
 
@@ -354,7 +359,9 @@ def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1", None])
 def test_time_outs_are_finite_and_above_zero(name, value):
     """H9: a time-out of 0, less, nan or inf is a `ConfigurationError` that names it."""
-    with pytest.raises(ConfigurationError, match=rf"Timeouts\({name}=\) takes a finite number"):
+    with pytest.raises(
+        ConfigurationError, match=rf"Timeouts\({name}=\) (takes|must be) a finite number"
+    ):
         Timeouts(**{name: value})
 
 
@@ -373,7 +380,7 @@ def test_limits_are_checked_one_by_one(bad):
     """A limit that is none is refused by name, when it is made."""
     name = next(iter(bad))
 
-    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) takes"):
+    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) (takes|must)"):
         Limits(**bad)
 
 
@@ -429,7 +436,7 @@ def test_slots_that_do_not_adapt_stay():
 
 def test_adaptive_takes_a_truth():
     """What is neither True nor False is refused by its name."""
-    with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) takes True or False"):
+    with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) must be True or False"):
         Limits(adaptive=1)
 
 
@@ -443,7 +450,7 @@ async def test_lanes_get_equal_shares_whatever_they_ask_for():
             assert pace._held.total() <= 8
             await asyncio.sleep(0)
             done[lane] += 1
-            pace.give(lane)
+            pace.give_back(lane)
 
     lanes = ["wide"] * 16 + ["narrow"] * 8
     await asyncio.gather(*(worker(lane) for lane in lanes))
@@ -462,11 +469,11 @@ async def test_lane_is_served_in_its_order():
     async def wait(number):
         await pace.take("a")
         order.append(number)
-        pace.give("a")
+        pace.give_back("a")
 
     waiting = [asyncio.create_task(wait(number)) for number in range(5)]
     await asyncio.sleep(0)
-    pace.give("a")
+    pace.give_back("a")
     await asyncio.gather(*waiting)
 
     assert [0, 1, 2, 3, 4] == order
@@ -483,7 +490,7 @@ async def test_cancelled_waiters_leak_no_slot(seed):
         try:
             await asyncio.sleep(0)
         finally:
-            pace.give(lane)
+            pace.give_back(lane)
 
     tasks = [asyncio.create_task(worker(chance.randrange(3))) for _ in range(40)]
     while not all(task.done() for task in tasks):

@@ -302,7 +302,7 @@ async def test_answer_that_is_not_whole_is_asked_for_again(fault, words, fake, i
     assert not hasattr(error, "status")
     assert f"GET /v3/{PROJECT}/edgemgr/pods: {words} (127.0.0.1:" in str(error)
     assert not re.search(r"\b400\b", str(error))  # which no server sent; a port may have it
-    assert ["Not sent again: it was sent 2 times."] == error.__notes__
+    assert ["Gave up after 2 attempts."] == error.__notes__
     assert [0.1] == fake_clock.sleeps
     await assert_well(ief, fake)
 
@@ -608,7 +608,7 @@ async def test_answer_that_says_not_now_is_asked_for_again(fault, kind, fake, ie
     assert kind is type(error)
     assert (fault.answer.status, True, None) == (error.status, error.transient, error.retry_after)
     assert 2 == error.attempts == fake.statistics().requests
-    assert ["Not sent again: it was sent 2 times."] == error.__notes__
+    assert ["Gave up after 2 attempts."] == error.__notes__
     assert [1.0 if kind is ThrottledError else 0.1] == fake_clock.sleeps
     assert (2, 1, 2 * (kind is ThrottledError), 0, 0) == attrs.astuple(ief.statistics())
 
@@ -746,7 +746,8 @@ async def test_wait_above_the_cap_is_not_waited_for(value, asked, fake, ief, fak
     assert (429, "APIGW.0308", asked) == (error.status, error.error_code, error.retry_after)
     assert 1 == error.attempts == fake.statistics().requests
     assert [
-        "Not sent again: the server asks for a longer wait than RetryPolicy.retry_after_cap."
+        "Gave up after 1 attempt: the server asks for a longer wait than "
+        "RetryPolicy.retry_after_cap."
     ] == error.__notes__
     assert [] == fake_clock.sleeps
 
