@@ -745,10 +745,9 @@ async def test_wait_above_the_cap_is_not_waited_for(value, asked, fake, ief, fak
     assert ThrottledError is type(error)
     assert (429, "APIGW.0308", asked) == (error.status, error.error_code, error.retry_after)
     assert 1 == error.attempts == fake.statistics().requests
-    assert [
-        "Gave up after 1 attempt: the server asks for a longer wait than "
-        "RetryPolicy.retry_after_cap."
-    ] == error.__notes__
+    (note,) = error.__notes__
+    assert note.startswith("Gave up after 1 attempt: the server asks for a longer wait than ")
+    assert note.endswith(" RetryPolicy.retry_after_cap.")
     assert [] == fake_clock.sleeps
 
 

@@ -339,7 +339,7 @@ async def _body(
     fits = encoding in {"", "identity", *GZIPPED}
     if fits:
         problem = (
-            f"the body is longer than {cap} bytes: lower page_size, or raise "
+            f"the body is longer than {cap} bytes: ask for a smaller page_size, or raise "
             "Limits(max_body_bytes=)"
         )
         fits = (response.content_length or 0) <= cap
