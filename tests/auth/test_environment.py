@@ -590,7 +590,7 @@ async def test_host_without_an_address_is_left_for_the_next(fake, variables, cap
 async def test_host_whose_certificate_fails_is_left(fake, variables):
     """A name that answers with a certificate nobody trusts is left for the next one, too."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).parent / "samples/other_invalid.pem")
+    context.load_cert_chain(Path(__file__).parents[1] / "samples/other_invalid.pem")
     impostor = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
     endpoint = "https://127.0.0.1:{1}".format(*impostor.sockets[0].getsockname())
     variables(REGION_IEF_CN_NORTH_4=f"{endpoint},{fake.endpoint}")

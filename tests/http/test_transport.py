@@ -46,7 +46,7 @@ from ief_async.testing import FakeIef, Fault
 PROJECT = "bcd83056c918480f8f190844bd425b23"
 TWICE = RetryPolicy(attempts=2)
 QUICK = RetryPolicy(attempts=2, base=0, throttled_base=0)
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 MEBIBYTE = 1 << 20
 
 

@@ -239,7 +239,7 @@ def test_scrub_takes_the_value_out_of_a_text(text, scrubbed):
 
 # ---- access keys and passwords -------------------------------------------------------------------
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 SIGNING = json.loads((SAMPLES / "signing_vectors.json").read_text())
 PARTS = ("access_key", "secret_key", "security_token")
 

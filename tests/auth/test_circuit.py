@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from conftest import session_with
-from test_keyring import LOGIN, ask, kinds, password, seen, session
+from test_provider import LOGIN, ask, kinds, password, seen, session
 
 from ief_async import (
     AccessKey,
