@@ -7,8 +7,8 @@ import time
 from collections import Counter
 
 import pytest
+from asking import LOGIN, ask, kinds, password, seen, session
 from conftest import session_with
-from test_provider import LOGIN, ask, kinds, password, seen, session
 
 from ief_async import (
     AccessKey,
