@@ -14,7 +14,7 @@ from urllib.parse import quote
 import attrs
 import pytest
 from asking import LOGIN, access_key, ask, kinds, password, seen, session
-from conftest import until
+from conftest import turns, until
 
 from ief_async import (
     AccessKey,
@@ -177,14 +177,17 @@ async def test_token_is_renewed_ahead_of_its_end(fake, clock, fake_clock):
     assert 1 < seen(fake, LOGIN) == figures.token_refreshes
 
 
-async def test_who_finds_a_token_due_renews_it_for_all(fake, clock, fake_clock):
+async def test_who_finds_a_token_due_renews_it_for_all(fake, clock, fake_clock, held_back):
     """While one renews a token that is due, the others go on with it."""
     async with session(fake, password(fake), **clock) as ief:
         await ask(ief, fake)
         old = fake.requests[-1].headers["x-auth-token"]
         fake_clock.time += 0.9 * fake.token_lifetime
-        fake.intercept(lambda request: Fault.slow(0.1) if request.path == LOGIN else None)
-        outcomes = await ask(ief, fake, 8)
+        fake.intercept(lambda request: Fault.slow(1) if request.path == LOGIN else None)
+        asked = asyncio.create_task(ask(ief, fake, 8))
+        await until(lambda: seen(fake, "/pods") == 1 + 7)
+        held_back.set()
+        outcomes = await asked
 
     assert {"Page": 8} == kinds(outcomes)
     assert 2 == seen(fake, LOGIN)
@@ -369,7 +372,7 @@ async def test_who_is_cancelled_while_it_renews_leaves_it_to_the_next(fake):
         first = asyncio.create_task(ief.list_pods(node_id=fake.node_ids[0]))
         await begun.wait()
         others = asyncio.create_task(ask(ief, fake, 4))
-        await asyncio.sleep(0.01)
+        await turns()
         first.cancel()
         assert {"Page": 4} == kinds(await others)
 
@@ -776,7 +779,7 @@ async def test_first_signed_request_goes_alone(fake, clock, held_back):
     async with session(fake, access_key(fake), **clock) as ief:
         asked = asyncio.create_task(ask(ief, fake, 16))
         await until(lambda: fake.statistics().in_flight == 1)
-        await asyncio.sleep(0.05)
+        await turns()
         assert 1 == fake.statistics().requests
         held_back.set()  # for the first alone
         held_back.clear()

@@ -4,7 +4,7 @@ import asyncio
 
 import attrs
 import pytest
-from conftest import FakeClock
+from conftest import FakeClock, turns
 
 from ief_async import (
     ConfigurationError,
@@ -180,12 +180,6 @@ def starting(starts, time, *failures):
     return attempt
 
 
-async def turns(count=10):
-    """Let the other tasks run as far as they can."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def test_throttle_closes_the_gate_for_all():
     """After a 429 no request of the session starts before its wait is over."""
     time = FakeClock()
@@ -317,8 +311,7 @@ async def test_cancelled_wait_leaves_everything_free():
         raise throttled()
 
     tasks = [asyncio.create_task(pacer.run(attempt, retry=RETRY)) for _ in range(3)]
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns()
     for task in tasks:
         task.cancel()
     done = await asyncio.gather(*tasks, return_exceptions=True)

@@ -22,7 +22,7 @@ from calls import (
     patient_session,
     session_at,
 )
-from conftest import session_with, until
+from conftest import session_with, turns, until
 from weather import serving
 
 from ief_async import (
@@ -590,7 +590,8 @@ async def test_throttle_closes_the_gate_for_every_worker(fault, wait, fake, fake
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=2, concurrency=3)
         scan = asyncio.create_task(stream.collect())
         await until(lambda: len(arrivals) == 3)
-        await asyncio.sleep(0.05)
+        await until(lambda: not fake.statistics().in_flight)
+        await turns()
         while_closed = list(arrivals)
         fake_clock.release()
         pods = await scan
