@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 
 from ief_async._arguments import check_kind, refuse
-from ief_async._auth import Credentials, Key, Keyring, Project, Source
+from ief_async._auth import CredentialProvider, Credentials, Key, Project, Source
 from ief_async._errors import ConfigurationError
-from ief_async._http import Budget, Connections, Endpoints, Pacer, Tally, Transport
+from ief_async._http import Connections, Counters, Endpoints, Pacer, RetryBudget, Transport
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of
@@ -57,7 +57,7 @@ def connect(
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
     clock: Clock = Clock(),
-    keyring: Keyring | None = None,
+    provider: CredentialProvider | None = None,
 ) -> Transport:
     """Check the arguments of `IefSession`, and return what sends its requests.
 
@@ -80,15 +80,15 @@ def connect(
     return Transport(
         endpoints=Endpoints(*endpoints),
         iam_endpoint=asked,
-        keyring=keyring or Keyring(credentials, clock, observer, endpoint=checked_by),
+        provider=provider or CredentialProvider(credentials, clock, observer, endpoint=checked_by),
         project=Project(project_id, region),
         instance_id=instance_id,
         connections=connections,
         pacer=Pacer(
             limits=_narrowed(limits, connections),
-            budget=Budget(retry.budget),
+            budget=RetryBudget(retry.budget),
             clock=clock,
-            tally=Tally(),
+            counters=Counters(),
             observer=observer,
         ),
         observer=observer,
@@ -113,22 +113,22 @@ def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
     _check_policies(retry, limits, timeout)
     if instance_id is not None:
         _check_id("instance_id", instance_id)
-    project, keyring, pacer = old.project, old.keyring, old.pacer
+    project, provider, pacer = old.project, old.provider, old.pacer
     if "project_id" in overrides:
         _check_id("project_id", overrides["project_id"])
         project = Project(overrides["project_id"], project.name)
-        keyring = keyring.for_another_project()
+        provider = provider.for_another_project()
     if "limits" in overrides:
         pacer = Pacer(
             limits=_narrowed(limits, old.connections),
             budget=pacer.budget,
             clock=old.clock,
-            tally=pacer.tally,
+            counters=pacer.counters,
             observer=old.observer,
         )
     return attrs.evolve(
         old,
-        keyring=keyring,
+        provider=provider,
         project=project,
         instance_id=instance_id,
         pacer=pacer,

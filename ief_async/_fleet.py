@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeVar, get_args, overload
 import attrs
 
 from ief_async._auth import (
+    CredentialProvider,
     Credentials,
     Key,
-    Keyring,
     Source,
     kind_of,
 )
@@ -224,14 +224,14 @@ def fleet_of(
 
     `spec` is what is read of each target; its ids are what the target lists.
     """
-    keyrings: dict[Any, Keyring] = {}
+    providers: dict[Any, CredentialProvider] = {}
     sessions = [
         session_of(
             **attrs.asdict(target, recurse=False),
             connections=connections,
             observer=observer,
             clock=clock,
-            keyring=_shared(keyrings, target.credentials, clock, observer),
+            provider=_shared(providers, target.credentials, clock, observer),
             **policies,
         )
         for target in targets
@@ -348,20 +348,23 @@ def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
 
 
 def _shared(
-    keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
-) -> Keyring | None:
-    """Return one keyring for all targets of a source whose keys are for any project.
+    providers: dict[Any, CredentialProvider],
+    credentials: Credentials,
+    clock: Clock,
+    observer: Observer,
+) -> CredentialProvider | None:
+    """Return one provider for all targets of a source whose keys are for any project.
 
     Of a source whose keys are for one project the targets share what is known of it; of a key or a
-    password all keyrings do anyway.
+    password all providers do anyway.
     """
     known = isinstance(credentials, Source) or callable(credentials)
     by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
     if by_value or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
-    return keyring.for_another_project()
+    provider = providers.setdefault(same, CredentialProvider(credentials, clock, observer))
+    return provider.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

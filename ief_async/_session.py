@@ -655,8 +655,8 @@ class IefSession:
                 print(f"{ief.statistics().requests} requests")
         """
         return SessionStatistics(
-            **attrs.asdict(self._transport.pacer.tally),
-            token_refreshes=self._transport.keyring.renewals,
+            **attrs.asdict(self._transport.pacer.counters),
+            token_refreshes=self._transport.provider.renewals,
         )
 
     async def aclose(self) -> None:

@@ -670,7 +670,7 @@ def test_bare_token_of_a_target_is_refused_unshown(kind):
 
     frames = [*traceback.walk_tb(caught.value.__traceback__)][1:]
     assert frames
-    assert not [frame for frame, _ in frames if "canary" in repr(frame.f_locals.get("keyrings"))]
+    assert not [frame for frame, _ in frames if "canary" in repr(frame.f_locals.get("providers"))]
     assert "canary" not in repr(
         [vars(caught.value), *(f.f_locals.get("target") for f, _ in frames)]
     )
