@@ -123,7 +123,7 @@ class _Fleet(Generic[T]):
     def reader(self, reader: Reader[Any]) -> None:
         self._reader = reader
         for member in self._members:
-            member.scan.reader = reader.of(member.target)
+            member.scan.reader = reader.for_target(member.target)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

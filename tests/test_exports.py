@@ -34,7 +34,7 @@ from ief_async.sinks import (
     write_parquet,
 )
 from ief_async.sinks._arrow import Columns
-from ief_async.sinks._formats import Ndjson
+from ief_async.sinks._formats import LineWriter
 from ief_async.testing import FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -78,7 +78,7 @@ async def test_rows_that_wait_for_a_thread_are_saved(cancels, monkeypatch, tmp_p
         many = asyncio.Event()  # pages, which wait behind the slow one
         fake.intercept(lambda _: many.set() if fake.statistics().requests > 6 else None)
         with monkeypatch.context() as patch:
-            slow = Slow(patch, Ndjson, "write")
+            slow = Slow(patch, LineWriter, "write")
             task = asyncio.ensure_future(export(fake, path, state, pages=100))
             await slow.is_entered()
             await many.wait()
@@ -152,7 +152,7 @@ async def test_what_ended_an_export_is_told_first(monkeypatch, tmp_path):
         with pytest.raises(ServerError) as caught:
             await export(fake, path, state, pages=100)
 
-    assert any("is not saved: OSError(28, 'full')" in note for note in caught.value.__notes__)
+    assert any("are not saved: OSError(28, 'full')" in note for note in caught.value.__notes__)
 
 
 async def test_exports_leave_each_others_parts_alone(tmp_path):
@@ -226,13 +226,13 @@ async def test_bad_places_are_refused_before_anything_is_sent(monkeypatch, tmp_p
     before = set(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused = [
-        (folder, None, ConfigurationError, "no file that can be replaced"),
-        (folder, state, ConfigurationError, "no file that can be replaced"),
-        (pipe, None, ConfigurationError, "open it yourself"),
-        ("", None, ConfigurationError, "no file that can be replaced"),
-        (io.StringIO(), None, ConfigurationError, "binary file, but was given StringIO"),
-        (file, file, ConfigurationError, "a path of its own"),
-        (file, folder / ".." / file.name, ConfigurationError, "a path of its own"),
+        (folder, None, ConfigurationError, "can't be replaced, as it is not a file"),
+        (folder, state, ConfigurationError, "can't be replaced, as it is not a file"),
+        (pipe, None, ConfigurationError, "or a file object"),
+        ("", None, ConfigurationError, "can't be replaced, as it is not a file"),
+        (io.StringIO(), None, ConfigurationError, "binary file, got StringIO"),
+        (file, file, ConfigurationError, "another path than to"),
+        (file, folder / ".." / file.name, ConfigurationError, "another path than to"),
         (file, folder, OSError, "folder"),
         (file, tmp_path / "no" / "state", OSError, "no/"),
         (tmp_path / "no" / "a.ndjson", tmp_path / "s", OSError, "no"),
@@ -395,9 +395,9 @@ class Clashing:
 async def test_columns_of_one_name_are_refused(tmp_path):
     """A field that is named as an added column is an error that says how to leave it out."""
     async with FakeIef(3) as fake, session_with(fake) as ief:
-        with pytest.raises(ConfigurationError, match=r"created_at_text: .*narrowed\(\)"):
+        with pytest.raises(ConfigurationError, match=r"'created_at_text', .*narrowed\(\)"):
             await read_table(ief.iter_pods(["d"], model=Clashing))
-        with pytest.raises(ConfigurationError, match="two columns would be named target"):
+        with pytest.raises(ConfigurationError, match="has a field 'target', which is also"):
             await write_ndjson(scan_fleet(targets_of(fake), model=Clashing), tmp_path / "a")
 
 

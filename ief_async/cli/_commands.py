@@ -21,7 +21,7 @@ from ief_async._policies import Limits
 from ief_async._regions import known_region
 from ief_async._scan import Page, ScanReport, Stream, engine_of
 from ief_async._session import IefSession
-from ief_async._structure import Plain, narrowed, structure_of
+from ief_async._structure import LineReader, narrowed, structure_of
 from ief_async._texts import printable
 from ief_async._worker import Worker
 from ief_async._writing import Exact, Hold, put
@@ -485,7 +485,7 @@ async def _print(
     ends the command waits for the page in hand: what is kept is what is out, neither more nor less.
     """
     engine = engine_of(stream)
-    engine.reader = Plain(structure_of(engine.reader.model), for_arrow=False)
+    engine.reader = LineReader(structure_of(engine.reader.model), for_arrow=False)
     pages = 0
     worker = Worker()
     shared = _is_shared()
