@@ -131,7 +131,7 @@ async def test_a_number_that_can_not_be_is_an_error(wrong):
 async def test_a_file_that_takes_nothing_is_an_error(write, kind):
     """Where nothing tells when a file takes more, it is waited for a while, and not for ever."""
     async with FakeIef(30) as fake, session_with(fake) as ief:
-        with pytest.raises(TimeoutError, match=f"a {kind.__name__} took nothing for 0.05 s"):
+        with pytest.raises(TimeoutError, match=f"a {kind.__name__} took no byte for 0.05 s"):
             await write(ief.iter_pods(fake.deployment_ids), kind(["zero"]))
 
 
@@ -481,7 +481,7 @@ async def test_what_one_export_writes_no_other_does(pair, monkeypatch, tmp_path)
         running = asyncio.ensure_future(first.run(fake, tmp_path))
         await slow.is_entered()
         refused = pytest.raises(
-            (CheckpointError, ConfigurationError), match=r"is in use by another.*let it end"
+            (CheckpointError, ConfigurationError), match=r"is in use by another.*wait until it ends"
         )
         with refused:
             await second.run(other, tmp_path)

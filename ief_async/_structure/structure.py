@@ -258,7 +258,9 @@ def _refusal(error: Exception, path: str, model: type) -> PayloadError:
 def _describe(error: BaseException, expected: Any) -> str:
     if isinstance(error, KeyError) and expected is not None:
         return "is missing"
-    return "is not what the model takes" if expected is None else f"is not {_type_name(expected)}"
+    if expected is None:  # of the object as a whole: its model raised
+        return f"is refused by the model ({type(error).__name__})"
+    return f"is not {_type_name(expected)}"
 
 
 def _type_name(expected: Any) -> str:
