@@ -56,6 +56,8 @@ class IefError(Exception):
     Example:
         ::
 
+            from ief_async import IefError
+
             try:
                 pods = await ief.iter_pods(ids).collect()
             except IefError as error:

@@ -19,9 +19,14 @@ class Event:
     Example:
         ::
 
+            from ief_async import Event, IefSession, ScanEnded
+
             def on_event(event: Event) -> None:
                 if isinstance(event, ScanEnded):
                     print(event.items, event.elapsed)
+
+
+            session = IefSession.from_env(on_event=on_event)
     """
 
     scan: int | None = None

@@ -36,11 +36,15 @@ def sparse(*names: str) -> Callable[[type[T]], type[T]]:
 
             import attrs
 
+            from ief_async import sparse
+
+
             @sparse("description")
             @attrs.frozen
             class Brief:
                 id: str
                 description: str | None = None
+
 
             pods = await ief.iter_pods(ids, model=Brief).collect()
     """

@@ -75,7 +75,7 @@ def observer(
 
             from ief_async import IefSession, otel
 
-            ief = IefSession.from_env(on_event=otel.observer())
+            session = IefSession.from_env(on_event=otel.observer())
     """
     try:
         return _Observer(tracer_provider, meter_provider)

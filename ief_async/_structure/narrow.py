@@ -28,6 +28,9 @@ def narrowed(model: type, fields: Sequence[str]) -> type[Any]:
     Example:
         ::
 
+            from ief_async import Pod
+            from ief_async.sinks import narrowed
+
             State = narrowed(Pod, ["id", "state"])
             async for pod in ief.iter_pods(ids, model=State):
                 print(pod.id, pod.state)

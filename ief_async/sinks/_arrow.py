@@ -43,6 +43,9 @@ def arrow_schema(model: type = Pod) -> "pa.Schema":
     Example:
         ::
 
+            from ief_async import Pod
+            from ief_async.sinks import arrow_schema, narrowed
+
             schema = arrow_schema(narrowed(Pod, ["id", "state"]))
             print(schema.names)
     """
@@ -74,6 +77,8 @@ def record_batches(
     Example:
         ::
 
+            from ief_async.sinks import record_batches
+
             async for batch in record_batches(ief.iter_pods(ids)):
                 print(batch.num_rows)
     """
@@ -100,6 +105,8 @@ async def read_table(stream: Stream[Any]) -> "pa.Table":
 
     Example:
         ::
+
+            from ief_async.sinks import read_table
 
             table = await read_table(ief.iter_pods(ids))
             print(table.group_by("state").aggregate([("id", "count")]))

@@ -63,6 +63,8 @@ async def write_ndjson(
     Example:
         ::
 
+            from ief_async.sinks import write_ndjson
+
             await write_ndjson(ief.iter_pods(ids), "pods.ndjson.gz")
     """
     form = Ndjson.of(stream, GROUP_ROWS)
@@ -103,6 +105,8 @@ async def write_parquet(
     Example:
         ::
 
+            from ief_async.sinks import load_checkpoint, write_parquet
+
             begun = load_checkpoint("pods.state")  # None the first time
             stream = ief.iter_pods(ids, resume_from=begun)
             await write_parquet(stream, "pods.parquet", checkpoint="pods.state")
@@ -142,6 +146,8 @@ async def write_arrow(
 
     Example:
         ::
+
+            from ief_async.sinks import write_arrow
 
             await write_arrow(ief.iter_pods(ids), "pods.arrow", keep=lambda pod: pod.node_id)
     """

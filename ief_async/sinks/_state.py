@@ -132,6 +132,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
     Example:
         ::
 
+            from ief_async.sinks import load_checkpoint
+
             stream = ief.iter_pods(ids, resume_from=load_checkpoint("fleet.checkpoint"))
     """
     try:
@@ -166,6 +168,8 @@ def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) ->
 
     Example:
         ::
+
+            from ief_async.sinks import save_checkpoint
 
             stream = ief.iter_pods(ids)
             async for page in stream.pages():
