@@ -14,10 +14,17 @@ from pathlib import Path
 import attrs
 import pytest
 from conftest import session_with
+from exports import (
+    WRITE,
+    Slow,
+    expected_in,
+    export,
+    interrupted,
+    pods_of,
+    rows_in,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exports import Slow
-from test_sinks import WRITE, expected_in, export, interrupted, pods_of, rows_in
 
 from ief_async import CheckpointError, ConfigurationError, _writing
 from ief_async.sinks import load_checkpoint, write_arrow, write_ndjson, write_parquet

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Generic, Literal, NewType, TypeVar
 
 import attrs
 import pytest
-from test_structure import rows_of
+from rows import rows_of
 
 from ief_async import ConfigurationError, PayloadError, Pod
 from ief_async._structure.flatten import LineReader, flat_mirror

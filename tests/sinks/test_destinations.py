@@ -4,13 +4,20 @@ import asyncio
 import io
 import os
 import sys
-import threading
 from pathlib import Path
 
 import attrs
 import pytest
 from conftest import session_with
-from test_sinks import ONCE, expected_in, export, interrupted, pods_of, rows_in
+from exports import (
+    ONCE,
+    Slow,
+    expected_in,
+    export,
+    interrupted,
+    pods_of,
+    rows_in,
+)
 
 from ief_async import (
     CheckpointError,
@@ -38,36 +45,6 @@ from ief_async.sinks._formats import LineWriter
 from ief_async.testing import FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-
-
-class Slow:
-    """Holds a method of a writer until it is let go, and counts who is in it at once."""
-
-    def __init__(self, monkeypatch, of, name, *, skip=0):
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.inside = self.most = self.calls = 0
-        self._lock = threading.Lock()
-        real = getattr(of, name)
-
-        def held(*given):
-            with self._lock:
-                self.calls += 1
-                self.inside += 1
-                self.most = max(self.most, self.inside)
-            if self.calls > skip:
-                self.entered.set()
-                self.go_on.wait(30)
-            try:
-                return real(*given)
-            finally:
-                self.inside -= 1
-
-        monkeypatch.setattr(of, name, held)
-
-    async def is_entered(self):
-        """Wait until a thread is in it."""
-        await asyncio.to_thread(self.entered.wait, 30)
 
 
 @pytest.mark.parametrize("cancels", [1, 3])
