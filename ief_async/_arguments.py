@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 from ief_async._errors import ConfigurationError
 
@@ -29,6 +30,22 @@ def check_number(
     bounds = bounds if most == math.inf else f"from {least:g} to {most:g}"
     message = f"{name} takes {kind} {bounds}, but was given {value!r:.80}"
     raise ConfigurationError(message)
+
+
+def check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    """Refuse what is not an instance of a class, or of one of several."""
+    if not isinstance(value, kind):
+        takes = kind.__name__ if isinstance(kind, type) else kind
+        message = f"{name} takes {takes}, but was given {type(value).__name__}"
+        raise ConfigurationError(message)
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse what is not one of the words of a `Literal`."""
+    if not isinstance(value, str) or value not in get_args(choices):
+        known = ", ".join(map(repr, get_args(choices)))
+        message = f"{name} takes one of {known}, but was given {value!r:.80}"
+        raise ConfigurationError(message)
 
 
 def is_number(

@@ -14,13 +14,11 @@ from ief_async._auth import (
     Credentials,
     Key,
     Keyring,
-    PasswordCredentials,
     Source,
-    account_of,
-    login_of,
+    kind_of,
 )
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
-from ief_async._endpoints import Found, FoundNode
+from ief_async._endpoints import PODS, Found, FoundNode
 from ief_async._errors import (
     CheckpointError,
     ConfigurationError,
@@ -35,15 +33,29 @@ from ief_async._errors import (
 from ief_async._http import Connections, HttpSession
 from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
+from ief_async._paging import Selector
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._scan import Reader, Scan, ScanProgress, ScanReport, Stream, engine_of
-from ief_async._session import IefSession, addresses_of
+from ief_async._scan import (
+    Reader,
+    Scan,
+    ScanProgress,
+    ScanReport,
+    ScanSpec,
+    Stream,
+    as_checkpoint,
+)
+from ief_async._session import IefSession, addresses_of, scan_of, session_of
 from ief_async._structure import structure_of
 
 T = TypeVar("T")
 
 By = Literal["deployments", "nodes", "groups"]
 
+SELECTORS: dict[By, Selector] = {
+    "deployments": "deployment_ids",
+    "nodes": "node_id",
+    "groups": "group_id",
+}
 FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that of one scan
 
 
@@ -389,7 +401,6 @@ def scan_fleet(
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
     on_event: OnEvent | None = None,
-    _clock: Clock = Clock(),
 ) -> Stream[Any]:
     """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
 
@@ -437,42 +448,70 @@ def scan_fleet(
         raise ConfigurationError(message)
     given = _checked(targets)
     connections = Connections(http, proxy)
-    observer = Observer(on_event)
+    spec = ScanSpec(
+        listing=PODS,
+        selector=SELECTORS[by],
+        ids=(),  # what each target lists
+        model=model,
+        page_size=page_size,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        ordered=ordered,
+        on_error=on_error,
+        on_drift=on_drift,
+        on_bad_item=on_bad_item,
+        on_unknown_field=on_unknown_field,
+        deadline=deadline,
+    )
+    return fleet_of(
+        given,
+        spec,
+        resume_from=resume_from,
+        connections=connections,
+        observer=Observer(on_event),
+        retry=retry,
+        limits=limits,
+        timeout=timeout,
+    )
+
+
+def fleet_of(
+    targets: Sequence[Target],
+    spec: ScanSpec[Any],
+    *,
+    resume_from: ScanCheckpoint | str | bytes | None,
+    connections: Connections,
+    observer: Observer,
+    clock: Clock = Clock(),
+    **policies: Any,
+) -> Stream[Any]:
+    """Return the stream of all targets, whose sessions are made of these parts.
+
+    `spec` is what is read of each target; its ids are what the target lists.
+    """
     keyrings: dict[Any, Keyring] = {}
-    options: dict[str, Any] = {
-        "model": model,
-        "page_size": page_size,
-        "batch_size": batch_size,
-        "concurrency": concurrency,
-        "ordered": ordered,
-        "on_error": on_error,
-        "on_drift": on_drift,
-        "on_bad_item": on_bad_item,
-        "on_unknown_field": on_unknown_field,
-        "deadline": deadline,
-    }
     sessions = [
-        IefSession(
+        session_of(
             **attrs.asdict(target, recurse=False),
-            retry=retry,
-            limits=limits,
-            timeout=timeout,
-            _clock=_clock,
-            _observer=observer,
-            _connections=connections,
-            _keyring=_shared(keyrings, target.credentials, _clock, observer),
+            connections=connections,
+            observer=observer,
+            clock=clock,
+            keyring=_shared(keyrings, target.credentials, clock, observer),
+            **policies,
         )
-        for target in given
+        for target in targets
     ]
-    scans = [_scan(session, by, options) for session in sessions]
+    scans = [_scan(session, spec) for session in sessions]
     asked = [scan.fingerprint for scan in scans]
-    marks = _marks(given, sessions, asked)
+    marks = _marks(targets, sessions, asked)
     resumed = _resumed(_parts(resume_from), marks, asked)
     for at, part in resumed.items():
         own = attrs.evolve(part, scan=asked[at])
-        scans[at] = _scan(sessions[at], by, {**options, "resume_from": own})
-    members = [_Member(*parts) for parts in zip(given, scans, _names(given), marks, strict=True)]
-    return Stream(_Fleet(members, connections, on_error, structure_of(model)))
+        scans[at] = _scan(sessions[at], attrs.evolve(spec, resume_from=own))
+    members = [
+        _Member(*parts) for parts in zip(targets, scans, _names(targets), marks, strict=True)
+    ]
+    return Stream(_Fleet(members, connections, spec.on_error, structure_of(spec.model)))
 
 
 def _marks(
@@ -499,7 +538,7 @@ def _marks(
                 for other, place, scan in zip(targets, where, asked, strict=True)
                 if (place, scan) == (where[at], asked[at])
             ]
-            account = account_of(target.credentials) or alike.index(target)
+            account = kind_of(target.credentials).account() or alike.index(target)
         marks[at] = fingerprint("target", asked[at], where[at], account)
     if len(set(marks)) < len(marks):
         message = (
@@ -536,7 +575,10 @@ def _resumed(
 def _names(targets: Sequence[Target]) -> list[str]:
     """Return what each target is called, so that no two have one name."""
     names = [target.name for target in targets]
-    for more in (lambda target: target.endpoint, lambda target: login_of(target.credentials)):
+    for more in (
+        lambda target: target.endpoint,
+        lambda target: kind_of(target.credentials).login(),
+    ):
         same = Counter(names)
         names = [
             f"{name} at {told}" if same[name] > 1 and (told := more(target)) else name
@@ -562,24 +604,20 @@ def _checked(targets: object) -> tuple[Target, ...]:
     return given
 
 
-def _scan(session: IefSession, by: By, options: dict[str, Any]) -> Scan[Any]:
+def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     """Return the scan of all pods of a session's project, found by what it lists."""
-    found_by: dict[str, Any] = {name: options[name] for name in ("deadline", "on_drift")}
+    found_by: dict[str, Any] = {"deadline": spec.deadline, "on_drift": spec.on_drift}
     # a function is for pods: what has no id is an error then
-    found_by["on_bad_item"] = "skip" if options["on_bad_item"] == "skip" else "raise"
-    stream: Stream[Any]
-    if by == "nodes":
-        nodes = session.iter_nodes(model=FoundNode, **found_by)
-        stream = session.iter_pods(node_ids=nodes, **options)
-    elif by == "groups":
-        groups = session.iter_groups(model=Found, **found_by)
-        stream = session.iter_pods(group_ids=groups, **options)
+    found_by["on_bad_item"] = "skip" if spec.on_bad_item == "skip" else "raise"
+    found: Stream[Any]
+    if spec.selector == "node_id":
+        found = session.iter_nodes(model=FoundNode, **found_by)
+    elif spec.selector == "group_id":
+        found = session.iter_groups(model=Found, **found_by)
     else:
         # what comes while the scan runs, or before it is resumed, stands behind the others
         found = session.iter_deployments(model=Found, sort="created_at:asc", **found_by)
-        stream = session.iter_pods(found, **options)
-    scan: Scan[Any] = engine_of(stream)  # type: ignore[assignment]  # a session's streams have no other
-    return scan
+    return scan_of(session, attrs.evolve(spec, ids=found))
 
 
 def _shared(
@@ -591,7 +629,8 @@ def _shared(
     password all keyrings do anyway.
     """
     known = isinstance(credentials, Source) or callable(credentials)
-    if isinstance(credentials, Key | PasswordCredentials) or not known:
+    by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
+    if by_value or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
     keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
@@ -600,17 +639,10 @@ def _shared(
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:
     """Return what a checkpoint holds of each target, by its fingerprint."""
-    if isinstance(given, str | bytes):
-        given = ScanCheckpoint.from_json(given)
-    if given is None:
+    checkpoint = as_checkpoint(given)
+    if checkpoint is None:
         return {}
-    if not isinstance(given, ScanCheckpoint):
-        message = (
-            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
-            f"{type(given).__name__}"
-        )
-        raise ConfigurationError(message)
-    if given.scan != FLEET:
+    if checkpoint.scan != FLEET:
         message = "the checkpoint is not one of scan_fleet: give it to iter_pods"
         raise CheckpointError(message)
-    return {target.scan: target for target in given.targets}
+    return {target.scan: target for target in checkpoint.targets}

@@ -1,19 +1,19 @@
 """`IefSession`: the face of the library."""
 
 import asyncio
-import inspect
-import re
-from collections.abc import AsyncIterable, Awaitable, Collection, Iterable
+from collections.abc import AsyncIterable, Iterable
+from copy import copy
 from functools import partial
-from types import TracebackType, UnionType
-from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, get_args, overload
+from types import TracebackType
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import attrs
 
-from ief_async._arguments import check_number
-from ief_async._auth import Credentials, Key, Keyring, Project, Source, find_credentials
-from ief_async._checkpoint import ScanCheckpoint, fingerprint
+from ief_async._arguments import check_choice, check_kind, check_number
+from ief_async._auth import Credentials, find_credentials
+from ief_async._checkpoint import ScanCheckpoint
+from ief_async._connect import connect, problem_of, reconnect
 from ief_async._endpoints import (
     DEPLOYMENTS,
     GROUPS,
@@ -28,7 +28,6 @@ from ief_async._endpoints import (
     NodeOptions,
 )
 from ief_async._errors import (
-    CheckpointError,
     ConfigurationError,
     OnBadItem,
     OnDrift,
@@ -36,7 +35,7 @@ from ief_async._errors import (
     OnUnknownField,
     PayloadError,
 )
-from ief_async._http import Budget, Connections, Endpoints, HttpSession, Pacer, Tally, Transport
+from ief_async._http import Connections, HttpSession, Transport
 from ief_async._messages import Answer
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._observer import Observer, OnEvent
@@ -45,26 +44,27 @@ from ief_async._paging import (
     PageCap,
     PageRequest,
     Query,
-    ScanPlan,
-    Selector,
     check_id,
     requests_for,
-    url_bytes,
 )
-from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of, known_region
+from ief_async._policies import Limits, RetryPolicy, Timeouts
+from ief_async._regions import known_region
 from ief_async._scan import (
     Page,
     Reader,
     Scan,
+    ScanSpec,
     Stream,
+    check_bad_item,
+    check_iterable,
     look_for_fields,
     page_of,
     raw_rows,
+    select_ids,
     stand_in,
     structure_some,
 )
-from ief_async._structure import ModelWatch, Rows, SchemaWatch, Structure, read_within, structure_of
+from ief_async._structure import ModelWatch, Rows, Structure, read_within, structure_of
 
 T = TypeVar("T")
 
@@ -180,6 +180,8 @@ class IefSession:
         ConfigurationError: an argument can't work; its text names the argument and what it takes.
     """
 
+    _owner = True  # of the connections
+
     def __init__(
         self,
         project_id: str | None = None,
@@ -195,64 +197,24 @@ class IefSession:
         limits: Limits = Limits(),
         timeout: Timeouts = Timeouts(),
         on_event: OnEvent | None = None,
-        _clock: Clock = Clock(),
-        _observer: Observer | None = None,
-        _keyring: Keyring | None = None,
-        _connections: Connections | None = None,
     ) -> None:
-        known = isinstance(credentials, Key | Source)
-        if isinstance(credentials, type) or not (known or callable(credentials)):
-            given = type(credentials).__name__
-            if isinstance(credentials, type):
-                given = f"a class: write {credentials.__name__}(...)"
-            elif isinstance(credentials, str | bytes):
-                given += ": write Token(...)"
-            elif isinstance(credentials, Awaitable):
-                given += ": give the function, not what it returns"
-            del credentials  # it may be the token itself, which no traceback is to show
-            message = (
-                "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
-                f"function, but was given {given}"
-            )
-            raise ConfigurationError(message)
-        _check_policies(retry, limits, timeout)
-        _check_kind("region", region, str | None)
-        if project_id is not None:
-            _checked("project_id", project_id)
-        elif region is None and not getattr(credentials, "project", None):
-            message = "project_id was not given: give it, or region= so that it can be looked up"
-            raise ConfigurationError(message)
-        self._owner = True
+        problem = problem_of(credentials)
+        if problem is not None:
+            del credentials
+            raise ConfigurationError(problem)
         self._caps: dict[str, PageCap] = {}
-        self._tally = Tally()
-        observer = _observer or Observer(on_event)
-        connections = _connections or Connections(http, proxy)
-        endpoints = (
-            (check_endpoint("endpoint", endpoint),)
-            if endpoint is not None
-            else endpoints_of(region)
-        )
-        asked = iam_endpoint_of(region, iam_endpoint)
-        checked_by = endpoints[0] if isinstance(credentials, Key) else asked
-        self._transport = Transport(
-            endpoints=Endpoints(*endpoints),
-            iam_endpoint=asked,
-            keyring=_keyring or Keyring(credentials, _clock, observer, endpoint=checked_by),
-            project=Project(project_id, region),
-            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
-            connections=connections,
-            pacer=Pacer(
-                limits=_narrowed(limits, connections),
-                budget=Budget(retry.budget),
-                clock=_clock,
-                tally=self._tally,
-                observer=observer,
-            ),
-            observer=observer,
-            clock=_clock,
+        self._transport = connect(
+            project_id,
+            credentials=credentials,
+            region=region,
+            endpoint=endpoint,
+            iam_endpoint=iam_endpoint,
+            instance_id=instance_id,
+            connections=Connections(http, proxy),
+            observer=Observer(on_event),
             retry=retry,
             limits=limits,
-            timeouts=timeout,
+            timeout=timeout,
         )
 
     @classmethod
@@ -291,7 +253,7 @@ class IefSession:
             )
         return session
 
-    def with_options(self, **overrides: Unpack[Options]) -> "IefSession":
+    def with_options(self, **overrides: Unpack[Options]) -> Self:
         """Return a session with other options that shares whatever is not overridden.
 
         Connections, credentials, statistics, `on_event` and the retry budget are always shared;
@@ -303,38 +265,9 @@ class IefSession:
             takes = ", ".join(Options.__annotations__)
             message = f"with_options takes {takes}, but was given {', '.join(unknown)}"
             raise ConfigurationError(message)
-        old = self._transport
-        retry = overrides.get("retry", old.retry)
-        limits = overrides.get("limits", old.limits)
-        timeout = overrides.get("timeout", old.timeouts)
-        instance_id = overrides.get("instance_id", old.instance_id)
-        _check_policies(retry, limits, timeout)
-        other = object.__new__(type(self))
-        other._owner = False
-        other._caps = self._caps
-        other._tally = self._tally
-        project, keyring, pacer = old.project, old.keyring, old.pacer
-        if "project_id" in overrides:
-            project = Project(_checked("project_id", overrides["project_id"]), project.name)
-            keyring = keyring.for_another_project()
-        if "limits" in overrides:
-            pacer = Pacer(
-                limits=_narrowed(limits, old.connections),
-                budget=pacer.budget,
-                clock=old.clock,
-                tally=self._tally,
-                observer=old.observer,
-            )
-        other._transport = attrs.evolve(
-            old,
-            keyring=keyring,
-            project=project,
-            instance_id=None if instance_id is None else _checked("instance_id", instance_id),
-            pacer=pacer,
-            retry=retry,
-            limits=limits,
-            timeouts=timeout,
-        )
+        other = copy(self)
+        other._transport = reconnect(self._transport, dict(overrides))  # noqa: SLF001  of its own class
+        other._owner = False  # noqa: SLF001  likewise
         return other
 
     # -- pods ----------------------------------------------------------------------------------
@@ -394,8 +327,8 @@ class IefSession:
             IefError: what came of the call after all attempts.
         """
         structure = structure_of(model)
-        _check_bad_item(on_bad_item)
-        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
+        check_bad_item("on_bad_item", on_bad_item)
+        check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
         query = _one_query(
             deployment_ids=deployment_ids,
             deployment_id=deployment_id,
@@ -409,7 +342,7 @@ class IefSession:
             target += f"&limit={limit}"
         target += f"&offset={offset}"
         if plugin_instance_name is not None:
-            _check_kind("plugin_instance_name", plugin_instance_name, str)
+            check_kind("plugin_instance_name", plugin_instance_name, str)
             target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
         read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
         answer = await self._transport.get(
@@ -534,17 +467,16 @@ class IefSession:
             CheckpointError: `resume_from` is damaged, newer, or of another scan; if that shows in
                 the ids alone, the stream raises it before the batch is asked for.
         """
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
-        _check_kind("skip_empty_nodes", skip_empty_nodes, bool)
-        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
-        _check_kind("ordered", ordered, bool)
-        _check_choice("on_error", on_error, OnError)
-        return self._stream(
-            PODS,
-            model,
-            ids,
-            batcher,
+        selector, ids = select_ids(
+            deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
+        )
+        spec = ScanSpec(
+            listing=PODS,
+            selector=selector,
+            ids=ids,
+            model=model,
             page_size=page_size,
+            batch_size=batch_size,
             concurrency=concurrency,
             ordered=ordered,
             on_error=on_error,
@@ -554,7 +486,9 @@ class IefSession:
             max_items=max_items,
             deadline=deadline,
             resume_from=resume_from,
+            skip_empty_nodes=skip_empty_nodes,
         )
+        return Stream(scan_of(self, spec))
 
     async def count_pods(
         self,
@@ -572,22 +506,28 @@ class IefSession:
         Raises:
             PayloadError: the server gives no count.
         """
-        selector, ids = _selected(deployment_ids, node_ids, group_ids)
-        batcher = self._batcher(selector, batch_size, page_size, skip_empty=skip_empty_nodes)
-        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
-        plan = ScanPlan(
-            concurrency=concurrency, ordered=True, limit=1, on_drift="report", heads_only=True
-        )  # nothing can move in a head, and nothing is warned of
-        scan = self._scan(
-            *(PODS, ids, batcher, plan, structure_of(Pod)),
-            on_bad_item="skip",  # no row is looked at
-            operation="count_pods",
+        selector, ids = select_ids(
+            deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
         )
+        spec = ScanSpec(
+            listing=PODS,
+            selector=selector,
+            ids=ids,
+            model=Pod,
+            page_size=page_size,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            on_drift="report",  # nothing can move in a head, and nothing is warned of
+            on_bad_item="skip",  # no row is looked at
+            skip_empty_nodes=skip_empty_nodes,
+            count_only=True,
+        )
+        scan = scan_of(self, spec)
         try:
             await scan.next_page()  # heads hold no page to deliver: this returns at the end
         finally:
             await scan.aclose()
-        counts = [report.count for report in plan.reports()]
+        counts = [report.count for report in scan.plan.reports()]
         known = tuple(count for count in counts if count is not None)
         if len(known) < len(counts):
             message = "the server gives no count for this list: iter_pods reads it all the same"
@@ -657,7 +597,8 @@ class IefSession:
     def statistics(self) -> SessionStatistics:
         """Return the figures of the session so far."""
         return SessionStatistics(
-            **attrs.asdict(self._tally), token_refreshes=self._transport.keyring.renewals
+            **attrs.asdict(self._transport.pacer.tally),
+            token_refreshes=self._transport.keyring.renewals,
         )
 
     async def aclose(self) -> None:
@@ -685,20 +626,6 @@ class IefSession:
         )
         return f"<IefSession: {where}>"
 
-    def _batcher(
-        self, selector: Selector, batch_size: int, page_size: int, *, skip_empty: bool
-    ) -> Batcher:
-        check_number("page_size", page_size, least=1, most=MOST_ROWS, whole=True)
-        check_number("batch_size", batch_size, least=1, most=MOST_IN_FLIGHT, whole=True)
-        project_id = self._transport.project.id or "x" * PROJECT_CHARACTERS
-        path = PODS.path.replace(PROJECT_ID, project_id)
-        return Batcher(
-            selector=selector,
-            size=batch_size if selector == "deployment_ids" else 1,
-            fixed_bytes=url_bytes(path, selector, page_size),
-            skip_empty_nodes=skip_empty and selector == "node_id",
-        )
-
     def _iter(self, listing: Listing, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
         """Stream a list that takes filters instead of ids."""
         unknown = options.keys() - listing.options.__annotations__.keys()
@@ -710,152 +637,66 @@ class IefSession:
         chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         for name, value in chosen.items():
-            _check_kind(name, value, str)
+            check_kind(name, value, str)
         if listing is DEPLOYMENTS and {"node_id", "group_id"} <= chosen.keys():
             message = "give node_id or group_id, not both: the service takes one of them"
             raise ConfigurationError(message)
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
-        batcher = Batcher(selector="filter", size=1, fixed_bytes=0)
-        return self._stream(listing, model, [text], batcher, **options)
+        return Stream(scan_of(self, ScanSpec(listing=listing, ids=[text], model=model, **options)))
 
-    def _stream(
-        self,
-        listing: Listing,
-        model: type[Any],
-        ids: Iterable[object] | AsyncIterable[object],
-        batcher: Batcher,
-        *,
-        page_size: int = 100,
-        concurrency: int = 8,
-        ordered: bool = True,
-        on_error: OnError = "raise",
-        on_drift: OnDrift = "repair",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        max_items: int | None = None,
-        deadline: float | None = None,
-        resume_from: ScanCheckpoint | str | bytes | None = None,
-    ) -> Stream[Any]:
-        """Stream a list, whatever it is of."""
-        structure = structure_of(model)
-        check_number("page_size", page_size, least=1, most=listing.most_rows, whole=True)
-        check_number("concurrency", concurrency, least=1, most=MOST_IN_FLIGHT, whole=True)
-        _check_choice("on_drift", on_drift, OnDrift)
-        _check_bad_item(on_bad_item)
-        _check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
-        if max_items is not None:
-            check_number("max_items", max_items, least=1, whole=True)
-        if deadline is not None:
-            check_number("deadline", deadline, more=True)
-        transport = self._transport
-        kind = batcher.selector if batcher.selector != "filter" else listing.key
-        asked = fingerprint(
-            transport.project.given, transport.instance_id, kind, page_size, batcher.size
-        )
-        if resume_from is not None:
-            batcher = attrs.evolve(batcher, resume=_resumed(resume_from, asked))
-        plan = ScanPlan(
-            concurrency=concurrency,
-            ordered=ordered,
-            limit=page_size,
-            on_drift=on_drift,
-            max_items=max_items,
-            cap=self._caps.setdefault(listing.key, PageCap()),
-        )
-        return Stream(
-            self._scan(
-                listing,
-                ids,
-                batcher,
-                plan,
-                structure,
-                deadline=deadline,
-                on_error=on_error,
-                on_bad_item=on_bad_item,
-                on_unknown_field=on_unknown_field,
-                fingerprint=asked,
-            )
-        )
 
-    def _scan(
-        self,
-        listing: Listing,
-        ids: Iterable[object] | AsyncIterable[object],
-        batcher: Batcher,
-        plan: ScanPlan,
-        structure: Structure[T],
-        *,
-        deadline: float | None = None,
-        on_error: OnError = "raise",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        fingerprint: int = 0,
-        operation: str | None = None,
-    ) -> Scan[T]:
-        return Scan(
-            ids=ids,
-            batcher=batcher,
-            plan=plan,
-            fetch=partial(self._fetch, listing, tolerate=on_bad_item != "raise"),
-            reader=structure,
-            watch=SchemaWatch(listing.model),
-            model_watch=ModelWatch(structure.model, listing.model),
-            key=listing.key,
-            clock=self._transport.clock,
-            observer=self._transport.observer,
-            operation=operation or listing.operation,
-            deadline=deadline,
-            on_error=on_error,
-            on_bad_item=on_bad_item,
-            on_unknown_field=on_unknown_field,
-            fingerprint=fingerprint,
-        )
+def session_of(
+    project_id: str | None = None, *, credentials: Credentials, **parts: Any
+) -> IefSession:
+    """Return a session made of parts, some of which may be shared: see `connect`."""
+    problem = problem_of(credentials)
+    if problem is not None:
+        del credentials
+        raise ConfigurationError(problem)
+    session = object.__new__(IefSession)
+    session._caps = {}
+    session._transport = connect(project_id, credentials=credentials, **parts)
+    return session
 
-    async def _fetch(
-        self,
-        listing: Listing,
-        request: PageRequest,
-        reader: Reader[Any],
-        deadline: float,
-        scan: int,
-        *,
-        tolerate: bool,
-    ) -> Answer[Rows]:
-        parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
-        target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-        read = partial(listing.read or partial(reader.read, key=listing.key), tolerate=tolerate)
-        # who counts asks for one row; how many come with the count does not matter
-        limit = request.limit if request.limit > 1 else None
-        within = partial(read_within, read, key=listing.key, limit=limit)
-        return await self._transport.get(target, within, deadline=deadline, scan=scan)
+
+def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
+    """Return a scan by a session: for what is built on sessions."""
+    transport, caps = session._transport, session._caps  # noqa: SLF001  users have no business with them
+    return Scan(
+        spec,
+        batcher=spec.batcher(transport.project.id),
+        plan=spec.plan(caps.setdefault(spec.listing.key, PageCap())),
+        fetch=partial(_fetch, transport=transport, spec=spec),
+        reader=structure_of(spec.model),
+        clock=transport.clock,
+        observer=transport.observer,
+        fingerprint=spec.fingerprint(transport.project.given, transport.instance_id),
+    )
+
+
+async def _fetch(
+    request: PageRequest,
+    reader: Reader[Any],
+    deadline: float,
+    scan: int,
+    *,
+    transport: Transport,
+    spec: ScanSpec[Any],
+) -> Answer[Rows]:
+    """Ask for a page, and take the answer apart."""
+    listing = spec.listing
+    parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
+    target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
+    read = partial(
+        listing.read or partial(reader.read, key=listing.key), tolerate=spec.on_bad_item != "raise"
+    )
+    # who counts asks for one row; how many come with the count does not matter
+    limit = request.limit if request.limit > 1 else None
+    within = partial(read_within, read, key=listing.key, limit=limit)
+    return await transport.get(target, within, deadline=deadline, scan=scan)
 
 
 # ---- what may be given -------------------------------------------------------------------------
-
-
-def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    if not isinstance(value, kind):
-        takes = kind.__name__ if isinstance(kind, type) else kind
-        message = f"{name} takes {takes}, but was given {type(value).__name__}"
-        raise ConfigurationError(message)
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    if not isinstance(value, str) or value not in get_args(choices):
-        known = ", ".join(map(repr, get_args(choices)))
-        message = f"{name} takes one of {known}, but was given {value!r:.80}"
-        raise ConfigurationError(message)
-
-
-def _check_bad_item(value: object) -> None:
-    """Take "raise", "skip", or a plain function."""
-    if not callable(value):
-        _check_choice("on_bad_item", value, get_args(OnBadItem)[0])
-    elif any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
-        message = (
-            "on_bad_item takes a plain function of a row and its error, but was given an async one"
-        )
-        raise ConfigurationError(message)
 
 
 async def _structured(
@@ -879,101 +720,24 @@ async def _structured(
     return items, bad
 
 
-def _resumed(given: object, asked: int) -> ScanCheckpoint:
-    """Return the checkpoint that is given, if it is of a scan that asks for the same."""
-    if isinstance(given, str | bytes):
-        given = ScanCheckpoint.from_json(given)
-    if not isinstance(given, ScanCheckpoint):
-        message = (
-            "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
-            f"{type(given).__name__}"
-        )
-        raise ConfigurationError(message)
-    if given.scan != asked:
-        message = (
-            "the checkpoint is of another scan: resume with the same project, instance, kind of "
-            "ids, page_size and batch_size"
-        )
-        raise CheckpointError(message)
-    return given
-
-
-def _check_policies(retry: object, limits: object, timeout: object) -> None:
-    _check_kind("retry", retry, RetryPolicy)
-    _check_kind("limits", limits, Limits)
-    _check_kind("timeout", timeout, Timeouts)
-
-
-def _checked(name: str, value: object) -> str:
-    """Return an id that goes into a path or a header, or refuse what would change either."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
-        return value
-    # what is longer than an id may be a token in the wrong place
-    shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
-    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
-    raise ConfigurationError(message)
-
-
-def _narrowed(limits: Limits, connections: Connections) -> Limits:
-    return attrs.evolve(limits, concurrency=connections.places(limits.concurrency))
-
-
 def _one_query(**given: object) -> Query:
     """Return the query of the one selector that is given."""
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         names = ", ".join(given)
-        message = f"give exactly one of {names}; {len(chosen)} were given"
+        message = f"give one of {names}: {len(chosen)} were given"
         raise ConfigurationError(message)
     name, value = next(iter(chosen.items()))
     selector: Any = name
     if name != "deployment_ids":
         return Query(selector, (check_id(value, name),))
     batcher = Batcher(selector=selector, size=MOST_ROWS, fixed_bytes=0)
-    batches = [batch for identity in _iterable(name, value) for batch in batcher.add(identity)]
+    batches = [batch for identity in check_iterable(name, value) for batch in batcher.add(identity)]
     rest = batcher.flush()
     if not rest or batches:
         message = "deployment_ids takes 1 to about 100 ids in one call; iter_pods takes any number"
         raise ConfigurationError(message)
     return rest[0].query
-
-
-def _selected(
-    deployment_ids: Ids | None, node_ids: Ids | None, group_ids: Ids | None
-) -> tuple[Selector, Iterable[object] | AsyncIterable[object]]:
-    """Return the one selector that is given, and its ids: a collection copied, and checked."""
-    given: dict[Selector, Ids | None] = {
-        "deployment_ids": deployment_ids,
-        "node_id": node_ids,
-        "group_id": group_ids,
-    }
-    chosen = [(selector, ids) for selector, ids in given.items() if ids is not None]
-    if len(chosen) != 1:
-        message = (
-            f"give exactly one of deployment_ids, node_ids, group_ids; {len(chosen)} were given"
-        )
-        raise ConfigurationError(message)
-    selector, ids = chosen[0]
-    name = {"node_id": "node_ids", "group_id": "group_ids"}.get(selector, selector)
-    if isinstance(ids, AsyncIterable):
-        return selector, ids
-    given_ids = _iterable(name, ids)
-    if isinstance(given_ids, Collection):
-        given_ids = tuple(given_ids)
-        for identity in given_ids:
-            check_id(identity, name)
-    return selector, given_ids
-
-
-def _iterable(name: str, ids: object) -> Iterable[object]:
-    """Refuse one id where several are taken: a bare text would be read letter by letter."""
-    if isinstance(ids, str | bytes):
-        message = f"{name} takes several ids, but was given one text: write [{ids!r:.80}]"
-        raise ConfigurationError(message)
-    if not isinstance(ids, Iterable):
-        message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
-        raise ConfigurationError(message)
-    return ids
 
 
 def addresses_of(session: IefSession) -> tuple[str, str]:

@@ -8,9 +8,15 @@ import time
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ief_async import IefSession, Token
+from ief_async import IefSession, Pod, RetryPolicy, Token
 from ief_async._auth import circuit
+from ief_async._endpoints import PODS
+from ief_async._fleet import fleet_of
+from ief_async._http import Connections
+from ief_async._observer import Observer
 from ief_async._policies import Clock
+from ief_async._scan import ScanSpec
+from ief_async._session import session_of
 from ief_async.testing import _server
 
 # how long an example takes says what the machine does besides
@@ -95,7 +101,30 @@ async def quiet(fake, ief):
 def session_with(fake, **options):
     """Return a session with this fake server, with other options than its own if they are given."""
     options = {"credentials": Token(fake.token), "endpoint": fake.endpoint, **options}
-    return IefSession(fake.project_id, **options)
+    return session_at(fake.project_id, **options)
+
+
+def session_at(project_id=None, *, clock=None, http=None, proxy=None, on_event=None, **options):
+    """Return a session, whose time is that of a clock if one is given."""
+    if clock is None:
+        return IefSession(project_id, http=http, proxy=proxy, on_event=on_event, **options)
+    parts = {"connections": Connections(http, proxy), "observer": Observer(on_event)}
+    return session_of(project_id, clock=clock, **parts, **options)
+
+
+def fleet_at(targets, *, clock, http=None, on_event=None, resume_from=None, **options):
+    """Return the stream of `scan_fleet` over targets, whose time is that of a clock."""
+    retry = options.pop("retry", RetryPolicy())
+    options = {"selector": "deployment_ids", "model": Pod, "on_error": "defer", **options}
+    return fleet_of(
+        targets,
+        ScanSpec(listing=PODS, ids=(), **options),
+        resume_from=resume_from,
+        connections=Connections(http),
+        observer=Observer(on_event),
+        clock=clock,
+        retry=retry,
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -159,5 +188,5 @@ async def loop_time():
 def held_back(monkeypatch):
     """Give an event: until it is set, fakes hold back what `Fault.hang` and `Fault.slow` delay."""
     event = asyncio.Event()
-    monkeypatch.setattr(_server, "_pause", lambda _: event.wait())
+    monkeypatch.setattr(_server, "pause", lambda _: event.wait())
     return event

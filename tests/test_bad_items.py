@@ -20,7 +20,7 @@ from ief_async import (
     cli,
     scan_fleet,
 )
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 
 @attrs.frozen(kw_only=True)
@@ -307,7 +307,7 @@ async def test_a_skipped_target_holds_no_other_up():
     """A target whose rows are all bad gives way to the others."""
     async with (
         FakeIef(pods_with({*range(60)})) as odd,
-        FakeIef(pods_with({3}), project_id="0" * 32) as other,
+        FakeIef(pods_with({3}), account=Account(project_id="0" * 32)) as other,
     ):
         targets = [
             Target(project_id=one.project_id, endpoint=one.endpoint, credentials=Token(one.token))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ief_async import ConfigurationError, DriftError
-from ief_async.testing import FakeIef
+from ief_async.testing import FakeIef, Service
 
 pytest.importorskip("dask.dataframe", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
@@ -75,7 +75,7 @@ def test_a_fleet_is_read_though_a_worker_is_killed(cluster, tmp_path):
 @pytest.mark.usefixtures("cluster")
 def test_rows_that_are_hidden_fail_the_computation():
     """A list that shows fewer rows than it counts raises an error, also where tasks are retried."""
-    with FakeIef(2_000, deployments=2, hidden_rate=0.1) as fake:
+    with FakeIef(2_000, deployments=2, service=Service(hidden_rate=0.1)) as fake:
         shown = {pod["id"] for pod in fake.pods} - fake.hidden_ids()
         plan = {"endpoint": fake.endpoint, "columns": ["id"], "page_size": 100}
         doubtful = read_pods(plan_pods(fake.deployment_ids, **plan))

@@ -125,7 +125,7 @@ async def test_failure_on_a_new_connection_leaves_idle_ones_alone(fake_clock):
     """An answer that says no, or a first connection that fails, costs no other connection."""
     async with (
         FakeIef(60, latency=0.02) as fake,
-        session_with(fake, _clock=fake_clock.clock) as ief,
+        session_with(fake, clock=fake_clock.clock) as ief,
     ):
         await leave_idle(ief, fake, 3)
         fake.script(Fault.status(503), Fault.throttle("1"))

@@ -16,7 +16,7 @@ from ief_async import (
 )
 from ief_async._paging import batch_plan
 from ief_async._paging.batch_plan import requests_for
-from ief_async.testing import FakeIef, Fault, Motion
+from ief_async.testing import FakeIef, Fault, Motion, Service
 
 SEEDS = [1, 2, 3]
 
@@ -176,7 +176,7 @@ async def test_clamp_in_mid_scan_loses_nothing():
 
 async def test_ignored_offset_is_an_error():
     """D10: the same page for every offset is noticed within three answers."""
-    async with fleet(offsets="ignored") as (fake, ief):
+    async with fleet(service=Service(offsets="ignored")) as (fake, ief):
         with pytest.raises(DriftError, match="ignores offset"):
             await scan(fake, ief, concurrency=2)
 
@@ -186,7 +186,7 @@ async def test_ignored_offset_is_an_error():
 @pytest.mark.parametrize("pods", [150, 2_000, 20_000])
 async def test_offset_as_a_page_number_is_an_error(pods):
     """D11: a server that counts pages is refused, not read by a twentieth."""
-    async with fleet(pods, offsets="pages") as (fake, ief):
+    async with fleet(pods, service=Service(offsets="pages")) as (fake, ief):
         with pytest.raises(DriftError, match="share no row"):
             await scan(fake, ief)
 
@@ -195,7 +195,7 @@ async def test_offset_as_a_page_number_is_an_error(pods):
 
 async def test_ignored_limit_is_read_as_it_comes():
     """D12, D13: all pods in one page, more than were asked for, are taken and flagged."""
-    async with fleet(640, limits="ignored") as (fake, ief):
+    async with fleet(640, service=Service(limits="ignored")) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
     assert (2, 640, ("limit_ignored",)) == (requests, report.page_size_seen, report.flags)
@@ -204,7 +204,7 @@ async def test_ignored_limit_is_read_as_it_comes():
 @pytest.mark.parametrize("count", [437, 10**9])
 async def test_count_too_high_is_not_believed(count):
     """D14: all pods come, the count is in doubt, and no page is asked for without end."""
-    async with fleet(400, counts=count) as (fake, ief):
+    async with fleet(400, service=Service(counts=count)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
     assert ("unknown", {"short_of_count", "count_mismatch"}) == (report.drift, {*report.flags})
@@ -214,7 +214,7 @@ async def test_count_too_high_is_not_believed(count):
 @pytest.mark.parametrize("counts", [0, 363, "page", "none"])
 async def test_count_too_low_hides_nothing(counts):
     """D15: a count of 0, of the page, too low, or none at all is looked behind."""
-    async with fleet(400, counts=counts) as (fake, ief):
+    async with fleet(400, service=Service(counts=counts)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
     assert report.drift in {"exact", "repaired"}
@@ -224,7 +224,10 @@ async def test_count_too_low_hides_nothing(counts):
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_jittering_count_hides_nothing(seed):
     """D16: a count that is off by up to five, otherwise each time, costs a few requests."""
-    jitter = {"counts": lambda total, chance: total + chance.randint(-5, 5), "seed": seed}
+    jitter = {
+        "service": Service(counts=lambda total, chance: total + chance.randint(-5, 5)),
+        "seed": seed,
+    }
     async with fleet(**jitter) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -234,7 +237,7 @@ async def test_jittering_count_hides_nothing(seed):
 
 async def test_count_of_another_type_is_an_error():
     """D17: digits in a text are a count; a word is none, and names the field."""
-    async with fleet(counts=lambda total, _: str(total)) as (fake, ief):
+    async with fleet(service=Service(counts=lambda total, _: str(total))) as (fake, ief):
         assert "exact" == (await scan_whole(fake, ief))[0].drift
     async with fleet() as (fake, ief):
         fake.intercept(
@@ -253,7 +256,7 @@ async def test_count_of_another_type_is_an_error():
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_transient_empty_pages_are_asked_for_again(seed):
     """D18: pages that come empty now and then, though rows are there, lose none."""
-    async with fleet(empty_rate=0.05, seed=seed) as (fake, ief):
+    async with fleet(service=Service(empty_rate=0.05), seed=seed) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
     assert ("repaired" if report.re_reads else "exact") == report.drift
@@ -283,7 +286,7 @@ async def test_tail_that_stays_empty_is_said():
 
 async def test_hidden_rows_make_short_pages_and_no_end():
     """D20: rows that are cut out of a page after it was made shorten it; the others all come."""
-    async with fleet(hidden_rate=0.1) as (fake, ief):
+    async with fleet(service=Service(hidden_rate=0.1)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
     assert "unknown" == report.drift  # hidden or miscounted: that can't be told apart
@@ -293,7 +296,7 @@ async def test_hidden_rows_make_short_pages_and_no_end():
 
 async def test_rows_that_stand_twice_come_once():
     """D21: an id twice in a page is one pod, and a flag."""
-    async with fleet(repeated_rate=0.1) as (fake, ief):
+    async with fleet(service=Service(repeated_rate=0.1)) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
     assert report.drift in {"exact", "repaired"}
@@ -314,7 +317,7 @@ async def test_first_copy_stands():
 
 async def test_shuffled_list_is_never_called_whole():
     """D23: a list that is permuted for each request is flagged, after a few sweeps."""
-    async with fleet(order="shuffled") as (fake, ief):
+    async with fleet(service=Service(order="shuffled")) as (fake, ief):
         _, report = await scan(fake, ief)
 
     assert "unknown" == report.drift
@@ -324,7 +327,7 @@ async def test_shuffled_list_is_never_called_whole():
 
 async def test_ties_are_whole_by_their_count():
     """D24: neighbours that change places, in a list that else stands still, all come."""
-    async with fleet(order="ties") as (fake, ief):
+    async with fleet(service=Service(order="ties")) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
     assert "repaired" == report.drift
@@ -343,7 +346,7 @@ async def test_pods_that_jump_to_the_head_are_found(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_page_from_a_cache_is_bridged(seed):
     """D26: page 0 in the place of another page, now and then, loses none."""
-    async with fleet(cached_rate=0.05, seed=seed) as (fake, ief):
+    async with fleet(service=Service(cached_rate=0.05), seed=seed) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
     assert report.drift in {"exact", "repaired"}
@@ -352,7 +355,10 @@ async def test_page_from_a_cache_is_bridged(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_lagging_replica_loses_nothing(seed):
     """D27: answers from one of the last five states of a list that moves lose none."""
-    async with fleet(lag=5, motion=Motion.uniform(0.2, 0.2), seed=seed) as (fake, ief):
+    async with fleet(service=Service(lag=5), motion=Motion.uniform(0.2, 0.2), seed=seed) as (
+        fake,
+        ief,
+    ):
         await scan_whole(fake, ief)
 
 
@@ -443,7 +449,7 @@ async def test_ignoring_costs_no_overlap():
 
 async def test_doubt_is_logged_once_a_batch(caplog):
     """With on_drift="repair" a batch in doubt is a warning that names it and says why."""
-    async with fleet(400, counts=437) as (fake, ief):
+    async with fleet(400, service=Service(counts=437)) as (fake, ief):
         await scan(fake, ief)
 
     (record,) = [one for one in caplog.records if one.name == "ief_async"]
@@ -463,7 +469,9 @@ def cut_and_miscounted(*sizes):
         for one, size in enumerate(sizes)
         for row in range(size)
     ]
-    return FakeIef(pods, page_cap=10, counts=lambda total, _: 10 if total == 11 else total)
+    return FakeIef(
+        pods, page_cap=10, service=Service(counts=lambda total, _: 10 if total == 11 else total)
+    )
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -534,7 +542,7 @@ async def test_a_scan_resumed_on_pages_of_one_row_is_in_doubt(how, gone, rows):
 @pytest.mark.parametrize("pages", [1, 5])
 async def test_rows_that_are_hidden_are_told_of_a_resumed_scan_as_well(pages):
     """A scan that is resumed behind some pages misses the rows that are counted and do not come."""
-    async with fleet(hidden_rate=0.1) as (fake, ief):
+    async with fleet(service=Service(hidden_rate=0.1)) as (fake, ief):
         read = ief.iter_pods(fake.deployment_ids).pages()
         page = [await anext(read) for _ in range(pages)][-1]
         await read.aclose()

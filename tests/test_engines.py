@@ -32,7 +32,7 @@ from ief_async import (
     ServerError,
 )
 from ief_async._paging.batches import Batch, Query
-from ief_async.testing import FakeIef, Fault, Motion
+from ief_async.testing import FakeIef, Fault, Motion, Service
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 from ief_async.engines import (
@@ -255,9 +255,11 @@ def test_wrong_arguments_are_refused(led):
                 plan_pods(fake.deployment_ids, **options)
             with pytest.raises(ConfigurationError, match=problem):
                 plan_pods(**options)  # before the deployments are looked up
-        with pytest.raises(ConfigurationError, match="at most one of deployment_ids"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids"):
             plan_pods(fake.deployment_ids, node_ids=["n"])
-        with pytest.raises(ConfigurationError, match="an iterable of ids, but was given str"):
+        with pytest.raises(
+            ConfigurationError, match="deployment_ids takes several ids, but was given one text"
+        ):
             plan_pods("one id")
         assert 0 == fake.statistics().requests
 
@@ -371,9 +373,9 @@ def test_reading_again_gives_the_same(led):
 # ---- lists in doubt ----------------------------------------------------------------------------
 
 DOUBTFUL = {  # what a server does, and the reason that it leads to
-    "hidden rows": ({"hidden_rate": 0.1}, "short_of_count"),
-    "another order each time": ({"order": "shuffled"}, "order"),
-    "a count too high": ({"counts": 3_037}, "short_of_count"),
+    "hidden rows": ({"service": Service(hidden_rate=0.1)}, "short_of_count"),
+    "another order each time": ({"service": Service(order="shuffled")}, "order"),
+    "a count too high": ({"service": Service(counts=3_037)}, "short_of_count"),
     "one row a page": ({"page_cap": 1, "pods": 60}, "no_overlap"),
 }
 
@@ -415,7 +417,7 @@ def test_a_list_that_moves_is_whole_or_an_error(seed, led):
 @pytest.mark.parametrize("on_drift", ["repair", "report", "ignore"])
 def test_rows_are_missing_only_where_that_was_chosen(on_drift, led, caplog):
     """With another policy what the list shows is read, and the worker's log says what it lacks."""
-    with FakeIef(3_000, deployments=3, hidden_rate=0.1) as fake:
+    with FakeIef(3_000, deployments=3, service=Service(hidden_rate=0.1)) as fake:
         led(fake)
         partitions = plan_pods(fake.deployment_ids, page_size=100, on_drift=on_drift)
         caplog.clear()

@@ -25,7 +25,7 @@ from ief_async import (
 )
 from ief_async._auth.environment import find_credentials
 from ief_async._regions import IAM_REGIONS, REGIONS, endpoints_of, iam_endpoint_of, known_region
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 LIBRARY = Path(ief_async.__file__).parent
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -87,7 +87,7 @@ def variables(monkeypatch):
 @pytest.fixture
 async def fake():
     """Run a fake fleet of 40 pods, whose one access key is the canary."""
-    async with FakeIef(40, deployments=4, access_key=AK, secret_key=SK) as running:
+    async with FakeIef(40, deployments=4, account=Account(access_key=AK, secret_key=SK)) as running:
         yield running
 
 

@@ -48,7 +48,7 @@ from ief_async import (
     TransportError,
     _errors,
 )
-from ief_async.testing import DEFAULT_MIX, FakeIef, Fault
+from ief_async.testing import DEFAULT_MIX, Account, FakeIef, Fault
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
 SAMPLES = Path(__file__).parent / "samples"
@@ -943,7 +943,9 @@ async def test_no_fault_brings_any_secret_to_light(name, secret, watched):
 @pytest.mark.parametrize("secret", SECRETS)
 async def test_looked_up_project_keeps_secrets_hidden(secret, watched):
     """E14: a project lookup that is refused, or finds several, shows nothing."""
-    async with FakeIef(5, projects=[{"id": "a" * 32, "name": "cn-north-4"}] * 2) as fake:
+    async with FakeIef(
+        5, account=Account(projects=[{"id": "a" * 32, "name": "cn-north-4"}] * 2)
+    ) as fake:
         options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint}
         options["credentials"] = credentials_with(secret, fake)
         async with IefSession(region="cn-north-4", **options) as ief:

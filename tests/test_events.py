@@ -41,7 +41,7 @@ from ief_async import (
     TransportError,
     scan_fleet,
 )
-from ief_async.testing import DEFAULT_MIX, FakeIef, Fault, Motion
+from ief_async.testing import DEFAULT_MIX, Account, FakeIef, Fault, Motion, Service
 
 PODS = "/v3/{project_id}/edgemgr/pods"
 LOGIN = "/v3/auth/tokens"
@@ -145,7 +145,7 @@ async def test_failed_attempts_and_repeats_are_told():
 
 async def test_429_is_told_with_its_pause(fake_clock):
     """Throttled says how long the session waits, what was asked, and what it allows itself."""
-    async with watched(50, session={"_clock": fake_clock.clock}) as (fake, ief, events):
+    async with watched(50, session={"clock": fake_clock.clock}) as (fake, ief, events):
         fake.script(Fault.throttle("7"))
         await ief.iter_pods(fake.deployment_ids).collect()
 
@@ -169,7 +169,7 @@ async def test_pause_is_one_line_however_many_are_throttled(fake_clock, caplog):
         if len(of(RequestRetried, events)) == 4:
             all_told.set()
 
-    session = {"_clock": fake_clock.clock, "retry": RetryPolicy(attempts=3), "on_event": hook}
+    session = {"clock": fake_clock.clock, "retry": RetryPolicy(attempts=3), "on_event": hook}
     async with watched(50, session=session, latency=0.02) as (fake, ief, _):
         fake.script(*[Fault.throttle("7")] * 4)
         fake_clock.hold()
@@ -222,7 +222,7 @@ async def test_repaired_drift_is_told_and_worries_nobody(caplog):
 )
 async def test_doubt_is_told_by_every_policy_but_ignorance(on_drift, told, warned, caplog):
     """A batch in doubt is an event unless nobody looks; only "repair" has to warn as well."""
-    async with watched(400, counts=437) as (fake, ief, events):
+    async with watched(400, service=Service(counts=437)) as (fake, ief, events):
         stream = ief.iter_pods(fake.deployment_ids, on_drift=on_drift)
         if on_drift == "raise":
             with pytest.raises(DriftError):
@@ -587,7 +587,10 @@ async def test_fleet_has_one_hook():
         calls.append(event)
         raise LookupError
 
-    async with FakeIef(40, seed=1) as one, FakeIef(60, seed=2, project_id="2" * 32) as two:
+    async with (
+        FakeIef(40, seed=1) as one,
+        FakeIef(60, seed=2, account=Account(project_id="2" * 32)) as two,
+    ):
         targets = [
             Target(credentials=Token(it.token), project_id=it.project_id, endpoint=it.endpoint)
             for it in (one, two)
@@ -742,7 +745,12 @@ CREDENTIALS = {
 async def test_no_event_and_no_line_names_a_secret_or_an_id(kind, caplog):
     """Over scans with every fault of the usual mix, drift and clamps: allow-listed words alone."""
     caplog.set_level(logging.DEBUG)
-    options = {"token": "a-token-for-nobody-else", "counts": 437, "page_cap": 90, "nodes": 3}
+    options = {
+        "token": "a-token-for-nobody-else",
+        "service": Service(counts=437),
+        "page_cap": 90,
+        "nodes": 3,
+    }
     async with watched(400, **options, deployments=4) as (fake, _, _):
         events = []
         given = {"credentials": CREDENTIALS[kind](fake), "iam_endpoint": fake.iam_endpoint}

@@ -168,4 +168,4 @@ async def test_lookup_that_fails_for_the_moment_is_repeated_for_one_host(fake):
         await ief.list_pods(deployment_ids=fake.deployment_ids)
 
     assert (TransportError, 6) == (type(caught.value), caught.value.attempts)
-    assert "the name could not be looked up" in str(caught.value)
+    assert "the host name could not be looked up" in str(caught.value)

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from ief_async.testing import FakeIef, FakeRequest, Fault, _iam, sign
+from ief_async.testing import Account, FakeIef, FakeRequest, Fault, Service, _signatures, sign
 
 VECTORS = json.loads((Path(__file__).parent / "samples/signing_vectors.json").read_bytes())[
     "vectors"
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 async def fake():
     """Run a fake server whose time stands still."""
-    async with FakeIef(clock=Clock()) as running:
+    async with FakeIef(service=Service(clock=Clock())) as running:
         yield running
 
 
@@ -169,11 +169,11 @@ def test_sign_takes_a_body_in_any_form():
 @each_vector
 def test_fake_takes_the_vendors_signatures(vector):
     """The fake lets in what the vendor's signer signed, as it stands on the wire."""
-    fake = FakeIef(access_key=vector["ak"], secret_key=vector["sk"])
+    fake = FakeIef(account=Account(access_key=vector["ak"], secret_key=vector["sk"]))
     sent, seen = vector["input"], vector_seen(vector)
     at = sent["headers"]["X-Sdk-Date"]
     fake.clock = datetime.strptime(f"{at}+0000", "%Y%m%dT%H%M%SZ%z").timestamp
-    fake._iam.admit(seen, sent["headers"].get("X-Project-Id"))
+    fake._iam.authenticate(seen, sent["headers"].get("X-Project-Id"))
     fake.secret_key += "x"
     text = refusal(fake, seen)
     assert "verify aksk signature fail" in text
@@ -192,7 +192,7 @@ def vector_seen(vector):
 def refusal(fake, seen):
     """The text with which a request is turned away."""
     with pytest.raises(Exception, match="Incorrect IAM") as caught:
-        fake._iam.admit(seen, None)
+        fake._iam.authenticate(seen, None)
     return json.loads(caught.value.answer.body)["error_msg"]
 
 
@@ -266,20 +266,20 @@ async def test_authorization_is_read_strictly(fake, change):
 )
 def test_what_has_to_be_signed(names, fits):
     """Host and date, and what was sent, once and in order; else a right signature is wrong."""
-    fake = FakeIef(clock=Clock())
+    fake = FakeIef(service=Service(clock=Clock()))
     headers = {"host": "h", "x-sdk-date": "20240229T235959Z"}
     sent = headers | {"authorization": signature_of(fake, headers, names)}
     seen = FakeRequest("GET", "/", "", sent, 0.0, 1)
     if fits:
-        fake._iam.admit(seen, None)
+        fake._iam.authenticate(seen, None)
     else:
         assert "verify aksk signature fail" in refusal(fake, seen)
 
 
 def signature_of(fake, headers, names):
     """An ``Authorization`` over these headers alone."""
-    request = _iam._canonical("GET", "/", [], headers=headers, names=names, body=b"")
-    signature = _iam._signature(fake.secret_key, headers["x-sdk-date"], request)
+    request = _signatures._canonical("GET", "/", [], headers=headers, names=names, body=b"")
+    signature = _signatures._signature(fake.secret_key, headers["x-sdk-date"], request)
     listed = ";".join(names)
     return (
         f"SDK-HMAC-SHA256 Access={fake.access_key}, SignedHeaders={listed}, Signature={signature}"

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from ief_async.testing import FakeIef, Fault, Motion
+from ief_async.testing import FakeIef, Fault, Motion, Service
 
 KINDS = ["deployments", "nodes", "groups", "instances"]
 PATHS = {
@@ -213,7 +213,7 @@ def test_deployments_are_on_a_node_or_in_a_group():
 
 def test_instances_are_texts():
     """Every field of an instance is a text, and the first has the id that is asked for."""
-    fake = FakeIef(instances=2, instance_id="platinum")
+    fake = FakeIef(instances=2, service=Service(instance_id="platinum"))
     for row in fake.instances:
         assert {type(value) for value in row.values()} == {str}
         assert {"id", "name", "edition", "k8s_version", "quota", "cbc_node_state"} <= {*row}
@@ -325,7 +325,7 @@ async def test_limits(kind, usual, most):
     """Each kind has its own usual and largest page."""
     many = 120 if kind == "deployments" else 600
     sizes = {kind: many}
-    async with FakeIef(20, default_limit=4, **sizes) as fake:
+    async with FakeIef(20, service=Service(default_limit=4), **sizes) as fake:
         key = KEYS[kind]
         assert len((await ask(fake, kind))[1][key]) == usual
         if most is None:
@@ -369,15 +369,19 @@ async def test_listings_can_be_as_odd_as_that_of_pods(kind):
 
     straight = [*range(9)]
     assert await page(page_cap=2) == ([0, 1], 9, None)
-    assert (await page(page_cap=2, over_cap="refuse", limit=3))[2] == "IEF.100005"
-    assert await page(offsets="ignored", offset=3, limit=2) == ([0, 1], 9, None)
-    assert await page(offsets="pages", offset=2, limit=2) == ([4, 5], 9, None)
-    assert await page(limits="ignored", offset=3, limit=2) == (straight[3:], 9, None)
-    assert await page(counts="none") == (straight, None, None)
-    assert await page(counts="page", limit=2) == ([0, 1], 2, None)
-    assert await page(empty_rate=1.0) == ([], 9, None)
-    assert await page(cached_rate=1.0, offset=5, limit=1) == ([0], 9, None)
-    shuffled = (await page(order="shuffled"))[0]
+    assert (await page(page_cap=2, service=Service(over_cap="refuse"), limit=3))[2] == "IEF.100005"
+    assert await page(service=Service(offsets="ignored"), offset=3, limit=2) == ([0, 1], 9, None)
+    assert await page(service=Service(offsets="pages"), offset=2, limit=2) == ([4, 5], 9, None)
+    assert await page(service=Service(limits="ignored"), offset=3, limit=2) == (
+        straight[3:],
+        9,
+        None,
+    )
+    assert await page(service=Service(counts="none")) == (straight, None, None)
+    assert await page(service=Service(counts="page"), limit=2) == ([0, 1], 2, None)
+    assert await page(service=Service(empty_rate=1.0)) == ([], 9, None)
+    assert await page(service=Service(cached_rate=1.0), offset=5, limit=1) == ([0], 9, None)
+    shuffled = (await page(service=Service(order="shuffled")))[0]
     assert shuffled != straight == sorted(shuffled)
 
 
@@ -386,7 +390,7 @@ async def test_reversed_order(kind):
     """A reversed server has everything the other way round, and says so."""
     async with (
         FakeIef(10, instances=3) as fake,
-        FakeIef(10, instances=3, order="reversed") as backwards,
+        FakeIef(10, instances=3, service=Service(order="reversed")) as backwards,
     ):
         listed = [row["id"] for row in await rows(backwards, kind)]
         assert listed == [row["id"] for row in sequence(backwards, kind)]
@@ -399,7 +403,9 @@ async def test_reversed_order(kind):
 @pytest.mark.parametrize("kind", ["deployments", "nodes", "groups"])
 async def test_names_are_found_by_a_part(kind):
     """A part of the name is enough; an empty name asks for nothing."""
-    async with FakeIef(50, deployments=12, nodes=12, groups=12, default_limit=100) as fake:
+    async with FakeIef(
+        50, deployments=12, nodes=12, groups=12, service=Service(default_limit=100)
+    ) as fake:
         assert await numbers(fake, kind, name="-1", limit=100) == [1, 10, 11]
         assert await numbers(fake, kind, name="nobody") == []
         assert len(await numbers(fake, kind, name="", limit=100)) == 12
@@ -408,7 +414,9 @@ async def test_names_are_found_by_a_part(kind):
 @pytest.mark.parametrize("kind", ["deployments", "nodes", "groups"])
 async def test_sorted_by_time(kind):
     """Oldest or newest first, whatever the server's own order; anything else is refused."""
-    async with FakeIef(50, deployments=10, nodes=10, groups=10, order="shuffled") as fake:
+    async with FakeIef(
+        50, deployments=10, nodes=10, groups=10, service=Service(order="shuffled")
+    ) as fake:
         times = sorted(row["created_at"] for row in sequence(fake, kind))
         assert times != [row["created_at"] for row in sequence(fake, kind)]
         for sort, expected in (("asc", times), ("desc", times[::-1])):
@@ -435,7 +443,7 @@ async def test_deployments_of_a_node_or_a_group():
 
 async def test_unknown_ids_are_empty_or_refused():
     """A node or group that isn't there has nothing, or is a 404, as with pods."""
-    async with FakeIef() as lenient, FakeIef(unknown_ids="refuse") as strict:
+    async with FakeIef() as lenient, FakeIef(service=Service(unknown_ids="refuse")) as strict:
         for kind, name in (("deployments", "node_id"), ("nodes", "group_id")):
             assert await rows(lenient, kind, **{name: "x"}) == []
             assert (await ask(strict, kind, **{name: "x"}))[0] == 404
@@ -491,7 +499,7 @@ async def test_faults_hit_every_list(fake_ief, kind):
     assert await rows(fake_ief, kind)
 
 
-@pytest.mark.fake_ief(instance_id="platinum", instances=2)
+@pytest.mark.fake_ief(service=Service(instance_id="platinum"), instances=2)
 async def test_instance_has_to_be_named(fake_ief):
     """Without the instance's id there is nothing to see but the instances themselves."""
     named = {"ief-instance-id": "platinum"}

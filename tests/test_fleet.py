@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import attrs
 import pytest
-from conftest import until
+from conftest import fleet_at, until
 
 from ief_async import (
     AccessKey,
@@ -29,7 +29,7 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 AT_ONCE = RetryPolicy(attempts=2, base=0, throttled_base=0)
 
@@ -40,7 +40,9 @@ async def fakes():
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                FakeIef(120 * at, deployments=10 * at, seed=at, project_id=f"{at}" * 32)
+                FakeIef(
+                    120 * at, deployments=10 * at, seed=at, account=Account(project_id=f"{at}" * 32)
+                )
             )
             for at in (1, 2, 3)
         ]
@@ -203,7 +205,7 @@ async def test_throttled_target_slows_itself_alone(fakes, fake_clock):
     fakes[0].script(Fault.throttle("2"))
     fake_clock.hold()  # so that the pause ends when the others have come
     wanted, items = every(fakes[1:]), []
-    async for item in scan_fleet(targets_of(fakes), _clock=fake_clock.clock):
+    async for item in fleet_at(targets_of(fakes), clock=fake_clock.clock):
         items.append(item)
         if len(items) == wanted.total():
             assert wanted == found(items)
@@ -263,7 +265,7 @@ async def test_deadline_of_a_fleet(fakes, loop_time):
     fakes[0].intercept(lambda _: Fault.hang())
     wanted, items = every(fakes[1:]), []
     with pytest.raises(PartialScanError) as caught:
-        async for item in scan_fleet(targets_of(fakes), deadline=20, _clock=loop_time.clock):
+        async for item in fleet_at(targets_of(fakes), deadline=20, clock=loop_time.clock):
             items.append(item)
             if len(items) == wanted.total():
                 loop_time.let_pass(20)
@@ -383,7 +385,7 @@ async def twins():
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                FakeIef(60 * at, deployments=6, seed=at, project_id=SAME)
+                FakeIef(60 * at, deployments=6, seed=at, account=Account(project_id=SAME))
             )
             for at in (1, 2)
         ]

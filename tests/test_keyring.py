@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import attrs
 import pytest
-from conftest import session_with, until
+from conftest import session_at, session_with, until
 
 from ief_async import (
     AccessKey,
@@ -33,7 +33,7 @@ from ief_async import (
 )
 from ief_async._auth.sources import Grant, Scope
 from ief_async._messages import Reply, Request
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault, Service
 
 LOGIN = "/v3/auth/tokens"
 REFUSED = Fault.status(401, error_code="APIGW.0307", error_msg="renew", shape="apigw")
@@ -42,14 +42,14 @@ REFUSED = Fault.status(401, error_code="APIGW.0307", error_msg="renew", shape="a
 @pytest.fixture
 async def fake(fake_clock):
     """Run a fake fleet of 200 pods whose time is that of the fake clock."""
-    async with FakeIef(200, deployments=8, clock=fake_clock.clock.wall) as running:
+    async with FakeIef(200, deployments=8, service=Service(clock=fake_clock.clock.wall)) as running:
         yield running
 
 
 @pytest.fixture
 def clock(fake_clock):
     """Give the option that lets a session run on the fake clock."""
-    return {"_clock": fake_clock.clock}
+    return {"clock": fake_clock.clock}
 
 
 def password(fake, **options):
@@ -127,7 +127,7 @@ async def test_token_tells_the_project(fake, clock, project, region, scope):
     """Without project_id the token is for the project that is named, and tells its id."""
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": region}
     credentials = password(fake, project=project)
-    async with IefSession(credentials=credentials, **options, **clock) as ief:
+    async with session_at(credentials=credentials, **options, **clock) as ief:
         assert {"Page": 4} == kinds(await ask(ief, fake, 4))
 
     assert 0 == seen(fake, "/projects")
@@ -140,7 +140,7 @@ async def test_token_tells_the_project(fake, clock, project, region, scope):
 async def test_looked_up_project_fits_the_same_checkpoint(fake, clock, kind):
     """A scan that began before its project was known goes on after it is, and the other way."""
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
-    async with IefSession(credentials=kind(fake), **options, **clock) as ief:
+    async with session_at(credentials=kind(fake), **options, **clock) as ief:
         first = ief.iter_pods(fake.deployment_ids, batch_size=2)
         begun = [await anext(aiter(first))]
         rest = ief.iter_pods(fake.deployment_ids, batch_size=2, resume_from=first.checkpoint())
@@ -148,7 +148,7 @@ async def test_looked_up_project_fits_the_same_checkpoint(fake, clock, kind):
             begun.append(pod)
             if len(begun) == 150:
                 break
-    async with IefSession(credentials=kind(fake), **options, **clock) as again:
+    async with session_at(credentials=kind(fake), **options, **clock) as again:
         saved = rest.checkpoint()
         left = await again.iter_pods(fake.deployment_ids, batch_size=2, resume_from=saved).collect()
 
@@ -374,7 +374,7 @@ async def test_refusal_of_a_key_advises_on_its_source(fake, clock, status, metad
         (error,) = await ask(ief, fake)
 
     assert AuthenticationError is type(error)
-    assert str(error).endswith(f". {source.advice}")
+    assert str(error).endswith(f". {source.advice()}")
 
 
 @pytest.mark.parametrize("characters", [4_096, 8_192, 16_384, 32_000])
@@ -899,12 +899,12 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
                 fake.secret_key = "another-secret-key"
         await stream.aclose()
         other = await ask(ief, fake, 8)
-        wrong = fake._iam.wrong_signatures[fake.access_key]
+        wrong = fake.wrong_signatures[fake.access_key]
         fake_clock.time += 301
         later = await ask(ief, fake, 8)
 
     assert 1 <= wrong <= 3
-    assert wrong + 1 == fake._iam.wrong_signatures[fake.access_key]
+    assert wrong + 1 == fake.wrong_signatures[fake.access_key]
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
@@ -965,7 +965,7 @@ async def test_shared_failure_has_notes_of_its_own(fake, clock):
         lambda request: Fault.status(503) if request.path.endswith("/projects") else None
     )
     options = {"endpoint": fake.endpoint, "iam_endpoint": fake.endpoint, "region": "cn-north-4"}
-    async with IefSession(credentials=access_key(fake), **options, **clock) as ief:
+    async with session_at(credentials=access_key(fake), **options, **clock) as ief:
         scans = [ief.iter_pods([one]).collect() for one in fake.deployment_ids]
         errors = await asyncio.gather(*scans, return_exceptions=True)
 
@@ -996,7 +996,7 @@ async def test_request_that_is_always_refused_is_repeated_once(fake):
 async def test_clock_that_is_off_is_named(off, words):
     """E11: an hour between the clocks is said, and whose clock is to be set."""
     async with (
-        FakeIef(20, clock=lambda: time.time() + off) as fake,
+        FakeIef(20, service=Service(clock=lambda: time.time() + off)) as fake,
         session(fake, access_key(fake)) as ief,
     ):
         (error,) = await ask(ief, fake)
@@ -1114,7 +1114,7 @@ async def test_metadata_that_is_not_there_is_soon_known(loop_time):
         loop_time.let_pass(7)
         return Fault.hang()
 
-    async with FakeIef(5, metadata="none") as fake:
+    async with FakeIef(5, account=Account(metadata="none")) as fake:
         async with session(fake, EcsMetadata(endpoint=fake.metadata_endpoint)) as ief:
             (nobody,) = await ask(ief, fake)
         fake.intercept(never)
@@ -1124,7 +1124,7 @@ async def test_metadata_that_is_not_there_is_soon_known(loop_time):
 
     assert AuthenticationError is type(nobody) is type(silent)
     assert "securitykey was answered 404" in str(nobody)
-    assert "no whole answer in time" in str(silent)
+    assert "no complete answer in time" in str(silent)
     assert 1 == seen(fake, "/securitykey")
     assert 2 == seen(fake, "/api/token")
 

@@ -21,7 +21,6 @@ from ief_async import (
 )
 from ief_async._http.limiter import Budget, Slots, Tally
 from ief_async._http.pacer import Pacer
-from ief_async._http.responses import retry_after_seconds
 from ief_async._observer import Observer
 from ief_async._policies import Clock
 
@@ -342,27 +341,6 @@ async def test_cancelled_wait_leaves_everything_free():
     assert 0 == pacer.tally.in_flight
     time.time += 100
     assert 1 == await pacer.run(failing(), retry=RETRY)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("2", 2.0),
-        (" 7 ", 7.0),
-        ("0", 0.0),
-        ("1000000000", 1e9),
-        ("Thu, 01 Jan 1970 00:01:00 GMT", 60.0),
-        ("Thursday, 01-Jan-70 00:01:00 GMT", 60.0),
-        ("Thu Jan  1 00:01:00 1970", 60.0),
-        ("Thu, 01 Jan 1970 02:01:00 +0200", 60.0),
-        ("Wed, 31 Dec 1969 23:59:00 GMT", 0.0),
-        *[(text, None) for text in ["", None, "-1", "nan", "inf", "5s", "5, 6", "1.5", "1e3", "٣"]],
-        ("Thu, 99 Foo 1970 00:01:00 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(header, seconds):
-    """A30: digits are seconds, three forms of date are understood, the rest is not there."""
-    assert seconds == retry_after_seconds(header, now=0.0)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", None, math.nan])

@@ -19,6 +19,7 @@ from itertools import pairwise, takewhile
 import aiohttp
 import attrs
 import pytest
+from conftest import fleet_at, session_at
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
@@ -26,14 +27,12 @@ from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
 from ief_async import (
     CheckpointError,
     IefError,
-    IefSession,
     PartialScanError,
     PayloadError,
     Pod,
     RetryPolicy,
     Target,
     Token,
-    scan_fleet,
 )
 from ief_async._policies import Clock
 
@@ -278,7 +277,7 @@ def stream_of(case, ief, http, resume, run):
             Target(project_id=f"p{one}", endpoint=ADDRESS, credentials=Token("t"))
             for one in range(TARGETS)
         ]
-        return scan_fleet(
+        return fleet_at(
             targets,
             http=http,
             batch_size=case.batch_size,
@@ -286,7 +285,7 @@ def stream_of(case, ief, http, resume, run):
             on_error=case.on_error,
             retry=RetryPolicy(base=0.01, budget=10_000),
             on_event=case.hook,
-            _clock=clock_of(asyncio.get_running_loop()),
+            clock=clock_of(asyncio.get_running_loop()),
             **options,
         )
     options["max_items"] = case.max_items
@@ -370,14 +369,14 @@ async def play(case):
     loop = asyncio.get_running_loop()
     service = MovingIef(projects_of(case), moving_of(case), case.weather, case.seed)
     service.http = http = aiohttp.ClientSession(connector=MovingConnector(service))
-    ief = IefSession(
+    ief = session_at(
         "p0",
         endpoint=ADDRESS,
         credentials=Token("t"),
         http=http,
         retry=RetryPolicy(base=0.01, budget=10_000),
         on_event=case.hook,
-        _clock=clock_of(loop),
+        clock=clock_of(loop),
     )
     runs, resume = [], None
     async with http, ief:

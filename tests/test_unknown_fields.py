@@ -23,7 +23,7 @@ from ief_async import (
     Token,
     scan_fleet,
 )
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 
 @attrs.frozen(kw_only=True)
@@ -233,7 +233,7 @@ async def test_where_any_key_may_come_nothing_is_misspelt():
 
 async def test_a_fleet_says_what_no_target_has():
     """What some target has is known."""
-    async with FakeIef(3) as one, FakeIef(3, project_id="0" * 32) as other:
+    async with FakeIef(3) as one, FakeIef(3, account=Account(project_id="0" * 32)) as other:
         deployments = listed("deployments", {"id": "d"})
         one.script(deployments, listed("pods", {"id": "a"}))
         other.script(deployments, listed("pods", {"id": "b", "stat": "x"}))

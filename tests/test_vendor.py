@@ -28,7 +28,7 @@ from ief_async import (
     ThrottledError,
     TransportError,
 )
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault, Service
 
 SCRIPT = Path(__file__).parent / "samples" / "vendor.py"
 INSTANCE = "5f6a1e1c-2e7b-4f7a-9d3c-0b8e6a5d4c3b"
@@ -155,7 +155,9 @@ def vendor(tmp_path_factory):
 @pytest.fixture
 async def fake():
     """Run a fleet with every field that is known, of which each request must name the instance."""
-    async with FakeIef(150, deployments=13, nodes=7, groups=3, instance_id=INSTANCE) as running:
+    async with FakeIef(
+        150, deployments=13, nodes=7, groups=3, service=Service(instance_id=INSTANCE)
+    ) as running:
         yield running
 
 
@@ -371,7 +373,9 @@ async def test_vendor_gets_its_own_keys_from_the_metadata_service(vendor):
 async def test_both_look_the_project_up(vendor, how):
     """Without a project's id each client gets it from IAM, by the region's name, signed."""
     # The vendor's remembers it by key and region for as long as its process lives.
-    async with FakeIef(3, access_key=f"FAKEACCESSKEY{how.upper()}", project_id="0" * 32) as fake:
+    async with FakeIef(
+        3, account=Account(access_key=f"FAKEACCESSKEY{how.upper()}", project_id="0" * 32)
+    ) as fake:
         where = (
             {"iam_endpoint": fake.iam_endpoint}
             if how == "argument"
@@ -396,7 +400,9 @@ async def test_both_look_the_project_up(vendor, how):
 async def test_one_of_several_projects_is_not_guessed(vendor):
     """Where IAM gives two projects for a region's name, the vendor's client says so."""
     projects = [{"id": letter * 32, "name": "cn-north-4"} for letter in "ab"]
-    async with FakeIef(3, access_key="FAKEACCESSKEYOFTWO00", projects=projects) as fake:
+    async with FakeIef(
+        3, account=Account(access_key="FAKEACCESSKEYOFTWO00", projects=projects)
+    ) as fake:
         told = {"project_id": None, "region": fake.region, "iam_endpoint": fake.iam_endpoint}
         got = await vendor.ask(fake, "list_edge_nodes", **told)
 

@@ -4,7 +4,7 @@ A request for a key leaves by a function that is handed in; nothing here opens a
 """
 
 from ief_async._auth.environment import find_credentials
-from ief_async._auth.keys import CLOCK_SECONDS, AccessKey, Key, Secret, Token, clock_skew, http_date
+from ief_async._auth.keys import AccessKey, Key, Secret, Token, clock_skew, http_date
 from ief_async._auth.projects import Project
 from ief_async._auth.provider import Keyring
 from ief_async._auth.sources import (
@@ -13,12 +13,10 @@ from ief_async._auth.sources import (
     PasswordCredentials,
     Scope,
     Source,
-    account_of,
-    login_of,
+    kind_of,
 )
 
 __all__ = [
-    "CLOCK_SECONDS",
     "AccessKey",
     "Credentials",
     "EcsMetadata",
@@ -30,9 +28,8 @@ __all__ = [
     "Secret",
     "Source",
     "Token",
-    "account_of",
     "clock_skew",
     "find_credentials",
     "http_date",
-    "login_of",
+    "kind_of",
 ]

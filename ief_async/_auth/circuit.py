@@ -16,8 +16,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from ief_async._auth.keys import AccessKey
-from ief_async._auth.sources import PasswordCredentials
+from ief_async._auth.sources import kind_of
 from ief_async._errors import AuthenticationError, IefError
 
 REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
@@ -148,16 +147,10 @@ def circuit_of(credentials: object, endpoint: str) -> Circuit:
     Passwords and access keys are the same wherever their values are, for each cloud. Of other
     sources nobody knows what they stand for: each has a circuit of its own.
     """
-    if isinstance(credentials, PasswordCredentials):
-        known = credentials
-        value: tuple[Hashable, ...] = (
-            *(known.domain, known.user, known.password, known.user_id, known.passcode),
-        )
-    elif isinstance(credentials, AccessKey):
-        value = (credentials.access_key, credentials.secret_key, credentials.security_token)
-    else:
+    identity = kind_of(credentials).identity()
+    if identity is None:
         return Circuit()
-    key = (type(credentials), value, _cloud(endpoint))
+    key = (type(credentials), identity, _cloud(endpoint))
     try:
         hash(key)
     except TypeError:  # a passcode function that is no value

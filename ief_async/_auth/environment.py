@@ -4,11 +4,11 @@ import configparser
 import logging
 import os
 from collections.abc import Generator, Mapping
-from typing import ClassVar
 
 import attrs
 
 from ief_async._auth.keys import AccessKey, Secret
+from ief_async._auth.kinds import CredentialKind
 from ief_async._auth.sources import Credentials, EcsMetadata, Grant, Scope
 from ief_async._errors import ConfigurationError, IefError
 from ief_async._messages import Reply, Request
@@ -28,13 +28,10 @@ class Found:
 
 
 @attrs.frozen
-class _LastResort:
+class _LastResort(CredentialKind):
     """The keys of the server that this may run on, as nothing else was found."""
 
-    for_any_project: ClassVar[bool] = True
-
     looked_at: tuple[str, ...]
-    advice: ClassVar[str] = EcsMetadata.advice
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
         """Ask the metadata service; if it gives nothing, say where else was looked."""
@@ -50,6 +47,10 @@ class _LastResort:
     def scrub(self, text: str) -> str:
         """Return `text`: nothing was found."""
         return text
+
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:
+        """Say what to do when the metadata service gives no keys."""
+        return EcsMetadata().advice(skew=skew, renewed=renewed)
 
 
 def find_credentials(profile: str | None) -> Found:

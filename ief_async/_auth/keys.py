@@ -3,15 +3,18 @@
 import hashlib
 import hmac
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from ief_async._errors import ConfigurationError
+from ief_async._auth.kinds import CredentialKind
+from ief_async._errors import AuthenticationError, ConfigurationError
 from ief_async._messages import Request
 from ief_async._texts import Needle
 
@@ -75,8 +78,22 @@ def _problem(value: object, name: str = "Token") -> str | None:
     return None
 
 
+class Key(CredentialKind, ABC):
+    """Whatever authenticates a request by headers."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def headers(self, request: Request, *, now: float) -> dict[str, str]:
+        """Return the headers that authenticate a request at a moment, in seconds since 1970."""
+
+    @abstractmethod
+    def scrub(self, text: str) -> str:
+        """Return `text` without the key's secrets in it."""
+
+
 @attrs.frozen(init=False)
-class Token:
+class Token(Key):
     """An IAM token that was got elsewhere; sent as ``X-Auth-Token``.
 
     It is never renewed: when the server refuses it, `AuthenticationError` is raised at once.
@@ -102,9 +119,15 @@ class Token:
         """Return `text` without the token in it."""
         return self.value.scrub(text)
 
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  a token has no clock
+        """Say what to do when the service refuses it."""
+        if renewed:
+            return "Check the user's rights in this project, and that the region is the project's."
+        return AuthenticationError.advice
+
 
 @attrs.frozen(init=False)
-class AccessKey:
+class AccessKey(Key):
     """An access key (AK/SK), permanent or temporary: every request is signed, each attempt anew.
 
     The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
@@ -121,6 +144,8 @@ class AccessKey:
     Raises:
         ConfigurationError: one of them is no single line of printable ASCII.
     """
+
+    locks_on_refusal: ClassVar[bool] = True
 
     access_key: Secret
     secret_key: Secret
@@ -176,6 +201,24 @@ class AccessKey:
         text = re.sub(r"(Signature=)[0-9A-Fa-f]+", r"\1***", text)
         return SIGNATURE.sub(lambda one: one[0] if one[0] == NO_BODY else "***", text)
 
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  a clock is off whoever gave the key
+        """Say what to do when the service refuses it."""
+        if abs(skew) > CLOCK_SECONDS:
+            ahead = "ahead of" if skew > 0 else "behind"
+            return (
+                f"This machine's clock is {abs(skew):.0f} s {ahead} the server's, which allows "
+                f"{CLOCK_SECONDS} s: set the clock."
+            )
+        return "Check the access key, its secret key, its security token and the project."
+
+    def identity(self) -> Hashable:
+        """Return the key: wherever it is used, it is the same to the service."""
+        return self.access_key, self.secret_key, self.security_token
+
+    def account(self) -> tuple[str | None, ...] | None:
+        """Return the id of a permanent key; one that is temporary has another tomorrow."""
+        return (self.access_key.reveal(),) if self.security_token is None else None
+
 
 def as_secret(value: str | Secret) -> Secret:
     return value if isinstance(value, Secret) else Secret(value)
@@ -220,6 +263,3 @@ def clock_skew(date: str | None, *, now: float) -> float:
     """Return how many seconds a clock is ahead of a server's ``Date``; 0 if there is none."""
     moment = http_date(date)
     return 0.0 if moment is None else now - moment.timestamp()
-
-
-Key = Token | AccessKey

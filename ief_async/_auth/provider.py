@@ -17,9 +17,9 @@ from typing import Any
 
 from ief_async._auth.circuit import EVERYBODY, PROVEN_SECONDS, STRIKES, Circuit, circuit_of, copied
 from ief_async._auth.flight import Flight, Send
-from ief_async._auth.keys import AccessKey, Key, Token
+from ief_async._auth.keys import Key
 from ief_async._auth.refusals import refuses_key, refuses_project
-from ief_async._auth.sources import Credentials, Grant, Scope, Source, for_one_project
+from ief_async._auth.sources import Credentials, Grant, Scope, Source, kind_of
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
 from ief_async._events import TokenRefreshed
 from ief_async._messages import Reply, Request
@@ -54,6 +54,7 @@ class Keyring:
         self.renewals: int = 0
         self.project_id: str | None = None  # that the key is for, if its source tells
         self._source: Any = None if isinstance(credentials, Key) else credentials
+        self._kind = kind_of(credentials)
         self._clock = clock
         self._observer = observer
         self._flight = Flight()
@@ -70,8 +71,7 @@ class Keyring:
 
     def for_another_project(self) -> "Keyring":
         """Return itself if its key is for any project, else one that gets a key of its own."""
-        own = for_one_project(self._source)
-        if not own:
+        if not self._kind.for_one_project:
             return self
         return Keyring(self._source, self._clock, self._observer, circuit=self._logins)
 
@@ -134,7 +134,7 @@ class Keyring:
         return self._key is not None and self._clock.now() < self._ends_at
 
     def _goes_alone(self) -> bool:
-        return isinstance(self._key, AccessKey) and not self._use.proven
+        return self._key is not None and self._key.locks_on_refusal and not self._use.proven
 
     def _due(self) -> bool:
         return self._clock.now() >= self._due_at
@@ -181,7 +181,7 @@ class Keyring:
             failure = _unobtained(error)
             if isinstance(error, ApiError) and not error.transient:
                 proven = self._clock.now() < logins.proven_until
-                of_project = for_one_project(self._source) and refuses_project(
+                of_project = self._kind.for_one_project and refuses_project(
                     error, project, proven=proven
                 )
                 label = project if of_project else EVERYBODY
@@ -259,8 +259,8 @@ class Keyring:
         """Note that the server refused a key; tell whether another try with a new one may help."""
         if key is not self._key:  # it was renewed since this request was sent
             return self._source is not None
-        if self._source is None and isinstance(key, Token):
-            return False  # nobody is locked out for a token
+        if self._source is None and not key.locks_on_refusal:
+            return False
         self._logins.proven_until = -math.inf  # tokens die early when a password was changed
         self._refusals[whose] += 1
         again = self._source is not None and self._refusals[whose] < REFUSALS
@@ -278,7 +278,7 @@ class Keyring:
         """Tell whether a refusal means that the key is wrong for everybody, and count it."""
         use = self._use
         use.strikes += 1
-        if isinstance(key, AccessKey) and refuses_key(error):
+        if key.locks_on_refusal and refuses_key(error):
             use.proven = False  # the next one goes alone, to see whether it holds for others, too
             known, suspected = use.accepted - {whose}, use.suspected
             use.suspected = True
@@ -303,21 +303,10 @@ class Keyring:
             text = key.scrub(text) if hasattr(key, "scrub") else text
         return text
 
-    def advice(self, key: Key | None, skew: float, allowed: float) -> str:
-        """Say what to do about a refusal of this key, or of whoever asks for one."""
-        if key is None:
-            return getattr(self._source, "advice", "Check the source of the credentials.")
-        if isinstance(key, AccessKey) and abs(skew) > allowed:
-            ahead = "ahead of" if skew > 0 else "behind"
-            return (
-                f"This machine's clock is {abs(skew):.0f} s {ahead} the server's, which allows "
-                f"{allowed:.0f} s: set the clock."
-            )
-        if isinstance(key, AccessKey):
-            return "Check the access key, its secret key, its security token and the project."
-        if self._source is not None:
-            return "Check the user's rights in this project, and that the region is the project's."
-        return AuthenticationError.advice
+    def advice(self, key: Key | None, skew: float) -> str:
+        """Say what to do about a refusal of this key, or of whoever asks for one if it is None."""
+        kind = self._kind if key is None else key
+        return kind.advice(skew=skew, renewed=self._source is not None)
 
 
 async def _run(flow: Generator[Request, Reply, Grant], send: Send) -> Grant:

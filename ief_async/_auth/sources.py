@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from datetime import datetime
 from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 from urllib.parse import urlsplit
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ief_async._auth.keys import TOKEN_BYTES, AccessKey, Key, Secret, Token, as_secret, http_date
+from ief_async._auth.kinds import CredentialKind
 from ief_async._errors import ConfigurationError, PayloadError
 from ief_async._messages import Reply, Request
 from ief_async._models import parse_timestamp
@@ -63,13 +64,26 @@ KeyFunction = Callable[[], Awaitable[Key]]
 Credentials = Key | Source | KeyFunction
 
 
-def for_one_project(credentials: object) -> bool:
-    """Tell whether what these credentials get is for one project; a source that can't say is."""
-    return isinstance(credentials, Source) and not getattr(credentials, "for_any_project", False)
+class OwnSource(CredentialKind):
+    """What is assumed of a source of the caller's own making."""
+
+    __slots__ = ()
+
+    for_one_project: ClassVar[bool] = True
+
+
+OWN_SOURCE, OWN_FUNCTION = OwnSource(), CredentialKind()
+
+
+def kind_of(credentials: object) -> CredentialKind:
+    """Return who answers for credentials: themselves, or what is assumed of a caller's own."""
+    if isinstance(credentials, CredentialKind):
+        return credentials
+    return OWN_SOURCE if isinstance(credentials, Source) else OWN_FUNCTION
 
 
 @attrs.frozen(init=False)
-class PasswordCredentials:
+class PasswordCredentials(CredentialKind):
     """An IAM user's password: tokens are got with it, and renewed before they end.
 
     A token is for one project: the session's, unless `project` names another. One that the server
@@ -94,13 +108,14 @@ class PasswordCredentials:
         ConfigurationError: one of them is empty or no text.
     """
 
+    for_one_project: ClassVar[bool] = True
+
     domain: str
     user: str
     password: Secret
     project: str | None
     user_id: str | None
     passcode: Secret | Callable[[], str] | None
-    advice: ClassVar[str] = "Check domain, user, password, project or region, and iam_endpoint."
 
     def __init__(
         self,
@@ -196,9 +211,25 @@ class PasswordCredentials:
         text = self.password.scrub(text)
         return self.passcode.scrub(text) if isinstance(self.passcode, Secret) else text
 
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  the same whatever else is so
+        """Say what to do when the service refuses it."""
+        return "Check domain, user, password, project or region, and iam_endpoint."
+
+    def identity(self) -> Hashable:
+        """Return who logs in, and how: it is the same to the service for any project."""
+        return self.domain, self.user, self.password, self.user_id, self.passcode
+
+    def account(self) -> tuple[str | None, ...]:
+        """Return who logs in, for which project."""
+        return self.domain, self.user, self.user_id, self.project
+
+    def login(self) -> str:
+        """Return what people call the account."""
+        return "/".join(part for part in (self.domain, self.user, self.project) if part)
+
 
 @attrs.frozen(kw_only=True)
-class EcsMetadata:
+class EcsMetadata(CredentialKind):
     """The temporary keys of the elastic cloud server that this runs on, by its agency.
 
     They are renewed before they end. Elsewhere nothing answers: that is an `AuthenticationError`
@@ -209,11 +240,8 @@ class EcsMetadata:
         endpoint: where the metadata service answers.
     """
 
-    for_any_project: ClassVar[bool] = True  # its keys are, so whoever has it shares them
-
     timeout: float = 1.0
     endpoint: str = attrs.field(factory=lambda: METADATA)
-    advice: ClassVar[str] = "Check that this is an elastic cloud server, and that it has an agency."
 
     @endpoint.validator
     def _check_endpoint(self, _: object, value: str) -> None:
@@ -258,6 +286,10 @@ class EcsMetadata:
         """Return `text`: there is no secret in it before the keys are got."""
         return text
 
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  as above
+        """Say what to do when the metadata service gives no keys."""
+        return "Check that this is an elastic cloud server, and that it has an agency."
+
 
 def document_of(body: bytes) -> object:
     try:
@@ -290,21 +322,3 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
         return None
     seconds = (end - begin).total_seconds()
     return seconds if seconds > 0 else None
-
-
-def account_of(credentials: object) -> tuple[str | None, ...] | None:
-    """Return what tells an account, and is no secret and lasts; None if there is nothing such."""
-    if isinstance(credentials, PasswordCredentials):
-        known = credentials
-        return known.domain, known.user, known.user_id, known.project
-    if isinstance(credentials, AccessKey) and credentials.security_token is None:
-        return (credentials.access_key.reveal(),)
-    return None
-
-
-def login_of(credentials: object) -> str | None:
-    """Return what an account may be called where people read it."""
-    if isinstance(credentials, PasswordCredentials):
-        parts = (credentials.domain, credentials.user, credentials.project)
-        return "/".join(part for part in parts if part)
-    return None

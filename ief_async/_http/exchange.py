@@ -1,4 +1,4 @@
-"""One exchange over HTTP: a request out, an answer in. Only this file speaks aiohttp.
+"""One exchange over HTTP: a request out, an answer in. Only this wing speaks aiohttp.
 
 What is asked of aiohttp, each because its default was measured to harm: redirects off (it forwards
 ``X-Auth-Token`` to other origins), its silent second GET off (it hides failures from the budget),
@@ -19,17 +19,16 @@ from typing import Any
 import aiohttp
 import attrs
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from ief_async._errors import ConfigurationError, IefError, TransportError
 from ief_async._http.connections import USER_AGENT, Connections, HttpSession
 from ief_async._http.proxies import Proxy
+from ief_async._http.responses import Failure, Headers, is_retried
 from ief_async._messages import Request
 from ief_async._policies import Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS
 
-Headers = CIMultiDictProxy[str]
 ERROR_BODY_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS  # as zlib wants to be told
 GZIPPED = frozenset({"gzip", "x-gzip"})  # one and the same, says RFC 9110
@@ -68,27 +67,24 @@ UNKNOWN_NAMES = {
     if hasattr(socket, name)
 } | {11_001, 11_004}  # of Windows
 UNKNOWN_NAMES_OF_ARES = {1, 4}  # no data, not found: the codes of aiodns
-FINAL_ERRORS = (*CERTIFICATE_ERRORS, _HostileGzipError, aiohttp.InvalidURL, UnicodeError)
-# aiohttp's errors and the system's, the most specific first, in words that a user can act on
-WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (CERTIFICATE_ERRORS, "the server's certificate is not trusted; for a private CA give http="),
-    (
-        aiohttp.ClientConnectorDNSError,
-        "the host name was not found; check region, endpoint and iam_endpoint",
-    ),
-    (aiohttp.ConnectionTimeoutError, "no connection in time, see Timeouts(connect=)"),
-    (aiohttp.SocketTimeoutError, "the server went silent, see Timeouts(read=)"),
-    (TimeoutError, "no whole answer in time, see Timeouts(total=)"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
-    (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
-    (aiohttp.ClientConnectorError, "no connection"),
-    ((_DroppedError, aiohttp.ClientConnectionError), "the connection ended before an answer came"),
-    ((aiohttp.ClientPayloadError, zlib.error), "the body came cut or damaged"),
-    (aiohttp.ClientHttpProxyError, "the proxy refused the connection"),
-    ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP"),
-    ((aiohttp.InvalidURL, UnicodeError), "the URL can't be sent"),
-    (OSError, "the system gave no connection"),
-    (aiohttp.ClientError, "no whole answer came"),
+# what aiohttp's errors and the system's mean, the most specific first
+FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Failure], ...] = (
+    (CERTIFICATE_ERRORS, Failure.CERTIFICATE),
+    (aiohttp.ClientConnectorDNSError, Failure.UNKNOWN_NAME),
+    (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
+    (aiohttp.SocketTimeoutError, Failure.READ_TIMEOUT),
+    (TimeoutError, Failure.TOTAL_TIMEOUT),
+    ((aiohttp.ClientSSLError, ssl.SSLError), Failure.TLS),
+    (aiohttp.ClientProxyConnectionError, Failure.PROXY_CONNECTION),
+    (aiohttp.ClientConnectorError, Failure.CONNECTION),
+    ((_DroppedError, aiohttp.ClientConnectionError), Failure.DROPPED),
+    (_HostileGzipError, Failure.HOSTILE_GZIP),
+    ((aiohttp.ClientPayloadError, zlib.error), Failure.DAMAGED),
+    (aiohttp.ClientHttpProxyError, Failure.PROXY_REFUSED),
+    ((aiohttp.ClientResponseError, HttpProcessingError), Failure.NOT_HTTP),
+    ((aiohttp.InvalidURL, UnicodeError), Failure.BAD_URL),
+    (OSError, Failure.SYSTEM),
+    (aiohttp.ClientError, Failure.INCOMPLETE),
 )
 
 
@@ -263,7 +259,7 @@ async def exchange(
         else:
             if attempt.reused:
                 attempt.drop_idle()
-            failure = _failure(
+            failure = _error_of(
                 error,
                 connections,
                 url,
@@ -280,7 +276,7 @@ async def exchange(
     except asyncio.CancelledError as error:
         if not _is_cancelled():  # a session that is closed cancels its look-ups of host names
             lost = _DroppedError("the look-up of the host was cancelled")
-            failure = _failure(lost, connections, url, what, scrub)
+            failure = _error_of(lost, connections, url, what, scrub)
             return Unreached(failure, elsewhere=False, reused=False)
         ended = _unseen(error)  # the same one: who cancelled knows it by itself, or by its words
     except IefError as error:
@@ -349,7 +345,7 @@ async def _body(
     return b"".join(pieces), ""
 
 
-def _failure(
+def _error_of(
     error: BaseException,
     connections: Connections,
     url: URL,
@@ -361,20 +357,24 @@ def _failure(
     """Map an error of aiohttp or of the system to ours."""
     if connections.closed:
         return ConfigurationError(f"{what}: the session was closed while the request ran")
-    words = next(words for kinds, words in WORDS if isinstance(error, kinds))
-    if _is_passing(error):
-        words = "the name could not be looked up at this moment"
-    if _is_of_proxy(error, url):
-        words = "no connection to the proxy: its name was not found"
+    failure = _failure_of(error, url)
     detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
-    message = f"{what}: {words} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
-    final = isinstance(error, FINAL_ERRORS) or (
-        # a proxy that knows the user no better the next time, or does not let this host through
-        isinstance(error, aiohttp.ClientHttpProxyError)
-        and error.status in range(400, 500)
-        and error.status not in {408, 429}
-    )
-    return TransportError(message, transient=not final)
+    message = f"{what}: {failure.value} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
+    return TransportError(message, transient=is_retried(failure))
+
+
+def _failure_of(error: BaseException, url: URL) -> Failure:
+    """Say what an error of aiohttp or of the system means."""
+    failure = next(failure for kinds, failure in FAILURES if isinstance(error, kinds))
+    if _is_of_proxy(error, url):
+        return Failure.PROXY_NAME
+    if _is_passing(error):
+        return Failure.LOOKUP
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # a proxy that says no knows the user, and this host, no better the next time
+        final = error.status in range(400, 500) and not is_retried(error.status)
+        return Failure.PROXY_REFUSED if final else Failure.PROXY_FAILED
+    return failure
 
 
 def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:

@@ -11,72 +11,39 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ief_async._auth import CLOCK_SECONDS, Key, Keyring, Project, Scope, Secret, clock_skew
+from ief_async._auth import Key, Keyring, Project, Scope, Secret
 from ief_async._errors import (
     ApiError,
     AuthenticationError,
-    BadRequestError,
     IefError,
-    NotFoundError,
     PayloadError,
-    PermissionDeniedError,
-    ServerError,
-    ThrottledError,
     TransportError,
 )
 from ief_async._events import RequestFinished, RequestStarted
 from ief_async._http.connections import Connections
-from ief_async._http.exchange import ERROR_BODY_BYTES, Exchange, Headers, Unreached, exchange
+from ief_async._http.exchange import ERROR_BODY_BYTES, Exchange, Unreached, exchange
 from ief_async._http.pacer import Pacer
-from ief_async._http.responses import retry_after_seconds, window_seconds
+from ief_async._http.responses import (
+    OK,
+    Failure,
+    beginning,
+    classify_refusal,
+    has_error_code,
+    is_retried,
+    named,
+    parse_refusal,
+    request_id_of,
+    word_refusal,
+)
 from ief_async._messages import Answer, Reply, Request
 from ief_async._observer import Observer, write
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._structure import SNIPPET_CHARACTERS, read_refusal
-from ief_async._texts import RUN, printable
 
 T = TypeVar("T")
 
 M = TypeVar("M")
 
-OK = 200
-REQUEST_ID = "X-Request-Id"
-MESSAGE_CHARACTERS = 512
-SCRUBBED_CHARACTERS = 8 * 1024  # of a text of which far fewer are shown
 PLAIN_HEADERS = frozenset({"Content-Type"})  # of a request for a key
-CODE_CHARACTERS = 64
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-REDIRECTED = "Redirects are not followed, as they would carry credentials away: check the endpoint."
-THROTTLED_CODE = "0308"  # of the gateway, as APIG.0308 and APIGW.0308
-TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-# IEF says with status 400, too, that the token is missing, expired, or of another project
-TOKEN_CODES = frozenset({"IEF.011005", "IEF.310001", "IEF.310002"})
-ERRORS_BY_STATUS: dict[int, type[ApiError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    413: BadRequestError,
-    414: BadRequestError,
-    429: ThrottledError,
-    494: BadRequestError,
-}
-# what the gateway's codes mean where an error body came with status 200
-STATUS_BY_GATEWAY_CODE = {
-    "0101": 404,
-    "0103": 404,
-    "0301": 401,
-    "0302": 403,
-    "0303": 401,
-    "0304": 403,
-    "0305": 401,
-    "0306": 403,
-    "0307": 401,
-    THROTTLED_CODE: 429,
-    "0310": 403,
-    "0401": 403,
-    "0402": 403,
-}
 
 
 class Endpoints:
@@ -298,9 +265,10 @@ class Transport:
 
         def meaning(reached: Exchange) -> Reply | IefError:
             if reached.status == OK and OK not in request.expected:
-                problem = "200 was not expected; it may be a web page"
-                said = PayloadError(problem, snippet=problem, transient=True)
-                return self._payload_error(request, reached, said, None)
+                failure = Failure.UNEXPECTED_OK
+                return self._payload_error(
+                    request, reached, PayloadError(failure.value), failure, None
+                )
             if reached.status not in request.expected:
                 return self._refusal(request, reached, None)
             names = {name.lower(): value for name, value in reached.headers.items()}
@@ -421,7 +389,8 @@ class Transport:
     ) -> Answer[T] | IefError:
         """Read the body of a 200; one that carries an error is that error."""
         if reached.problem:
-            return self._payload_error(request, reached, PayloadError(reached.problem), key)
+            problem = PayloadError(reached.problem)
+            return self._payload_error(request, reached, problem, Failure.WRONG_BODY, key)
         try:
             value = read(reached.body)
         except PayloadError as error:
@@ -430,34 +399,64 @@ class Transport:
             return Answer(
                 value=value,
                 raw=reached.body,
-                request_id=self._request_id(request, reached.headers, key),
+                request_id=request_id_of(reached.headers, partial(self._scrub, request, key)),
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
                 scrub=self.keyring.scrub,
             )
         # what is longer is no error, and would take long to read
         short = len(reached.body) <= ERROR_BODY_BYTES
-        refusal = read_refusal(reached.body) if short and not problem.transient else None
-        if refusal is not None and refusal[0].error_code:
+        if short and not problem.transient and has_error_code(reached.body):
             return self._refusal(request, reached, key)
-        return self._payload_error(request, reached, problem, key)
+        failure = Failure.NOT_JSON if problem.transient else Failure.WRONG_BODY
+        return self._payload_error(request, reached, problem, failure, key)
 
     def _payload_error(
-        self, request: Request, reached: Exchange, problem: PayloadError, key: Key | None
+        self,
+        request: Request,
+        reached: Exchange,
+        problem: PayloadError,
+        failure: Failure,
+        key: Key | None,
     ) -> PayloadError:
         """Say in an error of the body which answer it was."""
-        request_id = self._request_id(request, reached.headers, key)
-        named = f" (request id {request_id})" if request_id else ""
+        scrub = partial(self._scrub, request, key)
+        request_id = request_id_of(reached.headers, scrub)
         error = PayloadError(
-            f"{_named(request)}{named}: {self._scrub(request, key, problem.message)}",
-            path=self._scrub(request, key, problem.path),
-            snippet=self._snippet(request, reached.body, key) if problem.snippet else "",
-            transient=problem.transient,
+            f"{_name_of(request)}{named(request_id)}: {scrub(problem.message)}",
+            path=scrub(problem.path),
+            snippet=beginning(reached.body, scrub) if problem.snippet else "",
+            transient=is_retried(failure),
         )
         error.request_id = request_id
         return error
 
-    # -- what of it is shown -------------------------------------------------------------------
+    def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
+        """Turn an answer that says no into the error that says what to do about it.
+
+        Of one to a request for a key only a message is shown: the rest may be the key.
+        """
+        said = parse_refusal(
+            reached.status,
+            reached.headers,
+            reached.body,
+            now=self.clock.wall(),
+            scrub=partial(self._scrub, request, key),
+            quotable=key is not None,
+        )
+        verdict = classify_refusal(said.status, said.code, for_key=key is None)
+        advice = self.keyring.advice(key, said.skew)
+        error = verdict.error(
+            word_refusal(said, verdict, request=_name_of(request), credentials=advice),
+            status=said.status,
+            error_code=said.code,
+            error_msg=said.message,
+            retry_after=said.retry_after,
+            transient=verdict.retried,
+        )
+        error.window = said.window
+        error.request_id = said.request_id
+        return error
 
     def _scrub(self, request: Request, key: Key | None, text: str) -> str:
         """Return words of a server without anything secret that was sent to it."""
@@ -470,80 +469,6 @@ class Transport:
             text = Secret(one).scrub(text)
         return self.keyring.scrub(text)
 
-    def _shown(self, request: Request, key: Key | None, text: str, most: int) -> str:
-        """Return the beginning of a server's words as they may be shown, in one line.
 
-        They are scrubbed before they are cut, lest half a token stays.
-        """
-        cut = len(text) > SCRUBBED_CHARACTERS
-        text = self._scrub(request, key, text[:SCRUBBED_CHARACTERS])
-        text = text[:-RUN] if cut else text  # what is left of a secret there is not recognised
-        return printable(" ".join(text.split()))[:most]
-
-    def _request_id(self, request: Request, headers: Headers, key: Key | None) -> str | None:
-        request_id = headers.get(REQUEST_ID)
-        return (
-            None if request_id is None else self._shown(request, key, request_id, CODE_CHARACTERS)
-        )
-
-    def _snippet(self, request: Request, body: bytes, key: Key | None) -> str:
-        """Return how a body begins."""
-        text = body[: 4 * SCRUBBED_CHARACTERS].decode("utf-8", "replace")
-        return self._shown(request, key, text, SNIPPET_CHARACTERS)
-
-    def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
-        """Turn an answer that says no into the error that says what to do about it.
-
-        Of one to a request for a key only a message is shown: the rest may be the key.
-        """
-        status, headers = reached.status, reached.headers
-        said, in_body = read_refusal(reached.body) or (None, None)
-        request_id = self._request_id(request, headers, key)
-        request_id = request_id or self._shown(request, key, in_body or "", CODE_CHARACTERS) or None
-        code = (said.error_code if said else "") or ""
-        code = self._shown(request, key, code, CODE_CHARACTERS)
-        told = (said.error_msg if said else "") or ""
-        if said is None and key is not None:
-            words = self._snippet(request, reached.body, key)
-        else:
-            words = self._shown(request, key, told, MESSAGE_CHARACTERS)
-        kind = _kind(status, code)
-        throttled = code.rpartition(".")[2] == THROTTLED_CODE
-        window = window_seconds(told) if throttled else None  # of the whole text
-        final = status not in TRANSIENT_STATUS
-        now = self.clock.wall()
-        waits = [retry_after_seconds(text, now=now) for text in headers.getall("Retry-After", [])]
-        asked = max((wait for wait in waits if wait is not None), default=None)
-        named = f" (request id {request_id})" if request_id else ""
-        coded = f" {code}" if code != str(status) else ""  # IAM's code is the status
-        shown = f"{status}{coded}".strip() + (f": {words}" if words else "")
-        advice = REDIRECTED if status in REDIRECTS else kind.advice
-        # who refuses to give a key is not IEF: what the error's class advises would mislead
-        if status not in REDIRECTS and (kind is AuthenticationError or (key is None and final)):
-            skew = clock_skew(headers.get("Date"), now=now)
-            advice = self.keyring.advice(key, skew, CLOCK_SECONDS)
-        error = kind(
-            f"{_named(request)} was answered {shown}{named}. {advice}",
-            status=status,
-            error_code=code,
-            error_msg=words,
-            retry_after=window if asked is None else asked,
-            transient=not final,
-        )
-        error.window = window if asked is None else None
-        error.request_id = request_id
-        return error
-
-
-def _named(request: Request) -> str:
+def _name_of(request: Request) -> str:
     return f"{request.method} {urlsplit(request.url).path}"
-
-
-def _kind(status: int, code: str) -> type[ApiError]:
-    """Choose the class of an answer that says no: by its status, by its code where that lies."""
-    if status in {OK, 400} and code in TOKEN_CODES:
-        return AuthenticationError
-    if status == OK:
-        status = STATUS_BY_GATEWAY_CODE.get(code.rpartition(".")[2], OK)
-    default = ServerError if status in range(500, 600) else ApiError
-    return ERRORS_BY_STATUS.get(status, default)

@@ -13,19 +13,33 @@ from ief_async._scan.reading import (
 )
 from ief_async._scan.reports import Page, ScanProgress, ScanReport
 from ief_async._scan.scan import Scan
+from ief_async._scan.spec import (
+    ID_ARGUMENTS,
+    ScanSpec,
+    as_checkpoint,
+    check_bad_item,
+    check_iterable,
+    select_ids,
+)
 from ief_async._scan.stream import Stream, engine_of
 
 __all__ = [
+    "ID_ARGUMENTS",
     "Page",
     "Reader",
     "Scan",
     "ScanProgress",
     "ScanReport",
+    "ScanSpec",
     "Stream",
+    "as_checkpoint",
+    "check_bad_item",
+    "check_iterable",
     "engine_of",
     "look_for_fields",
     "page_of",
     "raw_rows",
+    "select_ids",
     "stand_in",
     "structure_some",
 ]

@@ -13,7 +13,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterable,
     Iterator,
     Sequence,
 )
@@ -31,9 +30,6 @@ from ief_async._errors import (
     ConfigurationError,
     DriftError,
     IefError,
-    OnBadItem,
-    OnError,
-    OnUnknownField,
     PartialScanError,
     PayloadError,
     TransportError,
@@ -60,6 +56,7 @@ from ief_async._scan.reading import (
     structure_some,
 )
 from ief_async._scan.reports import Page, ScanProgress, ScanReport
+from ief_async._scan.spec import ScanSpec
 from ief_async._scan.stream import Stream
 from ief_async._structure import ModelWatch, Row, Rows, SchemaWatch
 
@@ -82,40 +79,33 @@ class Scan(Generic[T]):
 
     def __init__(
         self,
+        spec: ScanSpec[Any],
         *,
-        ids: Iterable[object] | AsyncIterable[object],
         batcher: Batcher,
         plan: ScanPlan,
         fetch: Fetch,
         reader: Reader[T],
-        watch: SchemaWatch,
-        model_watch: ModelWatch,
-        key: str,
         clock: Clock,
         observer: Observer,
-        operation: str,
-        deadline: float | None,
-        on_error: OnError,
-        on_bad_item: OnBadItem,
-        on_unknown_field: OnUnknownField,
         fingerprint: int,
     ) -> None:
+        ids = spec.ids
         self._ids = ids if isinstance(ids, AsyncIterable) else iter(ids)
         self.batcher = batcher
         self.plan = plan
         self._fetch = fetch
         self.reader = reader
-        self._watch = watch
-        self._model_watch = model_watch
-        self._on_unknown_field = on_unknown_field
+        self._watch = SchemaWatch(spec.listing.model)
+        self._model_watch = ModelWatch(spec.model, spec.listing.model)
+        self._on_unknown_field = spec.on_unknown_field
         self._watched: set[int] = set()  # batches
-        self._key = key
+        self._key = spec.listing.key
         self._clock = clock
         self._observer = observer
-        self._operation = operation
-        self._seconds = deadline
-        self._on_error = on_error
-        self._on_bad_item = on_bad_item
+        self._operation = spec.operation
+        self._seconds = spec.deadline
+        self._on_error = spec.on_error
+        self._on_bad_item = spec.on_bad_item
         self.fingerprint = fingerprint
         self._number = next(SCANS)
         self._context = Context()  # a copy of the one that it is started in

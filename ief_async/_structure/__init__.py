@@ -9,7 +9,6 @@ from ief_async._structure.envelope import (
     Row,
     Rows,
     loads,
-    read_refusal,
     read_within,
     split,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "flat_mirror",
     "loads",
     "narrowed",
-    "read_refusal",
     "read_within",
     "split",
     "structure_of",

@@ -17,7 +17,6 @@ import attrs
 import msgspec
 
 from ief_async._errors import PayloadError
-from ief_async._models import ErrorBody
 
 SNIPPET_CHARACTERS = 200
 MOST_TIMES_LIMIT = 10  # as many rows as were asked for are read at most
@@ -306,31 +305,4 @@ def _misshapen(message: str, key: str) -> PayloadError:
     path = where.rstrip("`").removeprefix(".").replace("rows", key, 1)
     return PayloadError(
         f"{path or 'the body'}: {problem.replace('`rows`', f'`{key}`')}. {ADVICE}", path=path
-    )
-
-
-def read_refusal(body: bytes) -> tuple[ErrorBody, str | None] | None:
-    """Return what an error body says, and its request id, or None if it is no known error body.
-
-    Known are the bodies of IEF, of the gateway, and of IAM in its three forms.
-    """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(document, dict) and isinstance(document.get("error"), dict):
-        document = document["error"]
-    if not isinstance(document, dict):
-        return None
-    code = _first(document, "error_code", "errorCode", "code")
-    message = _first(document, "error_msg", "errorMsg", "message")
-    if not code and not message:
-        return None
-    return ErrorBody(error_code=code, error_msg=message), _first(document, "request_id") or None
-
-
-def _first(document: Mapping[str, Any], *names: str) -> str:
-    values = (document.get(name) for name in names)
-    return next(
-        (str(value) for value in values if isinstance(value, str | int) and value != ""), ""
     )

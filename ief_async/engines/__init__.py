@@ -14,7 +14,7 @@ Needs ``pip install 'ief-async[arrow]'``.
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib import import_module
@@ -25,14 +25,14 @@ import attrs
 from ief_async._arguments import check_number
 from ief_async._auth import EcsMetadata
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
-from ief_async._endpoints import Found
+from ief_async._endpoints import PODS, Found
 from ief_async._errors import ConfigurationError, OnDrift
 from ief_async._models import Pod
 from ief_async._observer import write
 from ief_async._paging import Batch, Selector, requests_for
 from ief_async._policies import Limits
-from ief_async._scan import Stream, engine_of
-from ief_async._session import Identified, IefSession
+from ief_async._scan import ID_ARGUMENTS, ScanSpec, Stream, select_ids
+from ief_async._session import Identified, IefSession, scan_of
 from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 
@@ -42,11 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Partition", "plan_pods", "read_partition"]
 
 PAGES = 100  # of a partition: an engine takes 2 to 30 ms for each, a page takes as long
-ARGUMENTS: dict[Selector, str] = {
-    "deployment_ids": "deployment_ids",
-    "node_id": "node_ids",
-    "group_id": "group_ids",
-}
 OnError = Literal["raise", "defer"]
 OnBadItem = Literal["raise", "skip"]
 
@@ -205,12 +200,9 @@ def plan_pods(
     if columns is not None:
         columns = tuple(columns)
         narrowed(Pod, columns)
-    given = {"deployment_ids": deployment_ids, "node_id": node_ids, "group_id": group_ids}
-    chosen = [(selector, ids) for selector, ids in given.items() if ids is not None]
-    if len(chosen) > 1:
-        message = f"give at most one of deployment_ids, node_ids, group_ids; {len(chosen)} were"
-        raise ConfigurationError(message)
-    selector: Any = chosen[0][0] if chosen else "deployment_ids"
+    given = {"deployment_ids": deployment_ids, "node_ids": node_ids, "group_ids": group_ids}
+    listed = all(ids is None for ids in given.values())  # by the service
+    selector, ids = ("deployment_ids", ()) if listed else select_ids(**given)
     limits = Limits(requests_per_second=requests_per_second)
     partition = Partition(
         ids=(),
@@ -232,32 +224,26 @@ def plan_pods(
         rows=0,
         pages=0,
     )
-    ids = None if not chosen else _listed(ARGUMENTS[selector], chosen[0][1])
+    if isinstance(ids, AsyncIterable):
+        message = (
+            f"{ID_ARGUMENTS[selector]} takes an iterable of ids, but was given {type(ids).__name__}"
+        )
+        raise ConfigurationError(message)
+    several = None if listed else list(ids)
+    spec = _spec(partition, (), resume_from)  # of what is counted
 
     async def plan(give: Give[tuple[Partition, ...]]) -> None:
-        await give(await _plan(partition, limits, ids, resume_from))
+        await give(await _plan(partition, spec, limits, several))
 
     with closing(Job(plan)) as job:  # where no other loop runs
         return job.take() or ()
 
 
-def _listed(name: str, ids: Any) -> list[Any]:
-    """Return ids as a list; what can't be one is refused as a scan would."""
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
-        raise ConfigurationError(message)
-    return list(ids)
-
-
 async def _plan(
-    partition: Partition,
-    limits: Limits,
-    ids: list[Any] | None,
-    resume_from: ScanCheckpoint | str | bytes | None,
+    partition: Partition, spec: ScanSpec[Any], limits: Limits, ids: list[Any] | None
 ) -> tuple[Partition, ...]:
     async with _session(partition, limits) as ief:
-        # never begun; made before anything is sent, as it checks the arguments
-        scan: Any = engine_of(_scan(ief, partition, (), resume_from))
+        scan = scan_of(ief, spec)  # never begun; it cuts the ids into batches
         if ids is None:
             listing = ief.iter_deployments(
                 model=Found, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
@@ -271,15 +257,14 @@ async def _plan(
     return tuple(_pack(partition, [one for some in counted for one in some], scan.fingerprint))
 
 
-def _scan(
-    ief: IefSession,
-    partition: Partition,
-    ids: Iterable[Any],
-    checkpoint: ScanCheckpoint | str | bytes | None,
-) -> Stream[Any]:
-    selected: dict[str, Any] = {ARGUMENTS[partition.selector]: ids}
-    return ief.iter_pods(
-        **selected,
+def _spec(
+    partition: Partition, ids: Iterable[object], resume_from: ScanCheckpoint | str | bytes | None
+) -> ScanSpec[Any]:
+    """Return how a partition is read, and what of."""
+    return ScanSpec(
+        listing=PODS,
+        selector=partition.selector,
+        ids=ids,
         model=partition.model,
         page_size=partition.page_size,
         batch_size=partition.batch_size,
@@ -287,7 +272,7 @@ def _scan(
         on_error=partition.on_error,
         on_drift=partition.on_drift,
         on_bad_item=partition.on_bad_item,
-        resume_from=checkpoint,
+        resume_from=resume_from,
     )
 
 
@@ -300,7 +285,7 @@ class _Counted:
 
 async def _count(ief: IefSession, partition: Partition, batch: Batch) -> list[_Counted]:
     """Count a batch; one of too many pages is halved, as long as it has more than one id."""
-    selected: dict[str, Any] = {ARGUMENTS[partition.selector]: batch.query.ids}
+    selected: dict[str, Any] = {ID_ARGUMENTS[partition.selector]: batch.query.ids}
     found = await ief.count_pods(
         **selected, page_size=partition.page_size, batch_size=len(batch.query.ids)
     )
@@ -371,10 +356,8 @@ async def _read(partition: Partition, give: Give["pa.RecordBatch"]) -> None:
     limits = Limits(
         concurrency=partition.concurrency, requests_per_second=partition.requests_per_second
     )
-    async with (
-        _session(partition, limits) as ief,
-        _scan(ief, partition, partition.ids, partition.checkpoint) as stream,
-    ):
+    spec = _spec(partition, partition.ids, partition.checkpoint)
+    async with _session(partition, limits) as ief, Stream(scan_of(ief, spec)) as stream:
         async for batch in record_batches(stream):
             await give(batch)
         _warn(partition, stream)

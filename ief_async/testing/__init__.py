@@ -1,4 +1,4 @@
-"""The server in the box: a fake Huawei Cloud IEF on loopback, seeded, scripted and counted.
+"""A fake Huawei Cloud IEF on loopback: seeded, scripted and counted.
 
 ::
 
@@ -7,33 +7,35 @@
         ...  # send requests to fake.endpoint with fake.project_id and fake.token
         assert fake.statistics().in_flight_peak <= 8
 
-`Quota` is the gateway's: so many requests in a window. `FakeIef.forget_connections` makes a pool of
-dead connections, and `FakeResolver` fails to find names.
-
-The fleet stands still unless it is given a `Motion` or changed by hand (`FakeIef.insert`,
-`FakeIef.delete`, `FakeIef.touch`); what a listing gets wrong (order, offsets, counts, stale or
-empty pages) is an argument each. All of it follows from the seed.
+The fleet does not change unless it is given a `Motion` or changed by hand (`FakeIef.insert`,
+`FakeIef.delete`, `FakeIef.touch`). `Service` says what lists get wrong: order, offsets, counts,
+stale or empty pages. `Quota` is a throttling window of the gateway. `FakeIef.forget_connections`
+lets the open connections be dead, and `FakeResolver` fails to find host names.
 
 The same address is the IAM that issues tokens and knows projects, and the metadata service that
-gives a machine its temporary keys. Requests may be signed instead (`sign`).
+gives a machine its temporary keys; `Account` says which ones. Requests may be signed instead of
+carrying a token (`sign`).
 
-It shares no code with the client, so that one misunderstanding can't be on both sides. Under
-pytest this module is a plugin: the fixture ``fake_ief`` is a running `FakeIef`, its arguments come
-from ``@pytest.mark.fake_ief(pods=7, token=None)``.
+The fake shares no code with the client, so that one misunderstanding can't be on both sides. Under
+pytest this module is a plugin: the fixture ``fake_ief`` is a running `FakeIef`, whose arguments
+come from ``@pytest.mark.fake_ief(pods=7, token=None)``.
 """
 
 import sys
 from collections.abc import Iterator
 
-from ief_async.testing._faults import DEFAULT_MIX, FakeRequest, Fault
-from ief_async.testing._fleet import Motion
-from ief_async.testing._iam import sign
+from ief_async.testing._answers import FakeRequest
+from ief_async.testing._faults import DEFAULT_MIX, Fault
+from ief_async.testing._motion import Motion
 from ief_async.testing._quota import Quota
 from ief_async.testing._resolver import FakeResolver
 from ief_async.testing._server import FakeIef, FakeStatistics
+from ief_async.testing._settings import Account, Service
+from ief_async.testing._signatures import sign
 
 __all__ = [
     "DEFAULT_MIX",
+    "Account",
     "FakeIef",
     "FakeRequest",
     "FakeResolver",
@@ -41,12 +43,13 @@ __all__ = [
     "Fault",
     "Motion",
     "Quota",
+    "Service",
     "sign",
 ]
 
 # --- pytest ---------------------------------------------------------------------------------------
 
-# As a plugin this is imported by pytest; whoever imports it without pytest has no use for the rest.
+# As a plugin this module is imported by pytest. Without pytest nobody needs the rest.
 if "pytest" in sys.modules:
     import pytest
 

@@ -1,159 +1,23 @@
-"""Requests, answers, and all that a server can do wrong with them: plain data, made by name."""
+"""Faults: everything that a server can do wrong with an answer, as plain data."""
 
 import functools
 import gzip
-import json
 import math
+import random
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from email.utils import formatdate
-from http import HTTPStatus
-from typing import Any, Literal, Self
-from urllib.parse import parse_qsl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import attrs
 
-Headers = Sequence[tuple[str, str]]
-Shape = Literal["ief", "apigw", "iam", "iam_v30", "code_message", "message_only", "html", "empty"]
+from ief_async.testing._answers import HTML, JSON, Answer, FakeRequest, Headers, Shape, error_answer
 
-JSON = "application/json"
-_HTML = "text/html; charset=utf-8"
-_REQUEST_ID = b"{request_id}"
-_BODILESS = {*range(100, 200), 204, 304}
-HEADER_TOO_LARGE = 494  # known to nginx and this gateway, to no standard
 _LOGIN_PAGE = (
     b"<!DOCTYPE html><html><head><title>Log in</title></head>"
     b'<body><form action="/login">Please log in</form></body></html>'
 )
-
-
-@attrs.frozen
-class FakeRequest:
-    """One request as the server saw it.
-
-    Attributes:
-        method: as sent.
-        path: as sent, escapes and all.
-        raw_query: what followed the ``?``, as sent.
-        headers: names in lower case; a repeated header's values joined by commas.
-        at: the loop's time of its arrival.
-        connection: which connection brought it, counted from 1.
-        body: as sent.
-    """
-
-    method: str
-    path: str
-    raw_query: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    at: float
-    connection: int
-    body: bytes = attrs.field(default=b"", repr=False)
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query's parameters, decoded; the last one wins."""
-        return dict(parse_qsl(self.raw_query, keep_blank_values=True))
-
-
-@attrs.frozen
-class Answer:
-    """What goes on the wire, before anything goes wrong with it."""
-
-    body: bytes = b""
-    status: int = 200
-    content_type: str | None = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-    framed: bool = True
-
-    def with_headers(self, *headers: tuple[str, str]) -> "Answer":
-        replaced = {name.lower() for name, _ in headers}
-        kept = (pair for pair in self.headers if pair[0].lower() not in replaced)
-        return attrs.evolve(self, headers=(*kept, *headers))
-
-    def wire(self, request_id: str, now: float, *, keep_alive: bool) -> tuple[bytes, bytes]:
-        """Head and body. Headers that were given win over the usual ones."""
-        bodiless = self.status in _BODILESS
-        body = b"" if bodiless else self.body
-        if self.status != HTTPStatus.OK:
-            body = body.replace(_REQUEST_ID, request_id.encode())
-        usual = {
-            "Date": formatdate(now, usegmt=True),
-            "Server": "api-gateway",
-            "X-Request-Id": request_id,
-            "Content-Type": None if bodiless else self.content_type,
-            "Content-Length": str(len(body)) if self.framed and not bodiless else None,
-            "Connection": None if self.framed and keep_alive else "close",
-        }
-        given = {name.lower() for name, _ in self.headers}
-        lines = [f"{k}: {v}" for k, v in usual.items() if v is not None and k.lower() not in given]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        head = "\r\n".join([f"HTTP/1.1 {self.status:03d} {_reason(self.status)}", *lines, "", ""])
-        return head.encode(), body
-
-
-def _reason(status: int) -> str:
-    if status == HEADER_TOO_LARGE:
-        return "Request Header Too Large"
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
-
-
-_IEF_ERRORS = {
-    400: ("IEF.100001", "Project id not found"),
-    401: ("IEF.310002", "Token expired"),
-    500: ("IEF.100158", "Failed to extract the GPU information"),
-}
-_GATEWAY_ERRORS = {
-    401: ("APIGW.0301", "Incorrect IAM authentication information: decrypt token fail"),
-    403: ("APIGW.0302", "The IAM user is not authorized to access the API"),
-    404: ("APIGW.0101", "The API does not exist or has not been published in the environment"),
-    429: (
-        "APIGW.0308",
-        "The throttling threshold has been reached: policy user over ratelimit",
-    ),
-}
-
-
-def _usual_error(status: int, shape: Shape) -> tuple[str, str]:
-    if shape == "ief" and status in _IEF_ERRORS:
-        return _IEF_ERRORS[status]
-    if shape == "apigw" and status in _GATEWAY_ERRORS:
-        return _GATEWAY_ERRORS[status]
-    codes = {"ief": "IEF.310003", "apigw": "APIGW.0201", "iam_v30": "IAM.0011"}
-    return codes.get(shape, "APIGW.0201"), _reason(status)
-
-
-def _error_document(status: int, code: str, message: str, shape: Shape) -> dict[str, Any]:
-    match shape:
-        case "apigw":
-            request_id = _REQUEST_ID.decode()
-            return {"error_msg": message, "error_code": code, "request_id": request_id}
-        case "iam":
-            return {"error": {"code": status, "message": message, "title": _reason(status)}}
-        case "iam_v30":
-            return {"error_msg": message, "error_code": code}
-        case "code_message":
-            return {"code": code, "message": message}
-        case "message_only":
-            return {"error_msg": message}
-        case _:
-            return {"error_code": code, "error_msg": message}
-
-
-def error(
-    status: int, code: str | None = None, message: str | None = None, shape: Shape = "ief"
-) -> Answer:
-    if shape == "empty":
-        return Answer(status=status, content_type=None)
-    if shape == "html":
-        page = f"<html><body><h1>{status} {message or _reason(status)}</h1></body></html>"
-        return Answer(page.encode(), status, _HTML)
-    usual_code, usual_message = _usual_error(status, shape)
-    document = _error_document(status, code or usual_code, message or usual_message, shape)
-    return Answer(json.dumps(document, separators=(",", ":")).encode(), status)
 
 
 @attrs.frozen
@@ -202,7 +66,7 @@ class Fault:
         body: bytes | None = None,
     ) -> Self:
         """Answer with a status, and an error in one of the shapes that are known, or any body."""
-        answer = error(status, error_code, error_msg, shape)
+        answer = error_answer(status, error_code, error_msg, shape)
         if body is not None:
             answer = attrs.evolve(answer, body=body)
         return cls("status", answer=answer.with_headers(*headers))
@@ -240,7 +104,7 @@ class Fault:
     @classmethod
     def html(cls) -> Self:
         """Answer 200 with a login page."""
-        return cls("html", answer=Answer(_LOGIN_PAGE, 200, _HTML))
+        return cls("html", answer=Answer(_LOGIN_PAGE, 200, HTML))
 
     @classmethod
     def empty(cls) -> Self:
@@ -412,11 +276,37 @@ DEFAULT_MIX: tuple[Fault, ...] = (
 """What ``fault_rate`` draws from unless told otherwise: each is worth a retry."""
 
 
-class RefusedError(Exception):
-    """The request is answered with an error."""
+class FaultPlan:
+    """Decides on the fault of each request: a scripted one, else the hook's, else a random one."""
 
-    def __init__(
-        self, status: int, code: str | None = None, message: str | None = None, shape: Shape = "ief"
-    ) -> None:
-        super().__init__(message)
-        self.answer = error(status, code, message, shape)
+    def __init__(self, rate: float, faults: Sequence[Fault], seed: int) -> None:
+        if not 0 <= rate <= 1:
+            msg = f"fault_rate must be a number from 0 to 1, got {rate!r}"
+            raise ValueError(msg)
+        self._rate = rate
+        self._faults = faults
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, and no secret
+        self._credit = 0.0
+        self.script: deque[Fault | None] = deque()
+        self.hook: Callable[[FakeRequest], Fault | None] | None = None
+        self.used = 0
+
+    def next(self, seen: FakeRequest) -> Fault:
+        """Return the fault of this request; `NORMAL` is none."""
+        if self.script:
+            fault = self.script.popleft()
+        elif self.hook is not None:
+            fault = self.hook(seen)
+        else:
+            fault = self._draw()
+        self.used += fault is not None
+        return fault or NORMAL
+
+    def _draw(self) -> Fault | None:
+        """Return a random fault, or None; the share of faults never exceeds the rate."""
+        self._credit += self._rate
+        # With credit the chance is one half: the share is kept, the moment stays open.
+        if self._credit < 1 or self._random.random() >= max(0.5, self._rate):
+            return None
+        self._credit -= 1
+        return self._random.choice(self._faults)

@@ -1,4 +1,4 @@
-"""Who is let in: tokens, signatures, projects, and the keys that a machine is given."""
+"""Authentication: tokens, signatures, projects, and the temporary keys of a machine."""
 
 import base64
 import hashlib
@@ -7,171 +7,29 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Literal, NoReturn, Protocol, get_args
-from urllib.parse import quote, unquote_to_bytes
+from typing import Any, NoReturn
 
 import attrs
 
-from ief_async.testing._faults import JSON, Answer, FakeRequest, RefusedError
-from ief_async.testing._fleet import to_json, uuid_of
+from ief_async.testing._answers import JSON, Answer, FakeRequest, RefusedError
+from ief_async.testing._pods import to_json, uuid_of
+from ief_async.testing._settings import Account, Settings
+from ief_async.testing._signatures import ALGORITHM, AUTHORIZATION, age, canonical_of, is_right
 
-Expired = Literal["APIGW.0307", "APIGW.0301", "IEF.310002"]
-Metadata = Literal["token", "plain", "none"]
-Query = str | Mapping[str, Any] | Iterable[tuple[str, Any]]
-
-_ALGORITHM = "SDK-HMAC-SHA256"
-_AUTHORIZATION = re.compile(
-    rf"{_ALGORITHM} Access=([^,\s]+), SignedHeaders=([^,\s]+), Signature=([0-9a-f]{{64}})"
-)
-_SDK_DATE = "%Y%m%dT%H%M%SZ"
-_SKEW = 15 * 60.0
-_FORGIVEN = 5  # wrong signatures in a row; one more locks the key
-_LOCKED = 5 * 60.0
+_MOST_SKEW = 15 * 60.0
+_WRONG_SIGNATURES_ALLOWED = 5  # in a row; one more locks the key
+_LOCK_SECONDS = 5 * 60.0
 _USUAL_TOKEN = 1_600
 _SHORTEST_TOKEN = 32
 _LONGEST_TTL = 21_600
 _RENEW = "The token must be updated"
 
-# --- signatures -----------------------------------------------------------------------------------
-
-
-def sign(
-    access_key: str,
-    secret_key: str,
-    *,
-    method: str,
-    host: str,
-    path: str,
-    query: Query = "",
-    headers: Mapping[str, str] | None = None,
-    body: str | bytes | None = None,
-    now: datetime | float | str,
-) -> str:
-    """Give the value of ``Authorization`` that a request has by ``SDK-HMAC-SHA256``.
-
-    Args:
-        access_key: names the secret key.
-        secret_key: what only the two sides know.
-        method: as it will be sent.
-        host: as it will be sent, with its port if it has one.
-        path: as it will be sent, escapes and all.
-        query: as it will be sent, or its parameters; text, numbers and booleans.
-        headers: all that will be signed, in any case; ``Host`` and ``X-Sdk-Date`` are added if they
-            are not among them, and one with an underscore in its name is left out.
-        body: as it will be sent.
-        now: an aware datetime, seconds since 1970, or what ``X-Sdk-Date`` will say.
-    """
-    sent = {"host": host, "x-sdk-date": _sdk_date(now)}
-    sent |= {name.lower(): value for name, value in (headers or {}).items()}
-    names = sorted(name for name in sent if "_" not in name and name != "authorization")
-    content = body.encode() if isinstance(body, str) else body or b""
-    request = _canonical(method, path, _pairs(query), headers=sent, names=names, body=content)
-    signature = _signature(secret_key, sent["x-sdk-date"], request)
-    return (
-        f"{_ALGORITHM} Access={access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
-    )
-
-
-def _sdk_date(now: datetime | float | str) -> str:
-    if isinstance(now, str):
-        return now
-    if not isinstance(now, datetime):
-        now = datetime.fromtimestamp(now, UTC)
-    if now.tzinfo is None:
-        msg = f"a time without a zone may be any: {now}"
-        raise ValueError(msg)
-    return now.astimezone(UTC).strftime(_SDK_DATE)
-
-
-def _pairs(query: Query) -> Iterator[tuple[bytes, bytes]]:
-    """Take a query apart. A plus is a plus: only forms know it as a blank."""
-    if isinstance(query, str):
-        for part in filter(None, query.split("&")):
-            name, _, value = part.partition("=")
-            yield unquote_to_bytes(name), unquote_to_bytes(value)
-        return
-    for name, given in query.items() if isinstance(query, Mapping) else query:
-        for value in given if isinstance(given, (list, tuple)) else (given,):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield name.encode(), text.encode()
-
-
-def _canonical(
-    method: str,
-    path: str,
-    pairs: Iterable[tuple[bytes, bytes]],
-    *,
-    headers: Mapping[str, str],
-    names: Iterable[str],
-    body: bytes,
-) -> str:
-    """Write a request as it is signed; the headers' names are in lower case."""
-    names = list(names)
-    place = quote(unquote_to_bytes(path), safe="/")
-    payload = hashlib.sha256(body).hexdigest()
-    if body:
-        payload = headers.get("x-sdk-content-sha256", payload).strip()
-    return "\n".join(
-        [
-            method,
-            place if place.endswith("/") else f"{place}/",
-            # Sorted before it is escaped. Bytes of UTF-8 sort as the characters do.
-            "&".join(
-                f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs)
-            ),
-            *(f"{name}:{headers.get(name, '').strip()}" for name in names),
-            "",
-            ";".join(names),
-            payload,
-        ]
-    )
-
-
-def _signature(secret_key: str, sdk_date: str, request: str) -> str:
-    digest = hashlib.sha256(request.encode(errors="surrogateescape")).hexdigest()
-    text = f"{_ALGORITHM}\n{sdk_date.strip()}\n{digest}"
-    key, message = secret_key.encode(), text.encode(errors="surrogateescape")
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
-
-
-def _is_right(seen: FakeRequest, secret_key: str, names: list[str], signature: str) -> bool:
-    """Check a signature, and that it covers what it has to, each once and in order."""
-    needed = {"host", "x-sdk-date"}
-    needed |= {"x-security-token"} & {*seen.headers}
-    request = _canonical_of(seen, names)
-    expected = _signature(secret_key, seen.headers.get("x-sdk-date", ""), request)
-    equal = hmac.compare_digest(expected, signature)
-    return equal and needed <= {*names} <= {*seen.headers} and names == sorted({*names})
-
-
-def _canonical_of(seen: FakeRequest, names: Iterable[str]) -> str:
-    return _canonical(
-        seen.method,
-        seen.path,
-        _pairs(seen.raw_query),
-        headers=seen.headers,
-        names=names,
-        body=seen.body,
-    )
-
-
-def _age(seen: FakeRequest, now: float) -> float:
-    try:
-        sent = datetime.strptime(f"{seen.headers['x-sdk-date'].strip()}+0000", f"{_SDK_DATE}%z")
-    except ValueError:
-        return math.inf
-    return abs(now - sent.timestamp())
-
-
-# --- tokens, keys and projects --------------------------------------------------------------------
-
 
 @attrs.define
 class _Token:
-    """What was issued for one project; None: for any; "": for none, but to ask for projects."""
+    """An issued token: for one project, for any (None), or only to list projects (``""``)."""
 
     expires: float
     project_id: str | None = None
@@ -179,7 +37,7 @@ class _Token:
 
 @attrs.define
 class _Keys:
-    """What a machine was given."""
+    """Temporary keys that the metadata service gave."""
 
     access: str
     secret: str
@@ -191,7 +49,7 @@ def _stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _turn_away(reason: str) -> NoReturn:
+def _reject(reason: str) -> NoReturn:
     message = f"Incorrect IAM authentication information: {reason}"
     raise RefusedError(401, "APIGW.0301", message, "apigw")
 
@@ -204,8 +62,8 @@ def _refuse_login(why: str) -> NoReturn:
     raise RefusedError(401, message=why, shape="iam")
 
 
-def _at(document: object, *path: str, kind: type = dict) -> Any:
-    """Give what stands at a place of a document; it has to be there, and of this kind."""
+def _value_at(document: object, *path: str, kind: type = dict) -> Any:
+    """Return the value at a place of a document; refuse a body without one of this type."""
     for step in path:
         document = document.get(step) if isinstance(document, dict) else None
     if not isinstance(document, kind):
@@ -213,65 +71,48 @@ def _at(document: object, *path: str, kind: type = dict) -> Any:
     return document
 
 
-class Settings(Protocol):
-    """What the `FakeIef` is asked for, each time anew; it says what each means."""
-
-    token: str | None
-    domain: str
-    user: str
-    user_id: str
-    password: str
-    passcode: str | None
-    access_key: str
-    secret_key: str
-    region: str
-    projects: Sequence[Mapping[str, Any]]
-    token_lifetime: float
-    token_characters: int | None
-    keys_lifetime: float
-    metadata: Metadata
-    clock: Callable[[], float]
-    expired: Expired
-
-    @property
-    def endpoint(self) -> str:
-        """Where the server listens."""
-
-
 class Iam:
     """Tokens, signatures and projects."""
 
-    def __init__(self, fake: Settings, seed: int) -> None:
-        for value, known in (
-            (fake.expired, get_args(Expired)),
-            (fake.metadata, get_args(Metadata)),
-        ):
-            if value not in known:
-                msg = f"{value!r} must be one of {known}"
-                raise ValueError(msg)
-        self._fake = fake
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self._settings = settings
         self._seed = seed
         self._domain_id = uuid_of(seed, "domain").replace("-", "")
         self._numbers = count(1)
         self._tokens: dict[str, _Token] = {}
         self._forgotten: set[str] = set()
-        self._machines: dict[str, float] = {}  # tokens of the metadata service, and their ends
+        self._metadata_tokens: dict[str, float] = {}  # and when they expire
         self._keys: dict[str, _Keys] = {}
-        self._newest: _Keys | None = None
-        self._locks: dict[str, float] = {}
+        self._newest_keys: _Keys | None = None
+        self._locked_until: dict[str, float] = {}
         self.wrong_signatures: Counter[str] = Counter()
 
     @property
     def locked_keys(self) -> frozenset[str]:
         """The access keys that are locked now."""
-        now = self._fake.clock()
-        return frozenset(key for key, until in self._locks.items() if now < until)
+        now = self._now()
+        return frozenset(key for key, until in self._locked_until.items() if now < until)
 
-    # --- who may come in ---
+    @property
+    def _account(self) -> Account:
+        return self._settings.account
 
-    def admit(self, seen: FakeRequest, project_id: str | None) -> None:
-        """Let a request to this project's resources in, or to none's."""
-        if not seen.headers.get("authorization", "").startswith(f"{_ALGORITHM} "):
+    def _now(self) -> float:
+        return self._settings.service.clock()
+
+    # --- authentication ---
+
+    def authenticate(self, seen: FakeRequest, project_id: str | None) -> None:
+        """Check a request's token or signature.
+
+        Args:
+            seen: The request.
+            project_id: The project whose resources it is for; None if it is for no project's.
+
+        Raises:
+            RefusedError: There is no valid token or signature, or it is for another project.
+        """
+        if not seen.headers.get("authorization", "").startswith(f"{ALGORITHM} "):
             self._check_token(seen.headers.get("x-auth-token"), project_id)
             return
         self._check_signature(seen)
@@ -281,94 +122,94 @@ class Iam:
 
     def _check_token(self, text: str | None, project_id: str | None) -> None:
         if not text:
-            _turn_away("x-auth-token not found")
+            _reject("x-auth-token not found")
         if text in self._forgotten:
-            _turn_away("decrypt token fail")
+            _reject("decrypt token fail")
         token = self._tokens.get(text)
         if token is None:
-            if text != self._fake.token:
-                _turn_away("decrypt token fail")
+            if text != self._settings.token:
+                _reject("decrypt token fail")
             return
-        if self._fake.clock() >= token.expires:
-            self._turn_expired_away(token)
+        if self._now() >= token.expires:
+            self._reject_expired(token)
         if None not in {project_id, token.project_id} and token.project_id != project_id:
             raise RefusedError(401, "APIGW.0307", _RENEW, "apigw")
 
-    def _turn_expired_away(self, token: _Token) -> NoReturn:
-        match self._fake.expired:
+    def _reject_expired(self, token: _Token) -> NoReturn:
+        match self._account.expired:
             case "APIGW.0307":
                 raise RefusedError(401, "APIGW.0307", _RENEW, "apigw")
             case "APIGW.0301":
-                _turn_away(f"token expires, expires_at: {_stamp(token.expires)}")
+                _reject(f"token expires, expires_at: {_stamp(token.expires)}")
             case _:
                 raise RefusedError(400, "IEF.310002", "Token expired")
 
     def _check_signature(self, seen: FakeRequest) -> None:
-        fake, now = self._fake, self._fake.clock()
-        parts = _AUTHORIZATION.fullmatch(seen.headers["authorization"])
+        account, now = self._account, self._now()
+        parts = AUTHORIZATION.fullmatch(seen.headers["authorization"])
         if parts is None:
-            _turn_away("verify aksk signature fail")
+            _reject("verify aksk signature fail")
         access, names, signature = parts[1], parts[2].split(";"), parts[3]
         if access in self.locked_keys:
-            _turn_away("AK access failed to reach the limit,forbidden")
+            _reject("AK access failed to reach the limit,forbidden")
         keys = self._keys.get(access)
-        if access != fake.access_key and keys is None:
-            _turn_away("Get secretKey failed")
-        if not _is_right(seen, keys.secret if keys else fake.secret_key, names, signature):
+        if access != account.access_key and keys is None:
+            _reject("Get secretKey failed")
+        if not is_right(seen, keys.secret if keys else account.secret_key, names, signature):
             self._count_wrong(access, now)
-            shown = _canonical_of(seen, names).replace("\n", "|")
-            _turn_away(f"verify aksk signature fail, canonicalRequest:{shown}")
+            shown = canonical_of(seen, names).replace("\n", "|")
+            _reject(f"verify aksk signature fail, canonicalRequest:{shown}")
         self.wrong_signatures.pop(access, None)
-        if _age(seen, now) > _SKEW:
-            _turn_away("calc ak sk signature fail:signature expired")
+        if age(seen, now) > _MOST_SKEW:
+            _reject("calc ak sk signature fail:signature expired")
         if keys is None:
             return
         if now >= keys.expires:
-            _turn_away("security token expired")
+            _reject("security token expired")
         given = seen.headers.get("x-security-token", "").encode(errors="surrogateescape")
         if not hmac.compare_digest(given, keys.security_token.encode()):
-            _turn_away("decrypt security token fail")
+            _reject("decrypt security token fail")
 
     def _count_wrong(self, access: str, now: float) -> None:
         self.wrong_signatures[access] += 1
-        if self.wrong_signatures[access] > _FORGIVEN:
+        if self.wrong_signatures[access] > _WRONG_SIGNATURES_ALLOWED:
             del self.wrong_signatures[access]
-            self._locks[access] = now + _LOCKED
+            self._locked_until[access] = now + _LOCK_SECONDS
 
     # --- tokens ---
 
     def expire_tokens(self) -> None:
-        """End the tokens that are known so far."""
-        now = self._fake.clock()
-        if self._fake.token is not None:
-            self._tokens.setdefault(self._fake.token, _Token(now))
+        """Let all tokens that are known so far expire."""
+        now = self._now()
+        if self._settings.token is not None:
+            self._tokens.setdefault(self._settings.token, _Token(now))
         for token in self._tokens.values():
             token.expires = min(token.expires, now)
 
     def forget_tokens(self) -> None:
-        """Know nothing any more of the tokens that are known so far."""
-        self._forgotten.update(self._tokens, filter(None, [self._fake.token]))
+        """Refuse all tokens that are known so far as unknown."""
+        self._forgotten.update(self._tokens, filter(None, [self._settings.token]))
         self._tokens.clear()
 
     def issue_token(self, seen: FakeRequest) -> Answer:
         """Answer ``POST /v3/auth/tokens``."""
         methods, scope = self._login(seen)
-        fake, now = self._fake, self._fake.clock()
+        account, now = self._account, self._now()
         project_id = scope.get("project", {}).get("id", "")
         text = self._token_text()
-        self._tokens[text] = _Token(now + fake.token_lifetime, project_id)
-        domain = {"id": self._domain_id, "name": fake.domain}
+        self._tokens[text] = _Token(now + account.token_lifetime, project_id)
+        domain = {"id": self._domain_id, "name": account.domain}
         roles = [{"id": "0", "name": "te_admin"}, {"id": "0", "name": "op_gated_ief"}]
         token: dict[str, Any] = {
-            "expires_at": _stamp(now + fake.token_lifetime),
+            "expires_at": _stamp(now + account.token_lifetime),
             "issued_at": _stamp(now),
             "methods": methods,
             **scope,
             **({"roles": roles} if scope else {}),
             "user": {
                 "domain": domain,
-                "id": fake.user_id,
-                "name": fake.user,
+                "id": account.user_id,
+                "name": account.user,
                 "password_expires_at": "",
             },
         }
@@ -379,18 +220,18 @@ class Iam:
         return Answer(to_json({"token": token}), 201, headers=headers)
 
     def _token_text(self) -> str:
-        size = max(self._fake.token_characters or _USUAL_TOKEN, _SHORTEST_TOKEN)
+        size = max(self._account.token_characters or _USUAL_TOKEN, _SHORTEST_TOKEN)
         return f"MII{self._text('token', size - 3)}"
 
     def _text(self, what: str, size: int) -> str:
-        """Make up what nobody has seen before."""
+        """Make up a text that was never used before."""
         seed = f"{self._seed} {what} {next(self._numbers)}".encode()
         return base64.b64encode(hashlib.shake_256(seed).digest(size)).decode()[:size]
 
     def _service(self, project_id: str) -> dict[str, Any]:
-        region, kind = self._fake.region, {"type": "ief", "name": "ief"}
+        region, kind = self._account.region, {"type": "ief", "name": "ief"}
         endpoint = {
-            "url": f"{self._fake.endpoint}/v3/{project_id}",
+            "url": f"{self._settings.endpoint}/v3/{project_id}",
             "region": region,
             "region_id": region,
             "interface": "public",
@@ -400,74 +241,74 @@ class Iam:
         return {**kind, "id": identity, "endpoints": [endpoint]}
 
     def _login(self, seen: FakeRequest) -> tuple[list[str], dict[str, Any]]:
-        """Give the methods by which somebody has logged in, and what the token says it is for."""
+        """Check a login; return its methods and the scope that the token states."""
         if not seen.headers.get("content-type", "").lower().startswith(JSON):
             _refuse_body("no application/json")
         try:
             document = json.loads(seen.body)
         except ValueError:
             _refuse_body("no JSON")
-        identity = _at(document, "auth", "identity")
-        methods = _at(identity, "methods", kind=list)
+        identity = _value_at(document, "auth", "identity")
+        methods = _value_at(identity, "methods", kind=list)
         if methods == ["token"]:
-            old = self._tokens.get(_at(identity, "token", "id", kind=str))
+            old = self._tokens.get(_value_at(identity, "token", "id", kind=str))
             scope = self._scope(document["auth"])
-            if old is None or self._fake.clock() >= old.expires:
+            if old is None or self._now() >= old.expires:
                 _refuse_login("The token is invalid.")
         elif methods in (["password"], ["password", "totp"]):
-            told, totp = self._user(_at(identity, "password", "user")), None
+            given, totp = self._credentials_of(_value_at(identity, "password", "user")), None
             if "totp" in methods:
-                second = _at(identity, "totp", "user")
-                totp = _at(second, "id", kind=str), _at(second, "passcode", kind=str)
+                second = _value_at(identity, "totp", "user")
+                totp = _value_at(second, "id", kind=str), _value_at(second, "passcode", kind=str)
             scope = self._scope(document["auth"])
-            self._check_user(told, totp)
+            self._check_user(given, totp)
         else:
             _refuse_body("auth.identity.methods")
-        return methods, self._granted(scope)
+        return methods, self._resolve_scope(scope)
 
-    def _user(self, user: dict[str, Any]) -> dict[str, str]:
-        """Give what a login says of its user: a name with an account, or an id."""
-        told = {"password": _at(user, "password", kind=str)}
+    def _credentials_of(self, user: dict[str, Any]) -> dict[str, str]:
+        """Return what a login says of its user: password, and a name with an account or an id."""
+        given = {"password": _value_at(user, "password", kind=str)}
         if "id" in user:
-            return {**told, "user_id": _at(user, "id", kind=str)}
-        key = "id" if "id" in _at(user, "domain") else "name"
-        domain = _at(user, "domain", key, kind=str)
-        return {**told, "user": _at(user, "name", kind=str), f"domain_{key}": domain}
+            return {**given, "user_id": _value_at(user, "id", kind=str)}
+        key = "id" if "id" in _value_at(user, "domain") else "name"
+        domain = _value_at(user, "domain", key, kind=str)
+        return {**given, "user": _value_at(user, "name", kind=str), f"domain_{key}": domain}
 
-    def _check_user(self, told: dict[str, str], totp: tuple[str, str] | None) -> None:
-        fake = self._fake
-        known = {"user": fake.user, "user_id": fake.user_id, "password": fake.password}
-        known |= {"domain_id": self._domain_id, "domain_name": fake.domain}
-        if not told.items() <= known.items():
+    def _check_user(self, given: dict[str, str], totp: tuple[str, str] | None) -> None:
+        account = self._account
+        known = {"user": account.user, "user_id": account.user_id, "password": account.password}
+        known |= {"domain_id": self._domain_id, "domain_name": account.domain}
+        if not given.items() <= known.items():
             _refuse_login("The username or password is wrong.")
-        if (totp or (fake.user_id, None)) != (fake.user_id, fake.passcode):
+        if (totp or (account.user_id, None)) != (account.user_id, account.passcode):
             _refuse_login("The verification code is wrong.")
 
     @staticmethod
     def _scope(auth: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Give the one thing that a token is wanted for: a project, an account, or nothing."""
+        """Return the scope that a login asks for: one project, one account, or nothing."""
         scope = auth.get("scope", "unscoped")
         if scope == "unscoped":
             return {}
         if not isinstance(scope, dict) or [*scope] not in (["project"], ["domain"]):
             _refuse_body("auth.scope")
         (kind,) = scope
-        wanted: dict[str, Any] = dict(_at(scope, kind))
+        wanted: dict[str, Any] = dict(_value_at(scope, kind))
         named = [key for key in ("id", "name") if key in wanted]
         others = {*wanted} - {*named} - ({"domain"} if kind == "project" else set())
         if len(named) != 1 or others:
             _refuse_body("auth.scope")
-        _at(wanted, named[0], kind=str)
+        _value_at(wanted, named[0], kind=str)
         if "domain" in wanted:
-            owner = _at(wanted, "domain")
+            owner = _value_at(wanted, "domain")
             if len(owner) != 1 or not {*owner} <= {"id", "name"}:
                 _refuse_body("auth.scope.project.domain")
-            _at(owner, *owner, kind=str)
+            _value_at(owner, *owner, kind=str)
         return {kind: wanted}
 
-    def _granted(self, scope: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Give what the token says it is for, if there is such a thing."""
-        domain = {"id": self._domain_id, "name": self._fake.domain}
+    def _resolve_scope(self, scope: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return the scope as the token states it; refuse one that does not exist."""
+        domain = {"id": self._domain_id, "name": self._account.domain}
         for kind, wanted in scope.items():
             owner = wanted.get("domain", {}) if kind == "project" else wanted
             if not owner.items() <= domain.items():
@@ -475,7 +316,7 @@ class Iam:
             if kind == "domain":
                 return {"domain": domain}
             own = {key: value for key, value in wanted.items() if key != "domain"}
-            for project in self._fake.projects:
+            for project in self._account.projects:
                 if own.items() <= project.items():
                     found = {"domain": domain, "id": project["id"], "name": project["name"]}
                     return {"project": found}
@@ -484,8 +325,8 @@ class Iam:
 
     def list_projects(self, seen: FakeRequest) -> Answer:
         """Answer ``GET /v3/projects``."""
-        self.admit(seen, None)
-        at = f"{self._fake.endpoint}/v3/projects"
+        self.authenticate(seen, None)
+        at = f"{self._settings.endpoint}/v3/projects"
         usual = {
             "domain_id": self._domain_id,
             "parent_id": self._domain_id,
@@ -495,7 +336,7 @@ class Iam:
         }
         projects = [
             {**usual, "links": {"self": f"{at}/{project['id']}"}, **project}
-            for project in self._fake.projects
+            for project in self._account.projects
             if seen.query.get("name", project["name"]) == project["name"]
         ]
         links = {"self": at, "next": None, "previous": None}
@@ -505,28 +346,28 @@ class Iam:
 
     def metadata_token(self, seen: FakeRequest) -> Answer:
         """Answer ``PUT /meta-data/latest/api/token``."""
-        if self._fake.metadata != "token":
+        if self._account.metadata != "token":
             raise RefusedError(404, shape="html")
         lifetime = seen.headers.get("x-metadata-token-ttl-seconds", "")
         if not re.fullmatch("[0-9]{1,5}", lifetime) or not 1 <= int(lifetime) <= _LONGEST_TTL:
             raise RefusedError(400, shape="html")
         text = self._text("machine", 56)
-        self._machines[text] = self._fake.clock() + int(lifetime)
+        self._metadata_tokens[text] = self._now() + int(lifetime)
         return Answer(text.encode(), content_type="text/plain; charset=utf-8")
 
     def security_key(self, seen: FakeRequest) -> Answer:
         """Answer ``GET /openstack/latest/securitykey``."""
-        fake, now = self._fake, self._fake.clock()
-        if fake.metadata == "none":
+        account, now = self._account, self._now()
+        if account.metadata == "none":
             raise RefusedError(404, shape="html")
-        known = self._machines.get(seen.headers.get("x-metadata-token", ""), -math.inf)
-        if fake.metadata == "token" and now >= known:
+        expires = self._metadata_tokens.get(seen.headers.get("x-metadata-token", ""), -math.inf)
+        if account.metadata == "token" and now >= expires:
             raise RefusedError(401, shape="html")
-        keys = self._newest
-        if keys is None or keys.expires - now < fake.keys_lifetime / 2:
+        keys = self._newest_keys
+        if keys is None or keys.expires - now < account.keys_lifetime / 2:
             access = f"HST{uuid_of(self._seed, next(self._numbers)).replace('-', '')[:17].upper()}"
             secret, token = self._text("secret", 40), self._text("security token", 600)
-            keys = self._newest = _Keys(access, secret, token, now + fake.keys_lifetime)
+            keys = self._newest_keys = _Keys(access, secret, token, now + account.keys_lifetime)
             self._keys[access] = keys
         credential = {
             "access": keys.access,
@@ -537,7 +378,7 @@ class Iam:
         return Answer(to_json({"credential": credential}))
 
     def revoke_keys(self) -> None:
-        """End the keys that were given so far."""
-        now = self._fake.clock()
+        """Let all temporary keys that were given so far expire."""
+        now = self._now()
         for keys in self._keys.values():
             keys.expires = min(keys.expires, now)

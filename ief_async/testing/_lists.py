@@ -1,54 +1,47 @@
-"""What a fleet has besides pods: deployments, nodes, groups and instances, as documents.
+"""The lists besides that of pods: deployments, nodes, groups and instances, as documents.
 
-Everything fits the pods, and follows from the seed. Each kind writes its times in another of the
-forms that are known, so that no reader relies on one.
+All documents agree with the pods and follow from the seed. Each list writes its times in another
+one of the known formats, so that no client can rely on one.
+
+A new list is a method of `Lists` that makes one document, and a row in `Lists.__init__`.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol, overload
+from typing import Any, overload
 
 import attrs
 
-from ief_async.testing._faults import RefusedError
-from ief_async.testing._fleet import FULL, PLAIN, Fleet, lot, uuid_of
+from ief_async.testing._answers import RefusedError
+from ief_async.testing._fleet import Fleet
+from ief_async.testing._pods import COMPLETE, DOCUMENTED, Ids, fraction_of, uuid_of
+from ief_async.testing._settings import Settings
 
 Document = dict[str, Any]
-ListName = Literal["deployments", "nodes", "groups", "instances"]
 
 _BEGIN = datetime(2022, 6, 7, tzinfo=UTC)
 _YEAR = timedelta(days=365)
-# What a deployment says of a container; the rest is known only once it runs.
+# What a deployment knows of a container; the rest is known only when it runs.
 _CONTAINER_KEYS = (
     *("name", "image_url", "args", "command", "resources", "envs", "ports", "privileged"),
     *("run_as_user", "readiness_probe", "liveness_probe", "version", "volumes", "npu_type"),
 )
 _NODE_STATES = ("RUNNING", "FAIL", "UPGRADING", "STOPPED", "UNCONNECTED")
-# Of a prime length, with every second one RUNNING; FREEZE is seen, but can't be asked for.
-_STATES_IN_TURN = (
+# A prime length, half of it RUNNING. FREEZE occurs, though a query can't ask for it.
+_STATES_BY_NUMBER = (
     *("RUNNING", "RUNNING", "RUNNING", "UNCONNECTED", "RUNNING", "FAIL", "RUNNING", "UPGRADING"),
     *("RUNNING", "STOPPED", "FREEZE"),
 )
 _SORTS = {"created_at:asc": False, "created_at:desc": True}
 
 
-class _Ids(Protocol):
-    """What there is, and where it lives; a `FakeIef` knows."""
-
-    project_id: str
-    instance_id: str | None
-    deployment_ids: tuple[str, ...]
-    node_ids: tuple[str, ...]
-    group_ids: tuple[str, ...]
-
-
 class Documents(Sequence[Document]):
-    """Documents that are made when they are looked at."""
+    """Documents that are made when they are read."""
 
-    def __init__(self, size: int, make: Callable[[int], Document], *, backwards: bool) -> None:
-        self._numbers = range(size)[::-1] if backwards else range(size)
+    def __init__(self, size: int, make: Callable[[int], Document], *, reverse: bool) -> None:
+        self._numbers = range(size)[::-1] if reverse else range(size)
         self._make = make
 
     def __len__(self) -> int:
@@ -66,37 +59,54 @@ class Documents(Sequence[Document]):
         return self._make(self._numbers[at])
 
 
+Filter = Callable[[Document, str], bool]
+
+
 @attrs.frozen
-class Listing:
-    """How a kind of document is listed.
+class DocumentList:
+    """One list: where it is, which documents it has, and how they can be asked for.
 
     Attributes:
-        key: of the rows in the answer.
-        documents: all there are, in the server's order.
-        filters: what a query's parameter asks of a document.
-        usual: the page size when a request names none; None: the server's own.
-        most: the largest ``limit``, if it is known.
-        count_first: whether ``count`` stands ahead of the rows.
-        sorts: whether it can be sorted.
-        by_instance: whether its rows belong to an instance.
+        path: The version and name in its URL.
+        key: The key of its documents in an answer.
+        documents: All documents, in the server's order.
+        filters: The parameters that select documents, and what each one asks of a document.
+        exclusive: Parameters that may not be used together.
+        ignored: Parameters that are ignored if another one is given: the name of each one, and
+            that of the other.
+        default_limit: The page size of a request without ``limit``; None means that of `Service`.
+        max_limit: The largest ``limit``, if there is one.
+        count_first: Whether ``count`` precedes the documents in an answer.
+        can_sort: Whether the parameter ``sort`` is known.
+        by_instance: Whether its documents belong to an instance.
     """
 
+    path: str
     key: str
     documents: Documents
-    filters: Mapping[str, Callable[[Document, str], bool]] = attrs.field(factory=dict)
-    usual: int | None = None
-    most: int | None = None
+    filters: Mapping[str, Filter] = attrs.field(factory=dict)
+    exclusive: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = attrs.field(factory=dict)
+    default_limit: int | None = None
+    max_limit: int | None = None
     count_first: bool = True
-    sorts: bool = True
+    can_sort: bool = True
     by_instance: bool = True
 
     def select(self, query: Mapping[str, str]) -> Sequence[Document]:
-        """Give the documents that a query asks for."""
-        asked = [(fits, query[name]) for name, fits in self.filters.items() if query.get(name)]
+        """Return the documents that a query asks for."""
+        if self.exclusive and all(query.get(name) for name in self.exclusive):
+            message = f"Only one of {' and '.join(self.exclusive)} can be asked for"
+            raise RefusedError(400, "IEF.100001", message)
+        asked = [
+            (fits, query[name])
+            for name, fits in self.filters.items()
+            if query.get(name) and not query.get(self.ignored.get(name, ""))
+        ]
         rows: Sequence[Document] = self.documents
         if asked:
             rows = [row for row in rows if all(fits(row, value) for fits, value in asked)]
-        if not self.sorts or not query.get("sort"):
+        if not self.can_sort or not query.get("sort"):
             return rows
         if query["sort"] not in _SORTS:
             raise RefusedError(400, "IEF.100001", "The sort is out of specification")
@@ -104,117 +114,116 @@ class Listing:
 
 
 class Lists:
-    """The documents of one fleet."""
+    """The documents of one fleet, in lists."""
 
     def __init__(
         self,
-        ids: _Ids,
+        settings: Settings,
+        ids: Ids,
         fleet: Fleet,
         seed: int,
         *,
-        homes: Mapping[str, Sequence[str]] | None,
+        nodes_of: Mapping[str, Sequence[str]] | None,
         empty_nodes: int,
         instances: int,
-        backwards: bool,
     ) -> None:
+        self._settings = settings
         self._ids = ids
         self._fleet = fleet
         self._seed = seed
-        self._homes = homes
+        self._nodes_by_deployment = nodes_of
         self._node_ids = (
-            *ids.node_ids,
+            *ids.node,
             *(uuid_of(seed, "empty node", number) for number in range(empty_nodes)),
         )
+        reverse = settings.service.order == "reversed"
 
         def documents(size: int, make: Callable[[int], Document]) -> Documents:
-            return Documents(size, make, backwards=backwards)
+            return Documents(size, make, reverse=reverse)
 
-        self.listings: dict[ListName, Listing] = {
-            "deployments": Listing(
-                "deployments",
-                documents(len(ids.deployment_ids), self._deployment),
-                {
-                    "name": _has_name,
-                    "node_id": lambda row, identity: identity in row["node_ids"],
-                    "group_id": lambda row, identity: identity == row["group_id"],
-                },
-                usual=10,
-                most=100,
-            ),
-            "nodes": Listing(
-                "nodes",
-                documents(len(self._node_ids), self._node),
-                {
-                    "name": _has_name,
-                    "state": _has_state,
-                    "tags": _has_tags,
-                    "group_id": lambda row, identity: identity in row["group_ids"],
-                    "device_id": _has_device,
-                    "device_name": self._has_device_name,
-                    "app_name": self._has_app,
-                },
-                usual=500,
-                most=1000,
-                count_first=False,
-            ),
-            "groups": Listing(
-                "edge_groups", documents(len(ids.group_ids), self._group), {"name": _has_name}
-            ),
-            "instances": Listing(
-                "ief_instances",
-                documents(instances, self._instance),
-                sorts=False,
-                by_instance=False,
-            ),
-        }
-
-    def select(self, name: ListName, query: Mapping[str, str]) -> Sequence[Document]:
-        """Give the documents that a query asks for."""
-        if name == "deployments" and query.get("node_id") and query.get("group_id"):
-            message = "Only one of node_id and group_id can be asked for"
-            raise RefusedError(400, "IEF.100001", message)
-        if name == "nodes" and query.get("tags"):  # which win
-            query = {key: value for key, value in query.items() if key != "app_name"}
-        return self.listings[name].select(query)
+        self.deployments = DocumentList(
+            "v3/deployments",
+            "deployments",
+            documents(len(ids.deployment), self._deployment),
+            {
+                "name": _has_name,
+                "node_id": lambda row, identity: identity in row["node_ids"],
+                "group_id": lambda row, identity: identity == row["group_id"],
+            },
+            exclusive=("node_id", "group_id"),
+            default_limit=10,
+            max_limit=100,
+        )
+        self.nodes = DocumentList(
+            "v2/nodes",
+            "nodes",
+            documents(len(self._node_ids), self._node),
+            {
+                "name": _has_name,
+                "state": _has_state,
+                "tags": _has_tags,
+                "group_id": lambda row, identity: identity in row["group_ids"],
+                "device_id": _has_device,
+                "device_name": self._has_device_name,
+                "app_name": self._has_app,
+            },
+            ignored={"app_name": "tags"},
+            default_limit=500,
+            max_limit=1000,
+            count_first=False,
+        )
+        self.groups = DocumentList(
+            "v2/groups",
+            "edge_groups",
+            documents(len(ids.group), self._group),
+            {"name": _has_name},
+        )
+        self.instances = DocumentList(
+            "v2/ief-instances",
+            "ief_instances",
+            documents(instances, self._instance),
+            can_sort=False,
+            by_instance=False,
+        )
+        lists = (self.deployments, self.nodes, self.groups, self.instances)
+        self.by_path = {one.path: one for one in lists}
 
     def _times(self, kind: str, number: int) -> tuple[datetime, datetime]:
-        """Say when something was made and changed; no two of a kind at a time."""
-        made = _BEGIN + _YEAR * lot(self._seed, kind, "made", number)
-        return made, made + _YEAR * lot(self._seed, kind, "changed", number)
+        """Return when a document was made and changed; no two of a kind are made at once."""
+        made = _BEGIN + _YEAR * fraction_of(self._seed, kind, "made", number)
+        return made, made + _YEAR * fraction_of(self._seed, kind, "changed", number)
 
     # --- deployments ---
 
-    def _homes_of(self, number: int) -> Sequence[str]:
-        """Give the ids of the nodes on which a deployment's pods may be."""
+    def _nodes_of(self, number: int) -> Sequence[str]:
+        """Return the ids of the nodes on which a deployment's pods may be."""
         ids = self._ids
-        if self._homes is not None:
-            return self._homes.get(ids.deployment_ids[number], ())
-        step = math.gcd(len(ids.deployment_ids), len(ids.node_ids))
-        return ids.node_ids[number % step :: step]
+        if self._nodes_by_deployment is not None:
+            return self._nodes_by_deployment.get(ids.deployment[number], ())
+        step = math.gcd(len(ids.deployment), len(ids.node))
+        return ids.node[number % step :: step]
 
     def _group_of(self, number: int) -> str:
-        """Give the id of the group to which a deployment went; none if it went to one node."""
-        homes = self._homes_of(number)
-        if len(homes) <= 1:
-            return ""
-        return self._ids.group_ids[self._ids.node_ids.index(homes[0]) % len(self._ids.group_ids)]
+        """Return the id of the group on which a deployment is; empty if it is on one node."""
+        nodes, groups = self._nodes_of(number), self._ids.group
+        return "" if len(nodes) <= 1 else groups[self._ids.node.index(nodes[0]) % len(groups)]
 
     def _deployment(self, number: int) -> Document:
-        identity, group_id = self._ids.deployment_ids[number], self._group_of(number)
-        tally, times = self._fleet.tally(), self._times("deployment", number)
+        identity, group_id = self._ids.deployment[number], self._group_of(number)
+        pods, times = self._fleet.counts(), self._times("deployment", number)
         made, changed = (f"{at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z" for at in times)
         return {
             "id": identity,
             "name": f"app-{number}",
-            "replicas": tally.deployments[identity] + tally.deployments[None],
-            "ready_replicas": tally.running[identity] + tally.running[None],
+            "replicas": pods.deployments[identity] + pods.deployments[None],
+            "ready_replicas": pods.running[identity] + pods.running[None],
             "description": "" if number % 3 else "this is a test deployment",
             "group_id": group_id,
-            "node_ids": [] if group_id else [*self._homes_of(number)],
+            "node_ids": [] if group_id else [*self._nodes_of(number)],
             "tags": _tags(number),
             "api_version": "v3",
             "source": "userdefine" if number % 4 == 1 else "userdefined",
-            "project_id": self._ids.project_id,
+            "project_id": self._settings.account.project_id,
             "created_at": made,
             "updated_at": changed,
             "template": _template(number),
@@ -226,14 +235,14 @@ class Lists:
     # --- nodes ---
 
     def _node(self, number: int) -> Document:
-        identity, groups = self._node_ids[number], self._ids.group_ids
-        # PENDING pods are on no node; those that name none are on each, but not on an empty one.
-        tally = self._fleet.tally().nodes
-        pods = tally[identity] + tally[None] if number < len(self._ids.node_ids) else 0
+        identity, groups = self._node_ids[number], self._ids.group
+        # A PENDING pod is on no node; a given pod without a node is on each but the empty ones.
+        counts = self._fleet.counts().nodes
+        pods = counts[identity] + counts[None] if number < len(self._ids.node) else 0
         made, changed = (f"{at:%Y-%m-%dT%H:%M:%S.%f}" for at in self._times("node", number))
         devices = [] if number % 3 else [uuid_of(self._seed, "device", number)]
         relation = {"relation": "camera", "comment": None if number % 2 else "at the door"}
-        state = _STATES_IN_TURN[number % len(_STATES_IN_TURN)]
+        state = _STATES_BY_NUMBER[number % len(_STATES_BY_NUMBER)]
         gpus, npus = int(number % 4 == 1), int(number % 4 == 2)  # noqa: PLR2004 - by turns
         return {
             "id": identity,
@@ -241,7 +250,7 @@ class Lists:
             "description": "边缘节点" if number % 5 == 1 else "",
             "created_at": made,
             "updated_at": changed,
-            "project_id": self._ids.project_id,
+            "project_id": self._settings.account.project_id,
             **{key: f"secret-{key}-{identity}" for key in ("private_key", "certificate")},
             "ca": None if number % 2 else f"secret-ca-{identity}",
             "state": state,
@@ -306,13 +315,13 @@ class Lists:
         number = name.removeprefix("app-")
         if name == number or not (number.isascii() and number.isdecimal()):
             return False
-        known = range(len(self._ids.deployment_ids))
-        return int(number) in known and row["id"] in self._homes_of(int(number))
+        known = range(len(self._ids.deployment))
+        return int(number) in known and row["id"] in self._nodes_of(int(number))
 
     # --- groups and instances ---
 
     def _group(self, number: int) -> Document:
-        identity, many = self._ids.group_ids[number], len(self._ids.group_ids)
+        identity, many = self._ids.group[number], len(self._ids.group)
         nodes = [self._node(one) for one in range(number, len(self._node_ids), many)]
         made, changed = (
             f"{at:%Y-%m-%dT%H:%M:%S.%f}{number % 1000:03}Z" for at in self._times("group", number)
@@ -323,13 +332,13 @@ class Lists:
             "description": "",
             "created_at": made,
             "updated_at": changed,
-            "project_id": self._ids.project_id,
+            "project_id": self._settings.account.project_id,
             "iam_role": "",
             **{key: sum(node[key] for node in nodes) for key in ("cpu", "memory", "gpu_num")},
             "nodes": nodes,
             "deployments": [
                 self._brief(one)
-                for one in range(len(self._ids.deployment_ids))
+                for one in range(len(self._ids.deployment))
                 if self._group_of(one) == identity
             ],
             "attributes": [{"key": "zone", "value": "a"}],
@@ -346,16 +355,15 @@ class Lists:
         return {key: deployment[key] for key in keys}
 
     def _instance(self, number: int) -> Document:
-        usual = uuid_of(self._seed, "instance", number)
-        identity = self._ids.instance_id if number == 0 and self._ids.instance_id else usual
+        first = self._settings.service.instance_id if number == 0 else None
         made, changed = (
             f"{at:%Y-%m-%d %H:%M:%S.%f} +0000 UTC" for at in self._times("instance", number)
         )
         return {
-            "id": identity,
+            "id": first or uuid_of(self._seed, "instance", number),
             "name": f"instance-{number}",
             "domain_id": uuid_of(self._seed, "domain").replace("-", ""),
-            "project_id": self._ids.project_id,
+            "project_id": self._settings.account.project_id,
             "dimension": "50",
             "edition": "platinum",
             "version": "2.52.0",
@@ -388,23 +396,13 @@ class Lists:
         }
 
 
-def homes_in(pods: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Say on which nodes each deployment's pods are."""
-    homes: dict[str, dict[str, None]] = {}
-    for pod in pods:
-        if pod.get("deployment_id"):
-            known = homes.setdefault(pod["deployment_id"], {})
-            known |= {node_id: None for node_id in (pod.get("node_id"),) if node_id}
-    return {identity: [*known] for identity, known in homes.items()}
-
-
 def _tags(number: int) -> list[dict[str, str]]:
     line = {"key": "line", "value": str(number % 3)}
     return [line, {"key": "site", "value": "v1.2"}] if number % 2 else [line]
 
 
 def _template(number: int) -> Document:
-    template: Document = FULL if number % 2 == 0 else PLAIN
+    template: Document = COMPLETE if number % 2 == 0 else DOCUMENTED
     shape = {key: value for key, value in template.items() if key != "description"}
     for part in ("init_containers", "containers"):
         if part in shape:

@@ -1,4 +1,4 @@
-"""The gateway's quota: so many requests in a window of time, enforced."""
+"""The gateway's quota: how many requests pass in a window of time."""
 
 from collections import deque
 
@@ -9,17 +9,24 @@ _UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 @attrs.frozen(kw_only=True)
 class Quota:
-    """How many requests for lists the gateway lets through in a window; it refuses any more.
+    """A throttling window of the gateway: it refuses requests for lists beyond a number.
 
-    The refusal is a 429 without ``Retry-After``; its text names the window, as in
-    ``limit:60,time:1 minute``. What is refused does not count.
+    ::
+
+        async with FakeIef(quota=Quota(limit=60, seconds=60)) as fake:
+            ...  # the 61st request within a minute is a 429
+            assert fake.statistics().throttled == 0
+
+    A refused request gets a 429 without ``Retry-After``; its text names the window, as in
+    ``limit:60,time:1 minute``. It does not count towards the limit. Time is that of
+    ``Service(clock=…)``.
 
     Attributes:
-        limit: requests.
-        seconds: the length of the window.
-        sliding: the window is always the last so many seconds; else one window follows another,
-            and the first one begins with the first request.
-        error_code: the code of the refusal.
+        limit: How many requests pass in a window.
+        seconds: The length of the window.
+        sliding: If true, the window is always the last ``seconds``. Otherwise one window follows
+            another, and the first one begins with the first request.
+        error_code: The error code of a refusal.
     """
 
     limit: int = attrs.field(validator=attrs.validators.ge(1))
@@ -29,7 +36,7 @@ class Quota:
 
     @property
     def text(self) -> str:
-        """What the gateway says when it refuses a request."""
+        """The error message of a refusal."""
         unit = next((name for name, size in _UNITS.items() if self.seconds % size == 0), "second")
         return (
             "The throttling threshold has been reached: policy user over ratelimit,"
@@ -38,21 +45,21 @@ class Quota:
 
 
 class Meter:
-    """Counts what a quota lets through."""
+    """Counts the requests that a quota lets pass."""
 
     def __init__(self) -> None:
         self._passed: deque[float] = deque()
-        self._begin: float | None = None
+        self._window_start: float | None = None
 
-    def admits(self, quota: Quota, now: float) -> bool:
-        """Count a request, and tell whether there is room for it."""
+    def admit(self, quota: Quota, now: float) -> bool:
+        """Return whether a request passes, and count it if so."""
         if quota.sliding:
             while self._passed and self._passed[0] <= now - quota.seconds:
                 self._passed.popleft()
-        elif self._begin is None:
-            self._begin = now
-        elif now - self._begin >= quota.seconds:
-            self._begin += (now - self._begin) // quota.seconds * quota.seconds
+        elif self._window_start is None:
+            self._window_start = now
+        elif now - self._window_start >= quota.seconds:
+            self._window_start += (now - self._window_start) // quota.seconds * quota.seconds
             self._passed.clear()
         if len(self._passed) >= quota.limit:
             return False

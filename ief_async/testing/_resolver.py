@@ -1,4 +1,4 @@
-"""A resolver of host names that fails as it is told."""
+"""A resolver of host names that fails on demand."""
 
 import socket
 
@@ -6,7 +6,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class FakeResolver(AbstractResolver):
-    """Takes every name for this machine, once it has raised what it was given, one at a time.
+    """Resolves every name to loopback, after it has raised the failures that it was given.
 
     ::
 
@@ -14,10 +14,10 @@ class FakeResolver(AbstractResolver):
         connector = aiohttp.TCPConnector(resolver=FakeResolver(later), use_dns_cache=False)
 
     Args:
-        failures: what the first lookups raise.
+        failures: The exceptions that the first lookups raise, one each.
 
     Attributes:
-        asked: the port of each lookup so far.
+        asked: The port of each lookup so far.
     """
 
     def __init__(self, *failures: OSError) -> None:
@@ -25,7 +25,12 @@ class FakeResolver(AbstractResolver):
         self.asked: list[int] = []
 
     def fail(self, *failures: OSError, port: int | None = None) -> None:
-        """Let the next lookups raise these, too; with a port those for this port alone."""
+        """Let more lookups raise.
+
+        Args:
+            failures: The exceptions, one for each lookup, after those that were given before.
+            port: Only lookups for this port raise them; by default any lookup does.
+        """
         self._failures.setdefault(port, []).extend(failures)
 
     async def resolve(
@@ -50,4 +55,4 @@ class FakeResolver(AbstractResolver):
         return [found]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""

@@ -44,7 +44,7 @@ from ief_async.sinks import (
     write_parquet,
 )
 from ief_async.sinks._arrow import Columns
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -296,7 +296,7 @@ async def test_batches_are_made_in_another_thread(monkeypatch):
 
 async def test_a_fleet_has_a_column_of_targets():
     """The rows of scan_fleet say in front which target they are of."""
-    async with FakeIef(20) as one, FakeIef(30, seed=2, project_id="p" * 32) as two:
+    async with FakeIef(20) as one, FakeIef(30, seed=2, account=Account(project_id="p" * 32)) as two:
         targets = [
             Target(
                 project_id=fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint

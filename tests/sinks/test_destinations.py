@@ -42,7 +42,7 @@ from ief_async.sinks import (
 )
 from ief_async.sinks._arrow import Columns
 from ief_async.sinks._formats import LineWriter
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import Account, FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -304,7 +304,10 @@ async def test_an_export_of_a_fleet_goes_on(on_error, write, tmp_path):
     path = tmp_path / ("a.ndjson" if write is write_ndjson else "a.parquet")
     state = tmp_path / "state"
     model = narrowed(Pod, ["id"])
-    async with FakeIef(40) as one, FakeIef(900, seed=2, project_id="p" * 32) as two:
+    async with (
+        FakeIef(40) as one,
+        FakeIef(900, seed=2, account=Account(project_id="p" * 32)) as two,
+    ):
 
         async def go():
             stream = scan_fleet(

@@ -8,7 +8,7 @@ from conftest import session_with
 from ief_async import PayloadError, Pod, RetryPolicy
 from ief_async._structure.envelope import read_within, split
 from ief_async._structure.schema_watch import SchemaWatch
-from ief_async.testing import FakeIef, Fault
+from ief_async.testing import FakeIef, Fault, Service
 
 MILLION = 1_000_000
 
@@ -47,7 +47,7 @@ def test_bound_is_ten_times_the_limit(limit, most, row):
 async def test_server_that_ignores_the_limit_is_read_within_bounds(pods):
     """Scans, single calls and counts take ten pages at once for one; more is a PayloadError."""
     async with (
-        FakeIef(pods, deployments=1, limits="ignored") as fake,
+        FakeIef(pods, deployments=1, service=Service(limits="ignored")) as fake,
         session_with(fake, retry=RetryPolicy(base=0)) as ief,
     ):
         counted = await ief.count_pods(fake.deployment_ids)

@@ -38,7 +38,7 @@ from ief_async import (
     Token,
 )
 from ief_async._models import PodList
-from ief_async._structure.envelope import read_refusal, split
+from ief_async._structure.envelope import split
 from ief_async._structure.schema_watch import SchemaWatch
 from ief_async._structure.structure import Structure, structure_of
 from ief_async.testing import FakeIef, Fault
@@ -696,43 +696,6 @@ def test_contradictions_are_brought_together():
     assert repr(attrs.evolve(documented, id="")) == repr(attrs.evolve(contradicted, id=""))
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b'{"error_code":"IEF.1","error_msg":"m"}', ("IEF.1", "m", None)),
-        (b'{"error_msg":"m","error_code":"APIGW.1","request_id":"r"}', ("APIGW.1", "m", "r")),
-        (b'{"error":{"code":401,"message":"m","title":"t"}}', ("401", "m", None)),
-        (b'{"errorCode":"A","errorMsg":"m"}', ("A", "m", None)),
-        (b'{"code":"A","message":"m"}', ("A", "m", None)),
-        (b'{"error_msg":"m"}', ("", "m", None)),
-    ],
-)
-def test_error_bodies(body, said):
-    """Trap 25: all known shapes of an error body are read."""
-    read, request_id = read_refusal(body)
-
-    assert said == (read.error_code, read.error_msg, request_id)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"[]",
-        b"null",
-        b"{}",
-        b'{"error":7}',
-        b'{"code":[]}',
-        b"[" * 100_000,
-        b"9" * 5_000,
-    ],
-)
-def test_no_error_body(body):
-    """Trap 25: whatever is no error body is None, and no exception."""
-    assert read_refusal(body) is None
-
-
 # ---- what a refusal says ------------------------------------------------------------------------
 
 
@@ -1290,8 +1253,7 @@ def test_a_page_is_its_rows(pods, data):
     ).map(lambda pair: damaged(*pair))
 )
 def test_any_bytes(body):
-    """Whatever bytes come, nothing but an IefError leaves, and read_refusal does not raise."""
-    read_refusal(body)
+    """Whatever bytes come, nothing but an IefError leaves."""
     found, failure = [], None
     try:
         rows = split(body, key="pods")

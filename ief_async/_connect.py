@@ -1,0 +1,158 @@
+"""From the arguments of a session to what sends its requests.
+
+Parts that are not arguments of `IefSession`, such as a clock, are handed in here: by `scan_fleet`,
+whose sessions share some of them, and by tests.
+"""
+
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+import attrs
+
+from ief_async._arguments import check_kind
+from ief_async._auth import Credentials, Key, Keyring, Project, Source
+from ief_async._errors import ConfigurationError
+from ief_async._http import Budget, Connections, Endpoints, Pacer, Tally, Transport
+from ief_async._observer import Observer
+from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of
+
+ID_CHARACTERS = 64
+
+
+def problem_of(credentials: object) -> str | None:
+    """Return what is wrong with credentials, if anything.
+
+    It raises nothing: what is wrong may be the token itself, and whoever raises the error drops it
+    first, as no traceback is to show it.
+    """
+    known = isinstance(credentials, Key | Source)
+    if (known or callable(credentials)) and not isinstance(credentials, type):
+        return None
+    given = type(credentials).__name__
+    if isinstance(credentials, type):
+        given = f"a class: write {credentials.__name__}(...)"
+    elif isinstance(credentials, str | bytes):
+        given += ": write Token(...)"
+    elif isinstance(credentials, Awaitable):
+        given += ": give the function, not what it returns"
+    return (
+        "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
+        f"function, but was given {given}"
+    )
+
+
+def connect(
+    project_id: str | None = None,
+    *,
+    credentials: Credentials,
+    connections: Connections,
+    observer: Observer,
+    region: str | None = None,
+    endpoint: str | None = None,
+    iam_endpoint: str | None = None,
+    instance_id: str | None = None,
+    retry: RetryPolicy = RetryPolicy(),
+    limits: Limits = Limits(),
+    timeout: Timeouts = Timeouts(),
+    clock: Clock = Clock(),
+    keyring: Keyring | None = None,
+) -> Transport:
+    """Check the arguments of `IefSession`, and return what sends its requests.
+
+    The credentials are those that `problem_of` finds nothing wrong with.
+    """
+    _check_policies(retry, limits, timeout)
+    check_kind("region", region, str | None)
+    if project_id is not None:
+        _check_id("project_id", project_id)
+    elif region is None and not getattr(credentials, "project", None):
+        message = "project_id was not given: give it, or region= so that it can be looked up"
+        raise ConfigurationError(message)
+    if instance_id is not None:
+        _check_id("instance_id", instance_id)
+    endpoints = (
+        (check_endpoint("endpoint", endpoint),) if endpoint is not None else endpoints_of(region)
+    )
+    asked = iam_endpoint_of(region, iam_endpoint)
+    checked_by = endpoints[0] if isinstance(credentials, Key) else asked
+    return Transport(
+        endpoints=Endpoints(*endpoints),
+        iam_endpoint=asked,
+        keyring=keyring or Keyring(credentials, clock, observer, endpoint=checked_by),
+        project=Project(project_id, region),
+        instance_id=instance_id,
+        connections=connections,
+        pacer=Pacer(
+            limits=_narrowed(limits, connections),
+            budget=Budget(retry.budget),
+            clock=clock,
+            tally=Tally(),
+            observer=observer,
+        ),
+        observer=observer,
+        clock=clock,
+        retry=retry,
+        limits=limits,
+        timeouts=timeout,
+    )
+
+
+def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
+    """Return a transport with other options, which shares whatever is not overridden.
+
+    Args:
+        old: the one that it is derived from.
+        overrides: what `IefSession.with_options` takes.
+    """
+    retry = overrides.get("retry", old.retry)
+    limits = overrides.get("limits", old.limits)
+    timeout = overrides.get("timeout", old.timeouts)
+    instance_id = overrides.get("instance_id", old.instance_id)
+    _check_policies(retry, limits, timeout)
+    if instance_id is not None:
+        _check_id("instance_id", instance_id)
+    project, keyring, pacer = old.project, old.keyring, old.pacer
+    if "project_id" in overrides:
+        _check_id("project_id", overrides["project_id"])
+        project = Project(overrides["project_id"], project.name)
+        keyring = keyring.for_another_project()
+    if "limits" in overrides:
+        pacer = Pacer(
+            limits=_narrowed(limits, old.connections),
+            budget=pacer.budget,
+            clock=old.clock,
+            tally=pacer.tally,
+            observer=old.observer,
+        )
+    return attrs.evolve(
+        old,
+        keyring=keyring,
+        project=project,
+        instance_id=instance_id,
+        pacer=pacer,
+        retry=retry,
+        limits=limits,
+        timeouts=timeout,
+    )
+
+
+def _check_policies(retry: object, limits: object, timeout: object) -> None:
+    check_kind("retry", retry, RetryPolicy)
+    check_kind("limits", limits, Limits)
+    check_kind("timeout", timeout, Timeouts)
+
+
+def _check_id(name: str, value: object) -> None:
+    """Refuse what would change the path or the header that an id goes into."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
+        return
+    # what is longer than an id may be a token in the wrong place
+    shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
+    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
+    raise ConfigurationError(message)
+
+
+def _narrowed(limits: Limits, connections: Connections) -> Limits:
+    return attrs.evolve(limits, concurrency=connections.places(limits.concurrency))
