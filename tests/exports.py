@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import threading
+from pathlib import Path
 
 import attrs
 import pytest
@@ -104,6 +105,15 @@ async def interrupted(fake, path, state, **options):
     fake.script(*[None] * 4, Fault.status(500))
     with pytest.raises(ServerError):
         await export(fake, path, state, **options)
+
+
+def tasks_of_scans():
+    """Return the tasks that run code of scans."""
+    return [
+        task
+        for task in asyncio.all_tasks()
+        if Path(task.get_coro().cr_code.co_filename).parent.name == "_scan"
+    ]
 
 
 class Slow:

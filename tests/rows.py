@@ -1,6 +1,7 @@
 """Rows of JSON: as a page has them, and drawn for an attrs class."""
 
 import json
+import traceback
 import typing
 
 import attrs
@@ -64,3 +65,29 @@ def objects(draw, model):
     if draw(st.integers(0, 4)) == 0:
         drawn |= draw(st.dictionaries(texts | st.just("__class__"), junk, max_size=2))
     return drawn
+
+
+def one(structure, row):
+    """Return the one object of a row."""
+    (item,) = structure.items(rows_of(row), [0], key="pods")
+    return item
+
+
+def tolerant(structure, row):
+    """Return the one object of a row by cattrs alone."""
+    return structure.item_tolerantly(*rows_of(row), "pods[0]")
+
+
+def page(*rows, count=None):
+    """Return a body."""
+    return json.dumps({"count": len(rows) if count is None else count, "pods": rows}).encode()
+
+
+def everything_said(error):
+    """Return all texts that an error carries, those of the errors behind it included."""
+    texts = []
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args), repr(vars(error))]
+        texts += [*getattr(error, "__notes__", ()), *traceback.format_exception(error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)

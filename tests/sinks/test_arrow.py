@@ -1,6 +1,5 @@
 """Files and tables hold what the objects hold, and are whole or not there."""
 
-import asyncio
 import io
 import json
 import sys
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 from exports import (
     as_row,
     pods_of,
     said,
+    tasks_of_scans,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -322,19 +322,12 @@ async def test_a_fleet_has_a_column_of_targets():
 
 async def test_leaving_the_batches_ends_the_scan():
     """After a bare break no task of the scan runs any more."""
-
-    def fetching():
-        return [task for task in asyncio.all_tasks() if "Scan." in task.get_coro().__qualname__]
-
     async with FakeIef(4_000) as fake, session_with(fake) as ief:
         fake.script(*[None] * 4, *[Fault.hang()] * 40)
         async for _ in record_batches(ief.iter_pods(fake.deployment_ids), rows=1):
-            assert fetching()
+            assert tasks_of_scans()
             break
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-        assert not fetching()
+        await until(lambda: not tasks_of_scans())
 
 
 async def test_what_is_no_stream_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 from exports import (
     ONCE,
     Slow,
@@ -17,6 +17,7 @@ from exports import (
     interrupted,
     pods_of,
     rows_in,
+    tasks_of_scans,
 )
 
 from ief_async import (
@@ -59,7 +60,7 @@ async def test_rows_that_wait_for_a_thread_are_saved(cancels, monkeypatch, tmp_p
             task = asyncio.ensure_future(export(fake, path, state, pages=100))
             await slow.is_entered()
             await many.wait()
-            await asyncio.sleep(0.05)
+            await until(lambda: fake.statistics().in_flight == 0)
             for _ in range(cancels):
                 task.cancel()
                 await asyncio.sleep(0)
@@ -399,8 +400,7 @@ async def test_rows_before_an_error_of_the_ids_come_first():
         stream = ief.iter_pods(ids(), batch_size=1)
         batches = record_batches(stream)
         task = asyncio.ensure_future(anext(batches))
-        while stream.progress.items < 250:  # noqa: ASYNC110  a stream tells nobody of its progress
-            await asyncio.sleep(0)
+        await until(lambda: stream.progress.items >= 250)
         read.set()
         seen += (await task)["id"].to_pylist()
         with pytest.raises(KeyError):
@@ -411,8 +411,8 @@ async def test_rows_before_an_error_of_the_ids_come_first():
     assert [pod["id"] for pod in fake.pods] == seen
 
 
-@pytest.mark.parametrize("later", [0, 0.1])
-async def test_batches_that_are_cancelled_end(monkeypatch, later):
+@pytest.mark.parametrize("more", [0, 100])
+async def test_batches_that_are_cancelled_end(monkeypatch, more):
     """Cancelled while a batch is made, or the next one read, they end, and leave no gap."""
     async with FakeIef(2_000) as fake, session_with(fake) as ief:
         slow = Slow(monkeypatch, Columns, "batch")
@@ -420,13 +420,14 @@ async def test_batches_that_are_cancelled_end(monkeypatch, later):
         batches = record_batches(stream, rows=100)
         task = asyncio.ensure_future(anext(batches))
         await slow.is_entered()
-        await asyncio.sleep(later)
+        behind = stream.progress.items + more
+        await until(lambda: stream.progress.items >= behind)
         task.cancel()
         slow.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert [] == [batch async for batch in batches]
-        assert not [one for one in asyncio.all_tasks() if "Scan." in one.get_coro().__qualname__]
+        assert not tasks_of_scans()
 
 
 async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
@@ -440,10 +441,9 @@ async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
         batches = record_batches(ief.iter_pods(fake.deployment_ids), rows=100)
         with pytest.raises(MemoryError):
             await anext(batches)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: not tasks_of_scans())
         assert [] == [batch async for batch in batches]
-        assert not [one for one in asyncio.all_tasks() if "Scan." in one.get_coro().__qualname__]
+        assert not tasks_of_scans()
 
 
 # ---- what stands there already -------------------------------------------------------------------
