@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 
 import ief_async
 from ief_async import (
@@ -340,9 +340,9 @@ async def stumble(stream):
 
 
 async def be_cancelled(stream):
-    """Be cancelled while a page is waited for."""
+    """Be cancelled while a page is awaited, after the first one."""
     task = asyncio.create_task(stream.collect())
-    await asyncio.sleep(0.05)
+    await until(lambda: stream.progress.items)
     task.cancel()
     await task
 
