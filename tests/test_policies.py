@@ -75,3 +75,11 @@ def test_adaptive_takes_a_truth():
     """What is neither True nor False is refused by its name."""
     with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) must be True or False"):
         Limits(adaptive=1)
+
+
+def test_wait_grows_by_powers_of_two_up_to_the_cap():
+    """The upper end of a wait is base * 2**n, from its own base after a 429."""
+    retry = RetryPolicy(base=0.1, throttled_base=1.0, cap=2.5)
+
+    assert [0.1, 0.2, 0.4] == [retry.ceiling(n, throttled=False) for n in range(3)]
+    assert [1.0, 2.0, 2.5] == [retry.ceiling(n, throttled=True) for n in range(3)]

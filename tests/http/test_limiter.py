@@ -4,12 +4,15 @@ import asyncio
 import random
 from collections import Counter
 
+import attrs
 import pytest
+from conftest import turns
 
-from ief_async._http.limiter import Slots
-
+from ief_async._http.limiter import Counters, RetryBudget, Slots
 
 # ---- slots ---------------------------------------------------------------------------------------
+
+
 def slots(most, *, adaptive=True):
     """Return slots of which none is held."""
     return Slots(most=most, adaptive=adaptive)
@@ -112,3 +115,117 @@ async def test_cancelled_waiters_leak_no_slot(seed):
 
     assert {type(None), asyncio.CancelledError} >= {type(one) for one in done}
     assert (0, {}) == (pace._held.total(), pace._waiting)
+
+
+async def test_lane_that_was_served_longest_ago_is_next():
+    """Among lanes that hold equally many the one that waits since its last turn is served."""
+    pace, order = slots(1), []
+    await pace.take("first")
+
+    async def wait(lane):
+        await pace.take(lane)
+        order.append(lane)
+        pace.give_back(lane)
+
+    lanes = ["a", "a", "b", "c"]
+    waiting = [asyncio.create_task(wait(lane)) for lane in lanes]
+    await turns()
+    pace.give_back("first")
+    await asyncio.gather(*waiting)
+
+    assert ["a", "b", "c", "a"] == order
+
+
+async def test_nobody_is_overtaken_by_who_comes_later():
+    """A slot that is free while others wait is for them, not for a newcomer."""
+    pace, order = slots(2), []
+    await pace.take("a")
+    await pace.take("a")
+    pace.note_throttled(0)
+
+    async def wait(lane):
+        await pace.take(lane)
+        order.append(lane)
+
+    first = asyncio.create_task(wait("b"))
+    await turns()
+    pace.give_back("a")  # one is still held, and only one is allowed
+    await turns()
+    assert [] == order
+    pace.give_back("a")
+    second = asyncio.create_task(wait("c"))
+    await turns()
+    assert ["b"] == order
+    pace.give_back("b")
+    await asyncio.gather(first, second)
+
+    assert ["b", "c"] == order
+
+
+async def test_slots_that_grow_are_handed_out():
+    """When one more is allowed, the next that waits has it at once."""
+    pace = slots(2)
+    pace.note_throttled(0)
+    await pace.take("a")
+    waiting = asyncio.create_task(pace.take("a"))
+    await turns()
+    assert not waiting.done()
+
+    pace.note_success()
+    await waiting
+
+    assert 2 == pace._held["a"]
+
+
+async def test_waiter_that_leaves_is_passed_over():
+    """A cancelled wait is forgotten, and the slot goes to the next of its lane."""
+    pace = slots(1)
+    await pace.take("a")
+    waiting = [asyncio.create_task(pace.take("a")) for _ in range(3)]
+    await turns()
+    waiting[0].cancel()
+    await turns()
+    pace.give_back("a")
+    await waiting[1]
+    waiting[2].cancel()
+    await turns()
+    pace.give_back("a")
+
+    assert ({}, {}) == (pace._held, pace._waiting)
+
+
+async def test_slot_of_a_waiter_that_is_cancelled_just_then_goes_on():
+    """A slot that was handed to a waiter in the moment of its cancellation is for the next."""
+    pace = slots(1)
+    await pace.take("a")
+    first, second = (asyncio.create_task(pace.take(lane)) for lane in ("b", "c"))
+    await turns()
+    pace.give_back("a")
+    first.cancel()
+    await second
+
+    assert {"c": 1} == pace._held
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+# ---- the retry budget ----------------------------------------------------------------------------
+
+
+def test_budget_is_spent_and_rewarded_up_to_its_capacity():
+    """A repeat takes its cost, a success gives it back, or one token, and never too many."""
+    budget = RetryBudget(20)
+
+    budget.spend(14)
+    assert 6 == budget.tokens
+    budget.reward(0)
+    assert 7 == budget.tokens
+    budget.reward(5)
+    assert 12 == budget.tokens
+    budget.reward(14)
+    assert 20 == budget.tokens
+
+
+def test_counters_begin_at_nothing():
+    """A session that did nothing says so."""
+    assert (0, 0, 0, 0) == attrs.astuple(Counters())

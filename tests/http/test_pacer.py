@@ -1,6 +1,7 @@
 """The pace of a session, on a clock that a test moves: nothing here waits."""
 
 import asyncio
+import math
 
 import attrs
 import pytest
@@ -15,7 +16,7 @@ from ief_async import (
     TransportError,
 )
 from ief_async._http.limiter import Counters, RetryBudget
-from ief_async._http.pacer import Pacer
+from ief_async._http.pacer import Pacer, decide_retry
 from ief_async._observer import Observer
 
 RETRY = RetryPolicy()
@@ -52,6 +53,97 @@ def server_error(status=500, **more):
 def throttled(retry_after=None):
     """Return a 429."""
     return ThrottledError("no", status=429, transient=True, retry_after=retry_after)
+
+
+def windowed(seconds):
+    """Return a 429 whose text names the window of the quota."""
+    failure = throttled(seconds)
+    failure.window = seconds
+    return failure
+
+
+# ---- whether a request is sent again ------------------------------------------------------------
+
+GAVE_UP = "Gave up after 1 attempt"
+DECISIONS = {
+    "a failure of the service": (server_error(), {}, (True, 0.1, 14, "")),
+    "its third": (server_error(), {"charged": 3}, (True, 0.4, 14, "")),
+    "a 429": (throttled(), {}, (True, 1.0, 5, "")),
+    "a 429 that waits for its share": (
+        throttled(9),
+        {"free": True, "charged": 0},
+        (True, 9, 0, ""),
+    ),
+    "the share counts no attempt": (throttled(9), {"free": True, "charged": 6}, (True, 20, 0, "")),
+    "a longer wait is asked for": (server_error(retry_after=7), {}, (True, 7, 14, "")),
+    "a shorter wait is asked for": (throttled(0.5), {}, (True, 1.0, 5, "")),
+    "the longest that is waited for": (throttled(60), {}, (True, 60, 5, "")),
+    "longer than that": (
+        throttled(61),
+        {},
+        (False, 1.0, 5, ": the server asks for a longer wait than RetryPolicy.retry_after_cap."),
+    ),
+    "the longest window": (windowed(3_600), {}, (True, 3_600, 5, "")),
+    "a window that is longer": (
+        windowed(3_601),
+        {},
+        (False, 1.0, 5, ": the server asks for a longer wait than RetryPolicy.window_cap."),
+    ),
+    "the attempts are used up": (server_error(), {"charged": 6}, (False, 3.2, 14, ".")),
+    "just before the deadline": (server_error(), {"time_left": 0.11}, (True, 0.1, 14, "")),
+    "at the deadline": (
+        server_error(),
+        {"time_left": 0.1},
+        (False, 0.1, 14, ": the next wait would pass the deadline."),
+    ),
+    "the last tokens": (server_error(), {"tokens": 14}, (True, 0.1, 14, "")),
+    "too few tokens": (
+        server_error(),
+        {"tokens": 13},
+        (False, 0.1, 14, ": too much fails, and the session's retry budget is spent."),
+    ),
+    "tokens for a 429": (throttled(), {"tokens": 5}, (True, 1.0, 5, "")),
+    "no tokens for a 429": (
+        throttled(),
+        {"tokens": 4},
+        (False, 1.0, 5, ": too much fails, and the session's retry budget is spent."),
+    ),
+    "the share costs no tokens": (
+        throttled(2),
+        {"free": True, "charged": 1, "tokens": 0},
+        (True, 2, 0, ""),
+    ),
+    "what no repeat can fix": (ConfigurationError("no"), {}, (False, 0.1, 0, "")),
+    "a 429 in a 200": (
+        ThrottledError("no", status=200, retry_after=2),
+        {},
+        (False, 2, 0, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("failure", "given", "expected"), DECISIONS.values(), ids=DECISIONS)
+def test_every_case_of_a_failure_is_decided(failure, given, expected):
+    """Attempts, waits, deadline and budget decide in this order; a reason says which one did."""
+    failure.attempts = 1
+    facts = {"charged": 1, "free": False, "time_left": math.inf, "tokens": 500, **given}
+    decision = decide_retry(failure, RETRY, jitter=lambda ceiling: ceiling, **facts)
+
+    again, wait, cost, reason = expected
+    assert (again, pytest.approx(wait), cost) == (decision.again, decision.wait, decision.cost)
+    assert (GAVE_UP + reason if reason else "") == decision.reason
+
+
+def test_reason_counts_the_attempts():
+    """The number of attempts is written as people write it."""
+    failure = server_error()
+    failure.attempts = 6
+    facts = {"charged": 6, "free": False, "time_left": math.inf, "tokens": 500}
+
+    assert "Gave up after 6 attempts." == decide_retry(failure, RETRY, jitter=abs, **facts).reason
+
+
+# ---- the loop that carries it out ---------------------------------------------------------------
 
 
 async def test_wait_doubles_up_to_its_cap():
