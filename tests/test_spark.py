@@ -164,5 +164,5 @@ def test_options_say_what_arguments_do():
 
 def test_nothing_to_read_is_said():
     """Without a partition there is no frame, and the error says why."""
-    with pytest.raises(ConfigurationError, match="no partition to read"):
+    with pytest.raises(ConfigurationError, match="partitions must not be empty"):
         read_pods(None, [])

@@ -45,12 +45,19 @@ RATE = "requests_per_second"
 
 
 class IefPods(DataSource):  # type: ignore[misc]  # pyspark need not be there
-    """The data source ``ief_pods``.
+    """The data source ``ief_pods``, for Spark 4.
 
-    Its options are `plan_pods`' arguments: ids as a JSON array or separated by commas, numbers as
-    text. ``workers``, which `requests_per_second` is divided by, is by default how many tasks Spark
-    runs at a time. An own ``schema("id string, state string")`` reads those columns alone: Spark
-    tells a Python source of no others that it could leave out.
+    Its options are the arguments of `plan_pods`: ids as a JSON array or separated by commas, and
+    numbers as text. ``workers``, by which `requests_per_second` is divided, is by default how many
+    tasks Spark runs at a time. With a schema of your own, as in ``schema("id string, state
+    string")``, only those columns are read: Spark tells a Python source nothing else of columns.
+
+    Example:
+        ::
+
+            spark.dataSource.register(IefPods)
+            pods = spark.read.format("ief_pods").option("page_size", "500").load()
+            print(pods.count(), "pods")
     """
 
     @classmethod
@@ -99,13 +106,24 @@ def read_pods(spark: Any, partitions: Sequence[Partition]) -> Any:
 
     Args:
         spark: the Spark session.
-        partitions: what `plan_pods` gave.
+        partitions: those that `plan_pods` returned.
+
+    Returns:
+        The data frame; nothing is read before an action needs it.
 
     Raises:
         ConfigurationError: there is no partition.
+
+    Example:
+        ::
+
+            from ief_async.engines import plan_pods
+
+            pods = read_pods(spark, plan_pods(deployment_ids))
+            pods.groupBy("state").count().show()
     """
     if not partitions:
-        message = "there is no partition to read: plan_pods() found no deployment"
+        message = "partitions must not be empty: plan_pods() found no deployment"
         raise ConfigurationError(message)
     schema = _spark_schema(partitions[0].schema)
     rows = [(number, pickle.dumps(one)) for number, one in enumerate(partitions)]
