@@ -317,22 +317,22 @@ class FakeIef:
     @property
     def deployments(self) -> Sequence[dict[str, Any]]:
         """The present deployments in the server's order; each one is made when it is read."""
-        return self._lists.deployments.documents
+        return self._lists.by_path["v3/deployments"].documents
 
     @property
     def nodes(self) -> Sequence[dict[str, Any]]:
         """The present nodes, as `deployments`; ``deployment_num`` is the number of their pods."""
-        return self._lists.nodes.documents
+        return self._lists.by_path["v2/nodes"].documents
 
     @property
     def groups(self) -> Sequence[dict[str, Any]]:
         """The present groups, as `deployments`."""
-        return self._lists.groups.documents
+        return self._lists.by_path["v2/groups"].documents
 
     @property
     def instances(self) -> Sequence[dict[str, Any]]:
         """The instances, as `deployments`."""
-        return self._lists.instances.documents
+        return self._lists.by_path["v2/ief-instances"].documents
 
     # --- start and stop ---
 

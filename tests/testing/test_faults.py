@@ -18,7 +18,7 @@ from ief_async.testing import DEFAULT_MIX, FakeIef, Fault
 
 
 async def test_script_is_used_up_in_order(fake_ief):
-    """Scripted faults go to the next requests, one each; then all is well again."""
+    """Scripted faults hit the next requests, one each; later requests get the normal answer."""
     fake_ief.script(Fault.status(500), Fault.status(403))
     fake_ief.script(Fault.throttle())
     assert [(await ask(fake_ief))[0] for _ in range(4)] == [500, 403, 429, 200]
@@ -69,7 +69,7 @@ async def test_fault_rate_is_seeded():
 
 
 def test_default_mix():
-    """The mix has one of each kind of trouble that is worth a retry."""
+    """The default mix has one fault of each kind that a client should retry."""
     kinds = Counter(fault.name for fault in DEFAULT_MIX)
     expected = {"status": 4, "throttle": 1, "drop": 1, "reset": 1, "cut": 1, "html": 1, "empty": 1}
     assert kinds == expected
@@ -89,7 +89,7 @@ def test_default_mix():
     ],
 )
 async def test_error_shapes(fake_ief, shape_name, status, expected):
-    """Each shape of an error body is the contract's."""
+    """Each shape of an error body is the documented one."""
     fake_ief.script(Fault.status(status, shape=shape_name, error_code="E", error_msg="M"))
     answered, headers, body = await ask(fake_ief)
     assert (answered, body) == (status, expected)
@@ -162,7 +162,7 @@ async def test_throttle(fake_ief, given, expected):
 @pytest.mark.parametrize("location", ["http://127.0.0.1:9/x", "file:///x", None])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect(fake_ief, location, status):
-    """A redirect leads where the test says, or nowhere."""
+    """A redirect has the given location, or none."""
     fake_ief.script(Fault.redirect(location, status))
     answered, headers, body = await ask(fake_ief)
     assert (answered, headers.get("Location"), body) == (status, location, b"")
@@ -178,7 +178,7 @@ async def test_login_page_and_nothing(fake_ief):
 
 
 async def test_other_body(fake_ief):
-    """A body comes byte for byte, with the type, status and headers that go with it."""
+    """A given body is sent byte for byte, with the given type, status and headers."""
     data = b'\xef\xbb\xbf{"request":"{request_id}"}\xff'
     fake_ief.script(
         Fault.body(data),
@@ -202,14 +202,14 @@ async def test_unframed_body(fake_ief):
 
 
 async def test_edited_answer(fake_ief):
-    """The real body can be changed on its way, and its length fits."""
+    """A changed body is sent with a length that fits it."""
     fake_ief.script(Fault.edit(lambda body: body.replace(b'"count":10', b'"count":4711')))
     _, _, body = await ask(fake_ief)
     assert (body["count"], len(body["pods"])) == (4711, 10)
 
 
 async def test_headers_and_cookie(fake_ief):
-    """The real answer can carry more headers, or others in place of its own."""
+    """A fault adds headers to the real answer, or replaces its own."""
     fake_ief.script(
         Fault.cookie(), Fault.headers(("content-type", "text/plain"), ("A", "x" * 9000))
     )
@@ -238,7 +238,7 @@ async def test_length_can_lie(fake_ief):
 
 
 async def test_raw_bytes(fake_ief):
-    """Raw bytes are all that comes, and with ``close=False`` the connection goes on."""
+    """Nothing but the raw bytes is sent, and with ``close=False`` the connection stays open."""
     garbage = b"\x16\x03\x01 no HTTP at all"
     fake_ief.script(Fault.raw(garbage), Fault.raw(b"HTTP/1.1 103 Early Hints\r\n\r\n", close=False))
     assert await wire(fake_ief) == garbage
@@ -320,7 +320,7 @@ async def test_cut_without_a_length(fake_ief):
 
 
 async def test_chunked_faults(fake_ief):
-    """Chunks can end without an end, and a size can be no number."""
+    """Chunks can lack the last one, and a size can be something else than a number."""
     fake_ief.script(Fault.cut_chunk(), Fault.bad_chunk())
     for _ in range(2):
         head, _, body = (await wire(fake_ief)).partition(b"\r\n\r\n")
@@ -336,7 +336,7 @@ async def test_chunked_faults(fake_ief):
 
 
 async def test_close_after(fake_ief):
-    """The answer is whole and says nothing of the end, then the connection closes."""
+    """The answer is whole and does not announce that the connection closes then."""
     fake_ief.script(Fault.close_after())
     reader, writer = await connect(fake_ief)
     writer.write(request_bytes(fake_ief))
@@ -392,7 +392,7 @@ async def test_bomb_is_small(fake_ief):
 
 
 async def test_gzip_members(fake_ief):
-    """Very many empty members come as one body."""
+    """Very many empty gzip members are one body."""
     _, body = await body_of(fake_ief, Fault.gzip_members(1000))
     assert body.count(b"\x1f\x8b\x08") == 1000
     assert gzip.decompress(body) == b""

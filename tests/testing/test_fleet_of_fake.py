@@ -35,7 +35,7 @@ async def test_scripted_changes_show_at_once():
 
 
 async def test_inserts_keep_to_their_deployment():
-    """A new pod is of the deployment named or of a drawn one, and its node's and group's."""
+    """A new pod belongs to the named deployment or a drawn one, and to a node and its group."""
     async with FakeIef(8, deployments=4) as fake:
         third = fake.deployment_ids[2]
         new = fake.insert(3, at=4, deployment_id=third)
@@ -95,7 +95,7 @@ def test_survivors():
 
 
 async def test_a_hook_moves_the_fleet_between_two_requests(fake_ief):
-    """What the hook changes is in the very answer of the request that it was called with."""
+    """A change by the hook shows in the answer of the request that called it."""
 
     def delete(_):
         fake_ief.delete(0, 5)
@@ -119,7 +119,7 @@ async def moved(motion, requests=40, pods=400, **options):
 
 
 def changes(orders):
-    """Which pods came and which went with each request."""
+    """Which pods came and which ones went with each request."""
     pairs = list(pairwise(orders))
     came = [[pod for pod in new if pod not in {*old}] for old, new in pairs]
     went = [[pod for pod in old if pod not in {*new}] for old, new in pairs]
@@ -142,7 +142,7 @@ async def test_uniform_motion_has_its_rates():
 
 @pytest.mark.parametrize("at", ["head", "tail"])
 async def test_motion_at_an_end(at):
-    """At the head or tail, what comes takes the place of what goes."""
+    """At the head or tail, pods that come take the places of those that go."""
     for old, new in pairwise(await moved(Motion.uniform(1, 1, at=at), 5)):
         assert new[1:] == old[1:] if at == "head" else new[:-1] == old[:-1]
         assert {*new} != {*old}
@@ -164,7 +164,7 @@ async def test_bursts_take_neighbours():
 
 @pytest.mark.parametrize("new", ["head", "tail", "anywhere"])
 async def test_rolling_updates_replace(new):
-    """As many come as go, from anywhere to where they are said to, in the same deployments."""
+    """As many pods come as go, of the same deployments: they go anywhere, and come where told."""
     motion = Motion.rolling(1, 20, 30, new=new, churn=0)
     async with FakeIef(200, deployments=4, motion=motion) as fake:
         old = fake.pod_ids()
@@ -181,7 +181,7 @@ async def test_rolling_updates_replace(new):
 
 
 async def test_touched_pods_jump_to_the_head():
-    """A touched pod is the first; none comes or goes."""
+    """A touched pod becomes the first one; no pod comes or goes."""
     orders = await moved(Motion.touch(1), 6)
     assert len({order[0] for order in orders}) > 4
     for old, new in pairwise(orders):
@@ -189,7 +189,7 @@ async def test_touched_pods_jump_to_the_head():
 
 
 async def test_motions_combine_and_are_seeded():
-    """Several motions all happen; the seed decides on what they do."""
+    """Several motions all happen; the seed decides what they do."""
     both = [Motion.uniform(3, 0, at="tail"), Motion.uniform(0, 2, at="head"), Motion.touch(0.5)]
     runs = [await moved(both, 6, seed=seed) for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
@@ -227,7 +227,7 @@ async def test_a_request_to_a_moving_fleet_makes_its_page_alone(monkeypatch):
 
 
 async def test_queries_are_bounded(fake_ief, monkeypatch):
-    """Answers to queries are remembered, but not without end, and stay right."""
+    """The number of remembered queries is bounded, and their answers stay right."""
     monkeypatch.setattr("ief_async.testing._fleet._REMEMBERED_QUERIES", 2)
     for identity in fake_ief.deployment_ids * 2:
         assert (await ask(fake_ief, deployment_id=identity))[2]["count"] == 10

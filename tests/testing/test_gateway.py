@@ -32,7 +32,7 @@ async def test_queries_select_by_each_id(fake_ief):
 
 
 async def test_pages_add_up(fake_ief):
-    """``count`` is the total of the query on every page, the one beyond the end included."""
+    """``count`` is the total of the query on every page, even on one beyond the end."""
     ids = ",".join(fake_ief.deployment_ids)
     pages = [
         (await ask(fake_ief, deployment_ids=ids, limit=30, offset=offset))[2]
@@ -44,7 +44,7 @@ async def test_pages_add_up(fake_ief):
 
 
 async def test_comma_raw_or_escaped_and_ids_twice(fake_ief):
-    """A raw comma is an escaped one, an id named twice counts once."""
+    """A raw comma equals an escaped one, and an id that is named twice counts once."""
     first, second, *_ = fake_ief.deployment_ids
     for comma in (",", "%2C", "%2c"):
         path = target(fake_ief, x=1) + f"&deployment_ids={comma.join([first, second, first])}"
@@ -62,7 +62,7 @@ async def test_default_limit():
 
 
 async def test_page_cap_clamps_or_refuses():
-    """A limit over the cap is cut down, or answered with IEF.100005; at the cap it is fine."""
+    """A limit above the cap is reduced, or refused with IEF.100005; a limit equal to it passes."""
     query = {"limit": 20}
     async with (
         FakeIef(deployments=1, page_cap=8) as clamps,
@@ -76,7 +76,7 @@ async def test_page_cap_clamps_or_refuses():
 
 
 async def test_unknown_ids_are_empty_or_refused():
-    """An id that nobody has is an empty list, or a 404 even beside a known one."""
+    """An unknown id is an empty list, or a 404 even beside a known one."""
     async with FakeIef() as empty, FakeIef(service=Service(unknown_ids="refuse")) as refuses:
         assert (await ask(empty, node_id="n"))[2] == {"count": 0, "pods": []}
         assert (await ask(refuses, node_id="n"))[0] == 404
@@ -100,7 +100,7 @@ async def test_unknown_ids_are_empty_or_refused():
     ],
 )
 async def test_illegal_numbers(fake_ief, query, code):
-    """An offset or limit that is no such number is a 400 with its own code."""
+    """An offset or limit that is not a number in range is a 400 with its own code."""
     status, headers, body = await ask(fake_ief, deployment_id="d", **query)
     assert (status, [*body], body["error_code"]) == (400, ["error_code", "error_msg"], code)
     assert headers["Content-Type"] == "application/json"
@@ -117,7 +117,7 @@ async def test_illegal_numbers(fake_ief, query, code):
     ],
 )
 async def test_exactly_one_id(fake_ief, query):
-    """No id, an empty one and several of them are a 400."""
+    """A query with no id, an empty id or several ids is a 400."""
     status, _, body = await ask(fake_ief, f"/v3/{fake_ief.project_id}/edgemgr/pods?{query}")
     assert (status, body["error_code"]) == (400, "IEF.100001")
 
@@ -126,7 +126,7 @@ async def test_exactly_one_id(fake_ief, query):
 
 
 async def test_offsets_ignored_or_pages():
-    """The offset is ignored, or a page's number."""
+    """The offset can be ignored, or be the number of a page."""
     async with (
         FakeIef(50, service=Service(offsets="ignored")) as ignores,
         FakeIef(50, service=Service(offsets="pages")) as pages,
@@ -141,13 +141,13 @@ async def test_offsets_ignored_or_pages():
 
 
 async def test_limits_ignored():
-    """Without regard to the limit, all rows from the offset on come."""
+    """If limits are ignored, an answer has all rows from the offset on."""
     async with FakeIef(50, service=Service(limits="ignored")) as fake:
         assert await rows(fake, 7, 10) == (fake.pod_ids()[7:], 50)
 
 
 async def test_clamp_in_mid_scan(fake_ief):
-    """The cap on pages can be changed while the server runs."""
+    """The page cap can be changed while the server runs."""
     sizes = []
     for cap in (None, 6, 30):
         fake_ief.page_cap = cap
@@ -156,7 +156,7 @@ async def test_clamp_in_mid_scan(fake_ief):
 
 
 async def test_shuffled_order():
-    """A shuffled list is another permutation of the whole for each request; its seed decides."""
+    """A shuffled list has another order for each request, which follows from the seed."""
     async with (
         FakeIef(60, service=Service(order="shuffled")) as fake,
         FakeIef(60, service=Service(order="shuffled")) as same,
@@ -170,7 +170,7 @@ async def test_shuffled_order():
 
 
 async def test_ties():
-    """Ties permute every three neighbours of the list that was asked for, and no more."""
+    """Ties reorder each three neighbours of the list that was asked for, and nothing else."""
     async with FakeIef(62, deployments=2, service=Service(order="ties")) as fake:
         for query in ({}, {"deployment_id": fake.deployment_ids[1]}):
             exact = fake.pod_ids()[1::2] if query else fake.pod_ids()
@@ -195,13 +195,13 @@ async def test_ties():
     ],
 )
 async def test_counts(counts, expected):
-    """A count is true, left out, the page's, a fixed number, or what a function says."""
+    """A count is the true one, absent, that of the page, a fixed number, or a function's result."""
     async with FakeIef(30, service=Service(counts=counts)) as fake:
         assert await rows(fake, 10, 7) == (fake.pod_ids()[10:17], expected)
 
 
 async def test_counts_can_jitter():
-    """A function that counts has a source of chance, which is seeded."""
+    """A function that counts is given a seeded random generator."""
     seen = []
     for _ in range(2):
         async with FakeIef(
@@ -214,7 +214,7 @@ async def test_counts_can_jitter():
 
 
 async def test_lag():
-    """An answer is one of the last states, count and all; a fleet at rest is caught up with."""
+    """An answer shows one of the last states with its count, and finally the present one."""
     async with FakeIef(10, service=Service(lag=2)) as fake:
         states = [(fake.pod_ids(), 10)]
         stale = 0
@@ -232,7 +232,7 @@ async def test_lag():
 
 
 async def test_lag_of_a_single_deployment():
-    """A past state is one of the query asked."""
+    """A lagging answer has rows of its own query alone."""
     async with FakeIef(60, deployments=3, service=Service(lag=1)) as fake:
         first = fake.deployment_ids[0]
         own = fake.pod_ids()[::3]
@@ -250,7 +250,7 @@ async def test_lag_of_a_single_deployment():
 
 
 async def test_empty_pages_come_and_go():
-    """Some pages are empty under the usual count; asked again, the rows are there."""
+    """Some pages are empty, with the usual count; the next request gets the rows."""
     async with FakeIef(30, service=Service(empty_rate=0.5)) as fake:
         seen = Counter([await rows(fake, 10, 5) for _ in range(30)])
         assert seen.keys() == {((), 30), (fake.pod_ids()[10:15], 30)}
@@ -269,7 +269,7 @@ async def test_pages_from_a_cache():
 
 
 async def test_hidden_rows():
-    """The same pods are cut out of every page and counted all the same; they are survivors."""
+    """The same pods are in no page, though they are counted, and are survivors."""
     async with FakeIef(400, service=Service(hidden_rate=0.1), motion=Motion.touch(1)) as fake:
         hidden = fake.hidden_ids()
         assert 20 < len(hidden) < 60
@@ -304,7 +304,7 @@ async def test_repeated_rows():
     [({}, "x-auth-token not found"), ({"X-Auth-Token": "other"}, "decrypt token fail")],
 )
 async def test_token_is_checked(fake_ief, headers, text):
-    """A missing and a wrong token have texts of their own, in the gateway's shape."""
+    """A missing token and a wrong one have different messages, in the gateway's shape."""
     status, answer_headers, body = await ask(fake_ief, headers=headers)
     assert status == 401
     assert body == {
@@ -316,7 +316,7 @@ async def test_token_is_checked(fake_ief, headers, text):
 
 @pytest.mark.fake_ief(token=None)
 async def test_token_check_can_be_off(fake_ief):
-    """With ``token=None`` nobody asks for one."""
+    """With ``token=None`` lists need no token."""
     assert (await ask(fake_ief, headers={}))[0] == 200
 
 
@@ -330,7 +330,7 @@ async def test_other_paths(fake_ief, prefix, suffix):
 
 
 async def test_double_slash_and_method(fake_ief):
-    """``//v3`` and another method are no published API."""
+    """``//v3`` and other methods are a 404 of the gateway."""
     for path, method in (("/" + target(fake_ief), "GET"), (target(fake_ief), "POST")):
         status, _, body = await ask(fake_ief, path, method=method)
         assert (status, body["error_code"]) == (404, "APIGW.0101")

@@ -44,7 +44,7 @@ def test_first_pod_is_the_documented_one():
 
 
 def test_every_known_field_stands_somewhere():
-    """What the tables or the SDKs know and the example lacks is in some of the first pods."""
+    """Every field that the tables or SDKs know is in some of the first pods."""
     seen = shape(FakeIef().pods[:40])
     both = {"init_containers.", "containers."}
     amounts = {"cpu", "memory", "gpu", "npu", "D310", "D310B", "D910"}
@@ -109,7 +109,7 @@ def test_seed_decides_everything():
 
 
 def test_a_large_fleet_is_lazy():
-    """Ten million pods can be announced, and any of them looked at, without being made."""
+    """Of ten million pods any one can be read without the others being made."""
     pods = FakeIef(10_000_000).pods
     assert len(pods) == 10_000_000
     assert pods[-1] == pods[9_999_999]
@@ -117,7 +117,7 @@ def test_a_large_fleet_is_lazy():
 
 
 async def test_given_pods_are_served_as_they_are():
-    """Odd pods pass unchanged; a pod that names no deployment or node belongs to all."""
+    """Given pods are served unchanged; a pod without deployment or node belongs to all."""
     odd = [
         {"id": 7, "name": "\ud800", "x": [None]},
         {"id": "a", "deployment_id": "d1", "node_id": "n1"},

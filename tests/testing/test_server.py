@@ -22,7 +22,7 @@ from ief_async.testing import FakeIef, Fault
 
 
 async def test_fixture_gives_a_running_server(fake_ief):
-    """The fixture's server answers at once, with its defaults."""
+    """The server of the fixture is running, with the default arguments."""
     status, _, body = await ask(fake_ief)
     assert (status, body["count"], len(body["pods"])) == (200, 10, 10)
 
@@ -34,7 +34,7 @@ async def test_marker_gives_the_arguments(fake_ief):
 
 
 def test_fixture_runs_in_strict_mode(tmp_path):
-    """Plain pytest-asyncio, without auto mode, can use the fixture; and the marker is known."""
+    """The fixture works in the strict mode of pytest-asyncio, and the marker is registered."""
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "@pytest.mark.asyncio\n"
@@ -76,7 +76,7 @@ def test_needs_no_pytest():
 
 
 async def test_starting_twice_is_refused(fake_ief):
-    """A second start raises and leaves the first one running."""
+    """A second start raises, and the server goes on running."""
     with pytest.raises(RuntimeError, match="running already"):
         await fake_ief.start()
     assert (await ask(fake_ief))[0] == 200
@@ -95,7 +95,7 @@ async def test_endpoint_needs_a_start():
 
 
 async def test_a_stopped_server_starts_again():
-    """A server may be stopped and started; its counters go on."""
+    """A stopped server can be started again, and its counters go on."""
     fake = FakeIef()
     for turn in (1, 2):
         async with fake:
@@ -104,7 +104,7 @@ async def test_a_stopped_server_starts_again():
 
 
 async def test_stop_is_prompt_and_leaves_nothing(caplog):
-    """Hanging requests, open connections and unread answers don't hold the stop up."""
+    """Hanging requests, open connections and unread answers do not delay the stop."""
     before = asyncio.all_tasks()
     fake = FakeIef()
     await fake.start()
@@ -127,7 +127,7 @@ async def test_stop_is_prompt_and_leaves_nothing(caplog):
 
 @pytest.mark.parametrize("turns", range(5))
 async def test_stop_during_an_arrival(turns):
-    """A connection that is just being accepted doesn't survive the stop either."""
+    """A connection that is just being accepted is closed by the stop."""
     before = asyncio.all_tasks()
     fake = FakeIef()
     await fake.start()
@@ -145,7 +145,7 @@ async def test_stop_during_an_arrival(turns):
 
 
 async def test_leaving_client_ends_its_request(fake_ief, caplog):
-    """A client that goes away takes its request out of flight, and nothing is logged."""
+    """The request of a client that leaves is no longer in flight, and nothing is logged."""
     fake_ief.script(Fault.hang(), Fault.drip(0.001, head=True), Fault.slow(9))
     pairs = [await connect(fake_ief) for _ in range(3)]
     for _, writer in pairs:
@@ -212,13 +212,13 @@ async def test_requests_are_kept_as_sent(fake_ief):
 
 
 async def test_a_printed_request_shows_no_headers(fake_ief):
-    """The token is in no ``repr``."""
+    """The ``repr`` of a request does not show the token."""
     await ask(fake_ief)
     assert fake_ief.token not in repr(fake_ief.requests)
 
 
 async def test_requests_are_bounded(fake_ief, monkeypatch):
-    """Old requests are forgotten, half of the bound at a time; the counters forget nothing."""
+    """Old requests are dropped, half of the bound at a time; the counters stay."""
     monkeypatch.setattr("ief_async.testing._server._REMEMBERED_REQUESTS", 4)
     for limit in range(1, 8):
         await ask(fake_ief, deployment_id="d", limit=limit)
@@ -227,7 +227,7 @@ async def test_requests_are_bounded(fake_ief, monkeypatch):
 
 
 async def test_peaks_and_connections(held_back):
-    """In-flight peak and connections are those of the server, and connections have numbers."""
+    """The peak in flight and the connections are counted, and connections are numbered."""
     async with FakeIef() as fake:
         fake.script(*[Fault.slow(1)] * 5)
         asked = asyncio.gather(*(ask(fake) for _ in range(5)))
@@ -243,7 +243,7 @@ async def test_peaks_and_connections(held_back):
 
 
 async def test_idle_connections_count(fake_ief):
-    """A connection counts from its opening, request or no request."""
+    """A connection counts as soon as it is open, even without a request."""
     _, writer = await connect(fake_ief)
     await settled(lambda: fake_ief.statistics().connections_open == 1)
     writer.close()
@@ -252,7 +252,7 @@ async def test_idle_connections_count(fake_ief):
 
 
 async def test_latency(loop_time):
-    """Each answer takes the latency, and requests wait for it side by side."""
+    """Each answer takes the latency, and concurrent requests wait at the same time."""
     async with FakeIef(latency=100) as fake:
         asked = asyncio.gather(*(ask(fake) for _ in range(4)))
         await settled(lambda: fake.statistics().in_flight == 4)
@@ -268,7 +268,7 @@ async def test_latency(loop_time):
 
 
 def test_a_fake_in_a_thread_of_its_own():
-    """With plain `with` the server serves code that starts event loops itself, and then ends."""
+    """With plain `with` the server has a thread, which ends with the block."""
     threads = threading.active_count()
 
     async def read(fake):

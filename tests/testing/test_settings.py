@@ -55,7 +55,7 @@ def test_an_unknown_argument_is_refused():
 
 
 async def test_attributes_may_be_changed_while_it_runs(loop_time):
-    """A page cap, a latency, a token and a password that are changed hold for the next request."""
+    """A page cap, token and latency that are changed hold for the next request."""
     async with FakeIef(100, deployments=1) as fake:
         fake.page_cap = 7
         fake.token = "another"
