@@ -459,7 +459,7 @@ def test_id_that_would_not_be_one_id_is_refused(identity):
     """H3: an id that is empty, no text, or would change the URL is a `ConfigurationError`."""
     batcher = Batcher(selector="deployment_ids", size=100, fixed_bytes=0)
 
-    with pytest.raises(ConfigurationError, match="deployment_ids takes ids of"):
+    with pytest.raises(ConfigurationError, match="deployment_ids must be ids of"):
         batcher.add(identity)
 
 

@@ -213,11 +213,11 @@ def test_deadline_is_finite_and_above_zero(value):
         ("abc", r"takes several ids, but was given one text: write \['abc'\]"),
         (b"abc", "takes several ids, but was given one text"),
         (7, "takes an iterable of ids, but was given int"),
-        ([""], "takes ids of 1 to 64"),
-        (["a b"], "takes ids of 1 to 64"),
-        (["a,b"], "takes ids of 1 to 64"),
-        ({"a", 7}, "takes ids of 1 to 64"),
-        (("a", None), "takes ids of 1 to 64"),
+        ([""], "must be ids of 1 to 64"),
+        (["a b"], "must be ids of 1 to 64"),
+        (["a,b"], "must be ids of 1 to 64"),
+        ({"a", 7}, "must be ids of 1 to 64"),
+        (("a", None), "must be ids of 1 to 64"),
     ],
 )
 async def test_ids_that_are_none_are_refused(ids, words):

@@ -736,10 +736,10 @@ class Scan(Generic[T]):
         return self._checkpoint(rows)
 
     def _checkpoint(self, rows: int) -> ScanCheckpoint:
-        entries = (*self.plan.entries(self._current, rows), *self.batcher.unmet_entries)
+        entries = (*self.plan.entries(self._current, rows), *self.batcher.pending_entries)
         first = self.batcher.first
         own = (Part(first, entries),) if first is not None and entries else ()
-        return ScanCheckpoint(scan=self.fingerprint, parts=(*own, *self.batcher.unmet_parts))
+        return ScanCheckpoint(scan=self.fingerprint, parts=(*own, *self.batcher.pending_parts))
 
     @property
     def elapsed(self) -> float:
