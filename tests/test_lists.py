@@ -294,11 +294,15 @@ async def test_pods_of_discovered_nodes_are_counted(fake, ief):
 @pytest.mark.parametrize(
     ("argument", "row", "words"),
     [
-        ("deployment_ids", Node(id="n"), "given a Node: write node_ids="),
-        ("node_ids", Deployment(id="d"), "given a Deployment: write deployment_ids="),
-        ("group_ids", Node(id="n"), "given a Node: write node_ids="),
-        ("deployment_ids", Pod(id="p"), "given a Pod: give its deployment_id or node_id"),
-        ("node_ids", Instance(id="i"), "given an Instance: its id goes to IefSession"),
+        ("deployment_ids", Node(id="n"), "got a Node: pass it as node_ids="),
+        ("node_ids", Deployment(id="d"), "got a Deployment: pass it as deployment_ids="),
+        ("group_ids", Node(id="n"), "got a Node: pass it as node_ids="),
+        ("deployment_ids", Pod(id="p"), "got a Pod: pass its deployment_id or node_id"),
+        (
+            "node_ids",
+            Instance(id="i"),
+            "got an Instance: pass its id as instance_id= to IefSession",
+        ),
     ],
 )
 async def test_objects_of_another_list_are_refused(ief, argument, row, words):

@@ -213,11 +213,11 @@ def test_deadline_is_finite_and_above_zero(value):
         ("abc", r"must be an iterable of ids, got str: write \['abc'\]"),
         (b"abc", "must be an iterable of ids, got bytes: write"),
         (7, "must be an iterable of ids, got int"),
-        ([""], "takes ids of 1 to 64"),
-        (["a b"], "takes ids of 1 to 64"),
-        (["a,b"], "takes ids of 1 to 64"),
-        ({"a", 7}, "takes ids of 1 to 64"),
-        (("a", None), "takes ids of 1 to 64"),
+        ([""], "must be ids of 1 to 64"),
+        (["a b"], "must be ids of 1 to 64"),
+        (["a,b"], "must be ids of 1 to 64"),
+        ({"a", 7}, "must be ids of 1 to 64"),
+        (("a", None), "must be ids of 1 to 64"),
     ],
 )
 async def test_ids_that_are_none_are_refused(ids, words):
