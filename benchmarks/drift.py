@@ -30,9 +30,10 @@ import attrs
 
 from ief_async import DriftError
 from ief_async._checkpoint import Mark
-from ief_async._paging.batch_plan import PageRequest, requests_for
 from ief_async._paging.batches import Batch, Query
+from ief_async._paging.pages import PageRequest
 from ief_async._paging.scan_plan import ScanPlan
+from ief_async._paging.shape import requests_for
 
 LIMIT = 100
 IN_FLIGHT = 8
@@ -295,7 +296,7 @@ def scanned(moving: MovingList, plan: ScanPlan, delivered: list[str], *, log: bo
             plan.receive(request, count, page, page)
         while (accepted := plan.take()) is not None:
             delivered += [accepted.page[at] for at in accepted.positions]
-            plan.finish(accepted)
+            plan.acknowledge(accepted)
         if moving.scenario.stops and moving.chance.random() < moving.scenario.stops:
             return plan.entries()[0].mark
     return None

@@ -35,8 +35,8 @@ from throughput import FiveFields, environment
 from ief_async import AccessKey, IefSession, Pod, Token
 from ief_async._http.exchange import Exchange
 from ief_async._messages import Answer, Request
-from ief_async._paging.batch_plan import PageRequest
 from ief_async._paging.batches import Batch, Batcher
+from ief_async._paging.pages import PageRequest
 from ief_async._paging.scan_plan import ScanPlan
 from ief_async._scan.reading import structure_some
 from ief_async._structure.envelope import Rows, split
@@ -176,7 +176,7 @@ def led(ids: list[str]) -> int:
             plan.receive(request, 1, [request.query.ids[0]], None)
         while (accepted := plan.take()) is not None:
             taken += len(accepted.positions)
-            plan.finish(accepted)
+            plan.acknowledge(accepted)
     assert plan.complete
     return taken
 

@@ -1,20 +1,38 @@
-"""The table of the lists that the API has: where each is, what its rows are, what filters it."""
+"""The lists of the API: one row for each, which session, command and tests read.
 
-from collections.abc import Callable
-from typing import Any, TypedDict
+A new list is a model, a row here, a method of `IefSession`, and its rows in the fake.
+"""
+
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import OnBadItem, OnDrift, OnUnknownField
+from ief_async._errors import OnBadItem, OnDrift, OnError, OnUnknownField
 from ief_async._models import Deployment, Group, Instance, Node, Pod
-from ief_async._structure import Rows, split
+
+if TYPE_CHECKING:
+    from ief_async._structure import Rows
 
 MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page
 
 
+class Identified(Protocol):
+    """Whatever has an id: a `Deployment`, a `Node`, a `Group`, or an object of your own."""
+
+    @property
+    def id(self) -> str:
+        """The id, as the server gave it."""
+
+
+Ids = Iterable[str | Identified] | AsyncIterable[str | Identified]
+
+# ---- the options of each list: what type checkers know of its method -----------------------------
+
+
 class ListOptions(TypedDict, total=False):
-    """How a list is read: as in `IefSession.iter_pods`, which says what each means."""
+    """How a list is read: `IefSession.iter_pods` says what each option means."""
 
     page_size: int
     concurrency: int
@@ -24,6 +42,31 @@ class ListOptions(TypedDict, total=False):
     max_items: int | None
     deadline: float | None
     resume_from: ScanCheckpoint | str | bytes | None
+
+
+class PodOptions(ListOptions, total=False):
+    """The other options of `IefSession.iter_pods`."""
+
+    node_ids: Ids | None
+    group_ids: Ids | None
+    skip_empty_nodes: bool
+    batch_size: int
+    ordered: bool
+    on_error: OnError
+
+
+class PageOptions(TypedDict, total=False):
+    """The options of `IefSession.list_pods`."""
+
+    deployment_ids: Iterable[str] | None
+    deployment_id: str | None
+    node_id: str | None
+    group_id: str | None
+    plugin_instance_name: str | None
+    limit: int | None
+    offset: int
+    on_bad_item: OnBadItem
+    on_unknown_field: OnUnknownField
 
 
 class DeploymentOptions(ListOptions, total=False):
@@ -55,25 +98,30 @@ class GroupOptions(ListOptions, total=False):
     sort: str | None
 
 
+# ---- rows ----------------------------------------------------------------------------------------
+
+
 @attrs.frozen
-class Found:
-    """What a scan needs of a deployment or group: what is odd elsewhere in it, hides no pods."""
+class Listed:
+    """A deployment or group as a scan needs it: nothing else that is odd in it hides its pods."""
 
     id: str
 
 
 @attrs.frozen
-class FoundNode(Found):
-    """And of a node: one that reports 0 has no pods."""
+class ListedNode(Listed):
+    """A node as a scan needs it: one that reports 0 has no pods."""
 
     deployment_num: Any = None
 
 
-def _read_instances(body: bytes, *, tolerate: bool = False) -> Rows:
+def _read_instances(body: bytes, *, tolerate: bool = False) -> "Rows":
     """Read a list whose envelope no document shows: by either name, or without one.
 
-    Nor does any name parameters for its pages: without a count an answer is the whole list.
+    No document names parameters for its pages either: without a count an answer is the whole list.
     """
+    from ief_async._structure import split  # the command's help does not wait for it
+
     if body.lstrip().startswith(b"["):
         body = b'{"ief_instances":%b}' % body
     named = b'"ief_instances"' in body or b'"instances"' not in body
@@ -81,48 +129,87 @@ def _read_instances(body: bytes, *, tolerate: bool = False) -> Rows:
     return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Listing:
     """A list of the API.
 
     Attributes:
+        name: what the command calls it; ``iter_`` before it is the method that streams it.
         path: where it is.
-        key: the key of its rows.
+        key: the key of its rows in an answer.
         model: what is documented of a row.
-        most_rows: that a page may have.
-        options: its filters, and how it is read.
-        read: what takes an answer apart whose envelope is not that of all others.
+        most_rows: how many rows a page may have.
+        page_size: how many rows the command asks for at a time.
+        options: the filters of the list, and how it is read.
+        exclusive: filters of which the service takes one at a time.
+        read: what takes an answer apart whose envelope differs from that of all other lists.
     """
 
+    name: str
     path: str
     key: str
     model: type
     most_rows: int = MOST_ROWS
+    page_size: int = 100
     options: Any = ListOptions
-    read: Callable[..., Rows] | None = None
+    exclusive: tuple[str, ...] = ()
+    read: "Callable[..., Rows] | None" = None
 
     @property
     def operation(self) -> str:
         """The method that streams it."""
-        return f"iter_{self.model.__name__.lower()}s"
+        return f"iter_{self.name}"
 
     @property
-    def filters(self) -> frozenset[str]:
-        """The names of its filters."""
-        return frozenset(self.options.__annotations__) - frozenset(ListOptions.__annotations__)
+    def filters(self) -> tuple[str, ...]:
+        """The names of the service's own filters."""
+        how = {*ListOptions.__annotations__, *PodOptions.__annotations__}
+        return tuple(name for name in self.options.__annotations__ if name not in how)
 
 
 # A `limit` is an Integer of pods and deployments, and a String of nodes: in a URL the same.
-PODS = Listing("/v3/{project_id}/edgemgr/pods", "pods", Pod)
-DEPLOYMENTS = Listing(
-    "/v3/{project_id}/edgemgr/deployments", "deployments", Deployment, 100, DeploymentOptions
+PODS = Listing(
+    name="pods",
+    path="/v3/{project_id}/edgemgr/pods",
+    key="pods",
+    model=Pod,
+    page_size=1_000,
+    options=PodOptions,
 )
-NODES = Listing("/v2/{project_id}/edgemgr/nodes", "nodes", Node, 1_000, NodeOptions)
-GROUPS = Listing("/v2/{project_id}/edgemgr/groups", "edge_groups", Group, 1_000, GroupOptions)
+DEPLOYMENTS = Listing(
+    name="deployments",
+    path="/v3/{project_id}/edgemgr/deployments",
+    key="deployments",
+    model=Deployment,
+    most_rows=100,
+    options=DeploymentOptions,
+    exclusive=("node_id", "group_id"),
+)
+NODES = Listing(
+    name="nodes",
+    path="/v2/{project_id}/edgemgr/nodes",
+    key="nodes",
+    model=Node,
+    most_rows=1_000,
+    page_size=1_000,
+    options=NodeOptions,
+)
+GROUPS = Listing(
+    name="groups",
+    path="/v2/{project_id}/edgemgr/groups",
+    key="edge_groups",
+    model=Group,
+    most_rows=1_000,
+    options=GroupOptions,
+)
 INSTANCES = Listing(
-    "/v2/{project_id}/edgemgr/ief-instances",
-    "ief_instances",
-    Instance,
-    1_000,
+    name="instances",
+    path="/v2/{project_id}/edgemgr/ief-instances",
+    key="ief_instances",
+    model=Instance,
+    most_rows=1_000,
     read=_read_instances,
 )
+LISTINGS: Mapping[str, Listing] = {
+    one.name: one for one in (PODS, DEPLOYMENTS, NODES, GROUPS, INSTANCES)
+}

@@ -1,31 +1,33 @@
 """`IefSession`: the face of the library."""
 
-import asyncio
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import Iterable
 from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import attrs
 
-from ief_async._arguments import check_choice, check_kind, check_number
+from ief_async._arguments import check_kind, refuse
 from ief_async._auth import Credentials, find_credentials
+from ief_async._calls import fetch_page, fetch_pods
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._connect import connect, problem_of, reconnect
 from ief_async._endpoints import (
     DEPLOYMENTS,
     GROUPS,
     INSTANCES,
-    MOST_ROWS,
     NODES,
     PODS,
     DeploymentOptions,
     GroupOptions,
+    Ids,
     Listing,
     ListOptions,
     NodeOptions,
+    PageOptions,
+    PodOptions,
 )
 from ief_async._errors import (
     ConfigurationError,
@@ -35,55 +37,16 @@ from ief_async._errors import (
     OnUnknownField,
     PayloadError,
 )
-from ief_async._http import Connections, HttpSession, Transport
-from ief_async._messages import Answer
+from ief_async._http import Connections, HttpSession
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 from ief_async._observer import Observer, OnEvent
-from ief_async._paging import (
-    Batcher,
-    PageCap,
-    PageRequest,
-    Query,
-    check_id,
-    requests_for,
-)
+from ief_async._paging import PageCap, requests_for
 from ief_async._policies import Limits, RetryPolicy, Timeouts
 from ief_async._regions import known_region
-from ief_async._scan import (
-    Page,
-    Reader,
-    Scan,
-    ScanSpec,
-    Stream,
-    check_bad_item,
-    check_iterable,
-    look_for_fields,
-    page_of,
-    raw_rows,
-    select_ids,
-    stand_in,
-    structure_some,
-)
-from ief_async._structure import ModelWatch, Rows, Structure, read_within, structure_of
+from ief_async._scan import Page, Scan, ScanSpec, Stream, select_ids
+from ief_async._structure import structure_of
 
 T = TypeVar("T")
-
-
-class Identified(Protocol):
-    """Whatever has an id: a `Deployment`, a `Node`, a `Group`, or an object of your own."""
-
-    @property
-    def id(self) -> str:
-        """The id, as the server gave it."""
-
-
-Ids = Iterable[str | Identified] | AsyncIterable[str | Identified]
-
-PROJECT_ID = "{project_id}"  # in a path, until the project is known
-PROJECT_CHARACTERS = 32  # as every id of a project has
-MOST_IN_FLIGHT = 1_000
-ID_CHARACTERS = 64
-MOST_OFFSET = 10**10 - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -110,7 +73,7 @@ class SessionStatistics:
         retries: requests that were sent again.
         throttles: answers with status 429.
         in_flight: requests that are running now.
-        token_refreshes: how often a token or temporary key was got, the first time included.
+        token_refreshes: how often a token or temporary key was fetched, the first time included.
     """
 
     requests: int
@@ -121,7 +84,7 @@ class SessionStatistics:
 
 
 class Options(TypedDict, total=False):
-    """What `IefSession.with_options` takes."""
+    """The arguments of `IefSession.with_options`."""
 
     project_id: str
     instance_id: str | None
@@ -131,7 +94,7 @@ class Options(TypedDict, total=False):
 
 
 class Overrides(Options, total=False):
-    """What `IefSession.from_env` takes besides: all that the constructor takes."""
+    """The other arguments of `IefSession.from_env`: all that the constructor has."""
 
     credentials: Credentials
     region: str | None
@@ -145,39 +108,49 @@ class Overrides(Options, total=False):
 class IefSession:
     """An async session with the IEF service of one project: the way to `iter_pods`.
 
-    Use it with ``async with``, or await `aclose`. It belongs to the event loop of its first use.
-    Retries, time-outs and limits hold for all that is done with it, all its streams together.
+    Use it with ``async with``, or await `aclose`. A session belongs to the event loop of its first
+    use. Retries, time-outs and limits hold for everything that is done with it, all its streams
+    together. (The class is long because the whole API hangs on it: most of its lines are
+    documentation and signatures, and each method hands its arguments on.)
 
     Args:
-        project_id: the id of the project whose fleet it is. Without it, it is what the token of
-            `PasswordCredentials` is for, or is looked up once as the project that `region` names.
+        project_id: the id of the project whose fleet is read. Without it the project is the one
+            that the token of `PasswordCredentials` is for, or it is looked up once by the name that
+            `region` gives.
         credentials: how requests are authenticated: a `Token`, an `AccessKey`,
             `PasswordCredentials`, `EcsMetadata`, or an async function that returns a `Token` or an
-            `AccessKey`, which is called again when what it gave is refused.
-        region: such as ``"cn-north-4"``; gives the endpoint of a region that is known. The
-            variables and the ``regions.yaml`` of the official SDK are heeded.
-        endpoint: ``https://host[:port]`` instead; plain http only on loopback.
-        iam_endpoint: likewise, where tokens are got and projects looked up; by default the region's
-            or the global one.
+            `AccessKey`; it is called again when the service refuses what it returned.
+        region: such as ``"cn-north-4"``; gives the endpoint of a known region. The variables and
+            the ``regions.yaml`` of the official SDK are read.
+        endpoint: ``https://host[:port]`` instead of a region; plain http only on loopback.
+        iam_endpoint: the address of IAM, where tokens are fetched and projects looked up; by
+            default the region's or the global one.
         instance_id: the platinum (enterprise) instance to ask. Without it the professional edition
             answers: a list of another edition's pods is then empty, not refused.
         http: an `aiohttp.ClientSession` to borrow. It is never closed, and its headers, cookies,
             proxies and TLS settings are its owner's; its pool size caps `Limits.concurrency`. Its
             `auth`, and what a netrc file says of the host, are not sent.
-        proxy: ``http://[user:password@]host[:port]`` of a proxy on the way to IEF and IAM. TLS goes
-            through it (``CONNECT``), so it sees no credentials; what is asked by plain http, on
-            loopback and of the metadata service, never goes through it. User and password are in no
-            error, log or repr. Without it none is used, whatever the environment says: see
-            `from_env`.
+        proxy: ``http://[user:password@]host[:port]`` of a proxy for IEF and IAM. TLS goes through
+            it (``CONNECT``), so it sees no credentials; requests by plain http, to loopback or to
+            the metadata service never use it. User and password are in no error, log or repr.
+            Without it no proxy is used, whatever the environment says: see `from_env`.
         retry: how often and how patiently a request is repeated.
-        limits: what the session allows itself.
+        limits: how much the session may do at once.
         timeout: how long one attempt may take.
         on_event: a function that is called with each `Event`, on the event loop, for this session
-            and those derived from it. It has to be quick: it is waited for. Once it raises, that is
-            logged, and it is not called again.
+            and those derived from it. It must be quick, as the session waits for it. Once it
+            raises, the error is logged and the function is not called again.
 
     Raises:
-        ConfigurationError: an argument can't work; its text names the argument and what it takes.
+        ConfigurationError: an argument can't work; the text names the argument and what it must be.
+
+    Example:
+        ::
+
+            async with IefSession(
+                fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint
+            ) as ief:
+                page = await ief.list_pods(deployment_ids=fake.deployment_ids, limit=10)
     """
 
     _owner = True  # of the connections
@@ -219,24 +192,34 @@ class IefSession:
 
     @classmethod
     def from_env(cls, profile: str | None = None, **overrides: Unpack[Overrides]) -> Self:
-        """Return a session with what the official SDK's variables and files say.
+        """Return a session with the settings of the official SDK's variables and files.
 
         Credentials are looked for in ``HUAWEICLOUD_SDK_AK``, ``_SK`` and ``_SECURITY_TOKEN``; then
         in ``~/.huaweicloud/credentials`` (or ``HUAWEICLOUD_SDK_CREDENTIALS_FILE``), section
         ``[basic]``; then, by the first request, in the metadata of the elastic cloud server that
         this may run on. The project comes from beside them, else it is looked up, at
         ``HUAWEICLOUD_SDK_IAM_ENDPOINT`` if that is set; the region from
-        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one. A proxy is used
-        as ``HTTPS_PROXY`` (else ``ALL_PROXY``) and ``NO_PROXY`` say, in capitals or not, unless
-        `proxy` or `http` is given.
+        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one. The proxy is the
+        one that ``HTTPS_PROXY`` (else ``ALL_PROXY``) and ``NO_PROXY`` name, in capitals or not,
+        unless `proxy` or `http` is given.
 
         Args:
-            profile: a section of the file; then nothing else is looked at.
-            overrides: any argument of `IefSession`, which wins.
+            profile: a section of the file; nothing else is read then.
+            overrides: any argument of `IefSession`; it takes precedence.
+
+        Returns:
+            The session. Nothing was sent yet.
 
         Raises:
-            ConfigurationError: what was found can't work, or there is no such profile. That there
-                are no credentials anywhere is said by the first request, with every place.
+            ConfigurationError: a setting can't work, or there is no such profile. Missing
+                credentials are reported by the first request, with every place that was searched.
+
+        Example:
+            ::
+
+                async with IefSession.from_env() as ief:
+                    async for pod in ief.iter_pods(ief.iter_deployments()):
+                        print(pod.name, pod.state)
         """
         given: dict[str, Any] = {}
         if "credentials" not in overrides:
@@ -254,17 +237,33 @@ class IefSession:
         return session
 
     def with_options(self, **overrides: Unpack[Options]) -> Self:
-        """Return a session with other options that shares whatever is not overridden.
+        """Return a session with other options that shares everything else with this one.
 
         Connections, credentials, statistics, `on_event` and the retry budget are always shared;
         other `limits` count on their own, and with another project a password gets a token of its
-        own. Only the session that it came from closes the connections.
+        own. Only the original session closes the connections. A subclass keeps its type and its
+        attributes.
+
+        Args:
+            overrides: `project_id`, `instance_id`, `retry`, `limits` or `timeout`, as for
+                `IefSession`.
+
+        Returns:
+            A session of the same class.
+
+        Raises:
+            ConfigurationError: an argument can't work, or can't be overridden.
+
+        Example:
+            ::
+
+                patient = ief.with_options(timeout=Timeouts(total=300))
+                pods = await patient.iter_pods(deployment_ids).collect()
         """
         unknown = sorted(overrides.keys() - Options.__annotations__.keys())
         if unknown:
-            takes = ", ".join(Options.__annotations__)
-            message = f"with_options takes {takes}, but was given {', '.join(unknown)}"
-            raise ConfigurationError(message)
+            names = ", ".join(Options.__annotations__)
+            refuse("an argument of with_options", f"one of {names}", ", ".join(unknown))
         other = copy(self)
         other._transport = reconnect(self._transport, dict(overrides))  # noqa: SLF001  of its own class
         other._owner = False  # noqa: SLF001  likewise
@@ -273,34 +272,9 @@ class IefSession:
     # -- pods ----------------------------------------------------------------------------------
 
     @overload
-    async def list_pods(
-        self,
-        *,
-        deployment_ids: Iterable[str] | None = None,
-        deployment_id: str | None = None,
-        node_id: str | None = None,
-        group_id: str | None = None,
-        plugin_instance_name: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-    ) -> Page[Pod]: ...
+    async def list_pods(self, **options: Unpack[PageOptions]) -> Page[Pod]: ...
     @overload
-    async def list_pods(
-        self,
-        *,
-        deployment_ids: Iterable[str] | None = None,
-        deployment_id: str | None = None,
-        node_id: str | None = None,
-        group_id: str | None = None,
-        plugin_instance_name: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        model: type[T],
-    ) -> Page[T]: ...
+    async def list_pods(self, *, model: type[T], **options: Unpack[PageOptions]) -> Page[T]: ...
     async def list_pods(
         self,
         *,
@@ -317,83 +291,59 @@ class IefSession:
     ) -> Page[Any]:
         """Make exactly one call of the documented API: ``GET /v3/{project_id}/edgemgr/pods``.
 
-        Exactly one of the four ids selects the pods. Without `limit` the server chooses how many to
-        give, and nobody knows how many it does; a page may be shorter than `limit`, and only its
-        `count` says how many there are. For all of them use `iter_pods`. `model`, `on_bad_item` and
-        `on_unknown_field` are as there; what is left out or replaced counts ``page.bad_items``.
+        A page may be shorter than `limit`, and only its `count` says how many pods there are. For
+        all of them use `iter_pods`.
+
+        Args:
+            deployment_ids: 1 to about 100 ids of deployments. Give exactly one of the four kinds
+                of ids.
+            deployment_id: the id of one deployment.
+            node_id: the id of one node.
+            group_id: the id of one node group (platinum edition).
+            plugin_instance_name: only pods of this plug-in instance.
+            limit: rows asked for. Without it the server chooses, and no document says how many.
+            offset: the position of the first row.
+            on_bad_item: as for `iter_pods`; what is left out or replaced counts as
+                ``page.bad_items``.
+            on_unknown_field: as for `iter_pods`.
+            model: as for `iter_pods`.
+
+        Returns:
+            The page.
 
         Raises:
-            ConfigurationError: not exactly one id, or an argument that can't work.
-            IefError: what came of the call after all attempts.
+            ConfigurationError: not exactly one kind of ids, or an argument that can't work.
+            IefError: the call failed, after all attempts.
+
+        Example:
+            ::
+
+                page = await ief.list_pods(node_id=node_ids[0], limit=100)
+                print(f"{len(page.items)} of {page.count} pods")
         """
-        structure = structure_of(model)
-        check_bad_item("on_bad_item", on_bad_item)
-        check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
-        query = _one_query(
-            deployment_ids=deployment_ids,
-            deployment_id=deployment_id,
-            node_id=node_id,
-            group_id=group_id,
+        return await fetch_pods(
+            self._transport,
+            model,
+            ids={
+                "deployment_ids": deployment_ids,
+                "deployment_id": deployment_id,
+                "node_id": node_id,
+                "group_id": group_id,
+            },
+            plugin_instance_name=plugin_instance_name,
+            limit=limit,
+            offset=offset,
+            on_bad_item=on_bad_item,
+            on_unknown_field=on_unknown_field,
         )
-        check_number("offset", offset, most=MOST_OFFSET, whole=True)
-        target = f"{PODS.path}?{query.text}"
-        if limit is not None:
-            check_number("limit", limit, least=1, most=MOST_ROWS, whole=True)
-            target += f"&limit={limit}"
-        target += f"&offset={offset}"
-        if plugin_instance_name is not None:
-            check_kind("plugin_instance_name", plugin_instance_name, str)
-            target += f"&plugin_instance_name={quote(plugin_instance_name, safe='')}"
-        read = partial(structure.read, key=PODS.key, tolerate=on_bad_item != "raise")
-        answer = await self._transport.get(
-            target, partial(read_within, read, key=PODS.key, limit=limit)
-        )
-        watch = ModelWatch(model, PODS.model)
-        if watch.unknown:
-            await look_for_fields(watch, raw_rows(answer, key=PODS.key), on_unknown_field)
-        items, bad = await _structured(structure, answer, on_bad_item)
-        return page_of(answer, items, offset=offset, limit=limit, bad_items=bad)
 
     @overload
     def iter_pods(
-        self,
-        deployment_ids: Ids | None = None,
-        *,
-        node_ids: Ids | None = None,
-        group_ids: Ids | None = None,
-        skip_empty_nodes: bool = True,
-        page_size: int = 100,
-        batch_size: int = 100,
-        concurrency: int = 8,
-        ordered: bool = True,
-        on_error: OnError = "raise",
-        on_drift: OnDrift = "repair",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        max_items: int | None = None,
-        deadline: float | None = None,
-        resume_from: ScanCheckpoint | str | bytes | None = None,
+        self, deployment_ids: Ids | None = None, **options: Unpack[PodOptions]
     ) -> Stream[Pod]: ...
     @overload
     def iter_pods(
-        self,
-        deployment_ids: Ids | None = None,
-        *,
-        node_ids: Ids | None = None,
-        group_ids: Ids | None = None,
-        skip_empty_nodes: bool = True,
-        model: type[T],
-        page_size: int = 100,
-        batch_size: int = 100,
-        concurrency: int = 8,
-        ordered: bool = True,
-        on_error: OnError = "raise",
-        on_drift: OnDrift = "repair",
-        on_bad_item: OnBadItem = "raise",
-        on_unknown_field: OnUnknownField = "warn",
-        max_items: int | None = None,
-        deadline: float | None = None,
-        resume_from: ScanCheckpoint | str | bytes | None = None,
+        self, deployment_ids: Ids | None = None, *, model: type[T], **options: Unpack[PodOptions]
     ) -> Stream[T]: ...
     def iter_pods(
         self,
@@ -422,14 +372,14 @@ class IefSession:
 
         Args:
             deployment_ids: any iterable or async iterable of ids, or of objects that have one, such
-                as `iter_deployments`; read as the scan needs them. A batch is asked for when it is
-                full, or the ids are at their end. Ids given twice are asked for once. A collection
-                is copied now. No ids, no request.
-            node_ids: instead: one query for each node, as the API has it.
-            group_ids: instead: one query for each node group (platinum edition). A pod whose node
+                as `iter_deployments`; read as the scan needs them. A batch is sent when it is full
+                or the ids end. Ids given twice are asked for once. A collection is copied now. No
+                ids, no request.
+            node_ids: nodes instead: one query for each, as the API requires.
+            group_ids: node groups instead: one query for each (platinum edition). A pod whose node
                 is in two groups comes once for each.
-            skip_empty_nodes: whether a `Node` that reports no pods (its ``deployment_num`` is 0) is
-                left out; of an id alone nobody knows.
+            skip_empty_nodes: whether to leave out a `Node` that reports no pods (its
+                ``deployment_num`` is 0); a bare id does not say.
             model: an attrs class. Only its fields are decoded, so a few fields cost little.
             page_size: rows asked for at a time. A server that gives fewer costs requests, not rows.
                 Rows are structured in chunks, but the ids of a page are read at once: the event
@@ -437,35 +387,45 @@ class IefSession:
             batch_size: deployment ids per query; a URL never exceeds 4,000 bytes.
             concurrency: requests of this stream in flight at most; the session's `Limits` hold too.
             ordered: whether batches come in the order of their ids, or as they are ready.
-            on_error: what a failed batch leads to. "raise": it ends the stream. "defer": all other
-                batches are delivered, then `PartialScanError` is raised. "collect": they stand in
-                ``report.failures``, and nothing is raised. Whatever would fail every batch, such as
-                an `AuthenticationError`, is raised at once.
-            on_drift: what is done about a list that moves while it is read. "repair": pages are
-                read again, within bounds, until every pod that was there throughout has come; where
-                that can't be promised the report says so, and a warning is logged. "raise": the
-                same, then the batch fails with `DriftError`. "report": nothing is read again.
-                "ignore": pages do not overlap, no ids are kept, and rows may be lost or repeated.
-            on_bad_item: what a row leads to that can't be read. "raise": its batch fails with a
-                `PayloadError` that names the field, the item and the request. "skip": it is left
-                out, and counted in ``report.bad_items``; the first one is logged as a warning. A
-                function: it is called with the row, as `json.loads` gives it, and the
-                `PayloadError`, and returns the item that stands in its place, or None to leave it
-                out; it is counted likewise, and what it raises ends the scan. A row that has no id,
-                or is no object, is one, too. What is wrong with a body as a whole fails its batch.
-            on_unknown_field: what a field of `model` leads to that no document names and no row of
-                the first page has: one that is misspelt would be its default in every item. "warn":
-                a warning is logged, and it stands in ``report.unknown_model_fields``. "raise": the
-                stream raises a `ConfigurationError` that names it.
-            max_items: deliver so many at most; no page is asked for that they can't need.
+            on_error: what happens when a batch fails. "raise": it ends the stream. "defer": all
+                other batches are delivered, then `PartialScanError` is raised. "collect": failures
+                are listed in ``report.failures``, and nothing is raised. Whatever would fail every
+                batch, such as an `AuthenticationError`, is raised at once.
+            on_drift: what happens when a list changes while it is read. "repair": pages are read
+                again, within bounds, until every pod that was there throughout has come; where that
+                can't be promised the report says so, and a warning is logged. "raise": the same,
+                then the batch fails with `DriftError`. "report": nothing is read again. "ignore":
+                pages do not overlap, no ids are kept, and rows may be lost or repeated.
+            on_bad_item: what happens to a row that can't be read. "raise": its batch fails with a
+                `PayloadError` that names the field, the item and the request. "skip": the row is
+                left out and counted in ``report.bad_items``; the first one is logged as a warning.
+                A function: it is called with the row, as `json.loads` gives it, and the
+                `PayloadError`, and returns the item to use instead, or None to leave the row out;
+                it is counted all the same, and an exception of the function ends the scan. A row
+                without an id, or that is not an object, can't be read either. A body that is
+                malformed as a whole fails its batch.
+            on_unknown_field: what happens when `model` has a field that neither a document nor a
+                row of the first page has: a misspelt one would be its default in every item.
+                "warn": a warning is logged, and ``report.unknown_model_fields`` lists it. "raise":
+                the stream raises a `ConfigurationError` that names it.
+            max_items: deliver at most this many; no page is asked for that they can't need.
             deadline: seconds that the whole scan may take, from the first item asked for.
             resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
-                `batch_size`: an object or its JSON. What it holds as done is not read again.
+                `batch_size`: an object or its JSON. What it lists as done is not read again.
+
+        Returns:
+            A stream that sends nothing before it is iterated.
 
         Raises:
-            ConfigurationError: an argument that can't work; nothing was sent.
-            CheckpointError: `resume_from` is damaged, newer, or of another scan; if that shows in
-                the ids alone, the stream raises it before the batch is asked for.
+            ConfigurationError: an argument can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another scan; where only the ids
+                show that, the stream raises it before the batch is sent.
+
+        Example:
+            ::
+
+                async for pod in ief.iter_pods(deployment_ids, page_size=500):
+                    print(pod.name, pod.state)
         """
         selector, ids = select_ids(
             deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
@@ -501,10 +461,30 @@ class IefSession:
         batch_size: int = 100,
         concurrency: int = 8,
     ) -> PodCount:
-        """Count pods by one request of one row for each batch; arguments as for `iter_pods`.
+        """Count pods by one request of one row for each batch, without reading them.
+
+        Args:
+            deployment_ids: as for `iter_pods`, and so are all others.
+            node_ids: nodes instead.
+            group_ids: node groups instead.
+            skip_empty_nodes: whether to leave out nodes that report no pods.
+            page_size: rows that a scan would ask for at a time: for `PodCount.requests` alone.
+            batch_size: deployment ids per query.
+            concurrency: requests in flight at most.
+
+        Returns:
+            The counts, and how many requests a scan would take.
 
         Raises:
+            ConfigurationError: an argument can't work; nothing was sent.
             PayloadError: the server gives no count.
+            IefError: a batch failed, after all attempts.
+
+        Example:
+            ::
+
+                counted = await ief.count_pods(deployment_ids)
+                print(f"{counted.total} pods in {counted.requests} pages")
         """
         selector, ids = select_ids(
             deployment_ids=deployment_ids, node_ids=node_ids, group_ids=group_ids
@@ -517,14 +497,14 @@ class IefSession:
             page_size=page_size,
             batch_size=batch_size,
             concurrency=concurrency,
-            on_drift="report",  # nothing can move in a head, and nothing is warned of
+            on_drift="report",  # a single row can't move, and nothing is warned of
             on_bad_item="skip",  # no row is looked at
             skip_empty_nodes=skip_empty_nodes,
             count_only=True,
         )
         scan = scan_of(self, spec)
         try:
-            await scan.next_page()  # heads hold no page to deliver: this returns at the end
+            await scan.next_page()  # there is no page to deliver: this returns at the end
         finally:
             await scan.aclose()
         counts = [report.count for report in scan.plan.reports()]
@@ -546,27 +526,61 @@ class IefSession:
     def iter_deployments(self, *, model: type[Any] = Deployment, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's deployments: give it to `iter_pods` to scan them all.
 
-        ``GET /v3/{project_id}/edgemgr/deployments``. Filters: `name` (a part of it), `node_id` or
-        `group_id`, and `sort` (``"created_at:asc"``, ``"created_at:desc"``). `page_size` (100 at
-        most), `concurrency`, `on_drift`, `on_bad_item`, `on_unknown_field`, `max_items`, `deadline`
-        and `resume_from` are as for `iter_pods`. One list is one batch: what fails is raised. Where
-        only ids are needed, a `model` of an id alone lets nothing else be odd.
+        ``GET /v3/{project_id}/edgemgr/deployments``. A list is one batch: whatever fails is raised.
+
+        Args:
+            model: as for `iter_pods`. Where only ids are needed, a class with an `id` alone can't
+                fail because of another field.
+            options: the filters `name` (a part of it), and `node_id` or `group_id`; `sort`
+                (``"created_at:asc"`` or ``"created_at:desc"``); and `page_size` (100 at most),
+                `concurrency`, `on_drift`, `on_bad_item`, `on_unknown_field`, `max_items`,
+                `deadline` and `resume_from` as for `iter_pods`.
+
+        Returns:
+            A stream that sends nothing before it is iterated.
+
+        Raises:
+            ConfigurationError: an argument can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another list.
+
+        Example:
+            ::
+
+                async for pod in ief.iter_pods(ief.iter_deployments(name="web")):
+                    print(pod.name, pod.state)
         """
-        return self._iter(DEPLOYMENTS, model, options)
+        return _stream(self, DEPLOYMENTS, model, options)
 
     @overload
     def iter_nodes(self, **options: Unpack[NodeOptions]) -> Stream[Node]: ...
     @overload
     def iter_nodes(self, *, model: type[T], **options: Unpack[NodeOptions]) -> Stream[T]: ...
     def iter_nodes(self, *, model: type[Any] = Node, **options: Any) -> Stream[Any]:
-        """Return a `Stream` of the project's edge nodes: ``iter_pods(node_ids=…)`` takes them.
+        """Return a `Stream` of the project's edge nodes: ``iter_pods(node_ids=…)`` accepts it.
 
-        ``GET /v2/{project_id}/edgemgr/nodes``. Filters: `name` (a part of it), `state`, `tags`
-        (``"key.value,key.value"``; wins over `app_name`), `group_id`, `device_id`, `device_name`,
-        `app_name`, and `sort`. The rest is as for `iter_deployments`; a page has 1,000 rows at
-        most.
+        ``GET /v2/{project_id}/edgemgr/nodes``.
+
+        Args:
+            model: as for `iter_deployments`.
+            options: the filters `name` (a part of it), `state`, `tags` (``"key.value,key.value"``;
+                takes precedence over `app_name`), `group_id`, `device_id`, `device_name` and
+                `app_name`; `sort`; and the others of `iter_deployments`, with a `page_size` of
+                1,000 at most.
+
+        Returns:
+            A stream that sends nothing before it is iterated.
+
+        Raises:
+            ConfigurationError: an argument can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another list.
+
+        Example:
+            ::
+
+                running = ief.iter_nodes(state="RUNNING")
+                pods = await ief.iter_pods(node_ids=running).collect()
         """
-        return self._iter(NODES, model, options)
+        return _stream(self, NODES, model, options)
 
     @overload
     def iter_groups(self, **options: Unpack[GroupOptions]) -> Stream[Group]: ...
@@ -575,10 +589,27 @@ class IefSession:
     def iter_groups(self, *, model: type[Any] = Group, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the node groups of a platinum instance, with their nodes.
 
-        ``GET /v2/{project_id}/edgemgr/groups``. Filters: `name`, and `sort`. The rest is as for
-        `iter_deployments`; a page has 1,000 rows at most, and may be large.
+        ``GET /v2/{project_id}/edgemgr/groups``. A page may be large, as a group holds its nodes.
+
+        Args:
+            model: as for `iter_deployments`.
+            options: the filter `name`; `sort`; and the others of `iter_deployments`, with a
+                `page_size` of 1,000 at most.
+
+        Returns:
+            A stream that sends nothing before it is iterated.
+
+        Raises:
+            ConfigurationError: an argument can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another list.
+
+        Example:
+            ::
+
+                async for group in ief.iter_groups():
+                    print(group.name, len(group.nodes))
         """
-        return self._iter(GROUPS, model, options)
+        return _stream(self, GROUPS, model, options)
 
     @overload
     def iter_instances(self, **options: Unpack[ListOptions]) -> Stream[Instance]: ...
@@ -587,18 +618,45 @@ class IefSession:
     def iter_instances(self, *, model: type[Any] = Instance, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's platinum (enterprise) instances.
 
-        ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are what `instance_id` takes. It
-        has no filters; the rest is as for `iter_groups`.
+        ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are for `instance_id`.
+
+        Args:
+            model: as for `iter_deployments`.
+            options: those of `iter_groups`, without filters.
+
+        Returns:
+            A stream that sends nothing before it is iterated.
+
+        Raises:
+            ConfigurationError: an argument can't work; nothing was sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another list.
+
+        Example:
+            ::
+
+                async for instance in ief.iter_instances():
+                    platinum = ief.with_options(instance_id=instance.id)
+                    pods = await platinum.iter_pods(platinum.iter_deployments()).collect()
         """
-        return self._iter(INSTANCES, model, options)
+        return _stream(self, INSTANCES, model, options)
 
     # -- the session itself --------------------------------------------------------------------
 
     def statistics(self) -> SessionStatistics:
-        """Return the figures of the session so far."""
+        """Return the figures of the session so far.
+
+        Returns:
+            A snapshot; those of derived sessions are included.
+
+        Example:
+            ::
+
+                pods = await ief.iter_pods(deployment_ids).collect()
+                print(f"{ief.statistics().requests} requests")
+        """
         return SessionStatistics(
-            **attrs.asdict(self._transport.pacer.tally),
-            token_refreshes=self._transport.keyring.renewals,
+            **attrs.asdict(self._transport.pacer.counters),
+            token_refreshes=self._transport.provider.renewals,
         )
 
     async def aclose(self) -> None:
@@ -626,23 +684,8 @@ class IefSession:
         )
         return f"<IefSession: {where}>"
 
-    def _iter(self, listing: Listing, model: type[Any], options: dict[str, Any]) -> Stream[Any]:
-        """Stream a list that takes filters instead of ids."""
-        unknown = options.keys() - listing.options.__annotations__.keys()
-        if unknown:
-            takes = ", ".join(sorted(listing.options.__annotations__))
-            given = ", ".join(sorted(unknown))
-            message = f"{listing.operation} takes model, {takes}, but was given {given}"
-            raise ConfigurationError(message)
-        chosen = {name: options.pop(name) for name in sorted(listing.filters & options.keys())}
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        for name, value in chosen.items():
-            check_kind(name, value, str)
-        if listing is DEPLOYMENTS and {"node_id", "group_id"} <= chosen.keys():
-            message = "give node_id or group_id, not both: the service takes one of them"
-            raise ConfigurationError(message)
-        text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
-        return Stream(scan_of(self, ScanSpec(listing=listing, ids=[text], model=model, **options)))
+
+# ---- for what is built on sessions ---------------------------------------------------------------
 
 
 def session_of(
@@ -660,13 +703,13 @@ def session_of(
 
 
 def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
-    """Return a scan by a session: for what is built on sessions."""
+    """Return a scan by a session."""
     transport, caps = session._transport, session._caps  # noqa: SLF001  users have no business with them
     return Scan(
         spec,
         batcher=spec.batcher(transport.project.id),
         plan=spec.plan(caps.setdefault(spec.listing.key, PageCap())),
-        fetch=partial(_fetch, transport=transport, spec=spec),
+        fetch=partial(fetch_page, transport=transport, spec=spec),
         reader=structure_of(spec.model),
         clock=transport.clock,
         observer=transport.observer,
@@ -674,73 +717,29 @@ def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     )
 
 
-async def _fetch(
-    request: PageRequest,
-    reader: Reader[Any],
-    deadline: float,
-    scan: int,
-    *,
-    transport: Transport,
-    spec: ScanSpec[Any],
-) -> Answer[Rows]:
-    """Ask for a page, and take the answer apart."""
-    listing = spec.listing
-    parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
-    target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
-    read = partial(
-        listing.read or partial(reader.read, key=listing.key), tolerate=spec.on_bad_item != "raise"
-    )
-    # who counts asks for one row; how many come with the count does not matter
-    limit = request.limit if request.limit > 1 else None
-    within = partial(read_within, read, key=listing.key, limit=limit)
-    return await transport.get(target, within, deadline=deadline, scan=scan)
-
-
-# ---- what may be given -------------------------------------------------------------------------
-
-
-async def _structured(
-    structure: Structure[T], answer: Answer[Rows], on_bad_item: OnBadItem
-) -> tuple[list[T], int]:
-    """Return the items of an answer, and how many of its rows could not be read."""
-    items: list[T] = []
-    taken = bad = 0
-    while rest := range(taken, len(answer.value.ids)):
-        await asyncio.sleep(0)  # between chunks the event loop has its turn
-        try:
-            some = structure_some(structure, answer, rest, key=PODS.key)
-        except PayloadError as error:
-            if on_bad_item == "raise":
-                raise
-            some = stand_in(on_bad_item, structure, answer, taken, error)
-            taken, bad = taken + 1, bad + 1
-        else:
-            taken += len(some)
-        items += some
-    return items, bad
-
-
-def _one_query(**given: object) -> Query:
-    """Return the query of the one selector that is given."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if len(chosen) != 1:
-        names = ", ".join(given)
-        message = f"give one of {names}: {len(chosen)} were given"
-        raise ConfigurationError(message)
-    name, value = next(iter(chosen.items()))
-    selector: Any = name
-    if name != "deployment_ids":
-        return Query(selector, (check_id(value, name),))
-    batcher = Batcher(selector=selector, size=MOST_ROWS, fixed_bytes=0)
-    batches = [batch for identity in check_iterable(name, value) for batch in batcher.add(identity)]
-    rest = batcher.flush()
-    if not rest or batches:
-        message = "deployment_ids takes 1 to about 100 ids in one call; iter_pods takes any number"
-        raise ConfigurationError(message)
-    return rest[0].query
-
-
 def addresses_of(session: IefSession) -> tuple[str, str]:
     """Return where a session's requests go first, and where IAM answers to it."""
     transport = session._transport  # noqa: SLF001  users have no business with it
     return transport.endpoints.home, transport.iam_endpoint
+
+
+def _stream(
+    session: IefSession, listing: Listing, model: type[Any], options: dict[str, Any]
+) -> Stream[Any]:
+    """Stream a list that takes filters instead of ids."""
+    known = listing.options.__annotations__
+    unknown = options.keys() - known.keys()
+    if unknown:
+        names = ", ".join(["model", *sorted(known)])
+        refuse(f"an argument of {listing.operation}", f"one of {names}", ", ".join(sorted(unknown)))
+    chosen = {name: options.pop(name) for name in sorted(listing.filters) if name in options}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    for name, value in chosen.items():
+        check_kind(name, value, str)
+    if len(chosen.keys() & set(listing.exclusive)) > 1:
+        message = (
+            f"give {' or '.join(listing.exclusive)}, not both: the service accepts one of them"
+        )
+        raise ConfigurationError(message)
+    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
+    return Stream(scan_of(session, ScanSpec(listing=listing, ids=[text], model=model, **options)))

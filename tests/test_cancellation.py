@@ -155,8 +155,8 @@ async def test_cancelled_scope_leaves_no_task_of_a_scan(fake):
                     async for _ in stream:
                         pass
                 finally:
-                    assert stream._scan._tasks
-        assert not stream._scan._tasks
+                    assert stream._engine._tasks._running
+        assert not stream._engine._tasks._running
         assert 0 == ief.statistics().in_flight
 
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from ief_async import Pod, cli
+from ief_async._endpoints import LISTINGS
 from ief_async.cli import _output, _progress
 from ief_async.testing import FakeIef, Fault
 
@@ -203,12 +204,12 @@ def test_columns_in_their_order(run):
         (("--columns", ","), "--columns has no name; there are id, name,"),
         (("--query", "[?"), "--query is no JMESPath:"),
         (("--query", "id", "-o", "table"), "--query goes with -o json, ndjson or tsv"),
-        (("--file", "pods.csv"), "--file takes .parquet"),
+        (("--file", "pods.csv"), "--file must end in one of .parquet"),
         (("--checkpoint", "x", "-o", "json"), "--checkpoint goes with --file, or with -o ndjson"),
         (("--restart",), "--restart goes with --checkpoint"),
         (("--node-id", "a", "--group-id", "b"), "not several of them"),
         (("--columns", "id", "--state", "RUNNING", "--file", "x.ndjson"), "has to have state and"),
-        (("--batch-size", "0"), "takes 1 to 1000, but was given 0"),
+        (("--batch-size", "0"), "must be from 1 to 1000, got 0"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_is_sent(run, fake, arguments, said):
@@ -420,7 +421,7 @@ def test_verbose_is_a_line_a_scan_and_very_verbose_one_a_request(run):
 def test_help_fits_80_columns(run, monkeypatch):
     """The help of each command has no line over 80 cells."""
     monkeypatch.setenv("COLUMNS", "80")
-    names = (*cli._arguments.LISTS, "count", "demo", "fake-server", "completion")
+    names = (*LISTINGS, "count", "demo", "fake-server", "completion")
     for arguments in [(), *((name,) for name in names)]:
         code, out, _ = run(*arguments, "--help")
 

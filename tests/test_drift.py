@@ -14,8 +14,8 @@ from ief_async import (
     RetryPolicy,
     ServerError,
 )
-from ief_async._paging import batch_plan
-from ief_async._paging.batch_plan import requests_for
+from ief_async._paging import requests
+from ief_async._paging.shape import requests_for
 from ief_async.testing import FakeIef, Fault, Motion, Service
 
 SEEDS = [1, 2, 3]
@@ -135,7 +135,7 @@ async def test_list_that_empties_is_whole():
 
 async def test_list_that_grows_for_ever_is_given_up(monkeypatch):
     """D8: a list whose end runs away at every request ends in an error, not in a loop."""
-    monkeypatch.setattr(batch_plan, "BLIND_PAGES", 50)
+    monkeypatch.setattr(requests, "UNCOUNTED_PAGES", 50)
     async with fleet(100) as (fake, ief):
         fake.intercept(lambda _: fake.insert(30, at=None) and None)
         with pytest.raises(DriftError, match="its end never came") as caught:

@@ -144,7 +144,7 @@ async def test_tasks_that_somebody_cancels_end_the_scan(fake):
         consumer = asyncio.ensure_future(ief.iter_pods(fake.deployment_ids).collect())
         await held.wait()
         for task in asyncio.all_tasks():
-            if task.get_coro().__qualname__ == "Scan._read":
+            if task.get_coro().__qualname__ == "Scan._read_page":
                 task.cancel()
 
         assert isinstance(await ended(consumer), asyncio.CancelledError)

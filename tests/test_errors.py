@@ -48,6 +48,7 @@ from ief_async import (
     TransportError,
     _errors,
 )
+from ief_async._http.responses import classify_refusal
 from ief_async.testing import DEFAULT_MIX, Account, FakeIef, Fault
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -103,7 +104,7 @@ def test_drawing_names_the_statuses():
     for name, (parent, rest) in drawn().items():
         if parent == "ApiError":
             for status in re.findall(r"\d{3}", rest.partition(", and")[0]):
-                assert name == ief_async._http.transport._kind(int(status), "").__name__
+                assert name == classify_refusal(int(status), "").error.__name__
 
 
 def test_every_error_is_public_and_documented():
@@ -960,7 +961,7 @@ async def test_session_of_any_secret_shows_none(secret):
     async with FakeIef(5) as fake:
         credentials = credentials_with(secret, fake)
         async with session_with(fake, credentials=credentials) as ief:
-            shown = repr([ief, vars(ief), ief._transport, vars(ief._transport.keyring)])
+            shown = repr([ief, vars(ief), ief._transport, vars(ief._transport.provider)])
             with pytest.raises(TypeError):
                 pickle.dumps(ief)
 

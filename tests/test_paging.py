@@ -15,9 +15,11 @@ from hypothesis.stateful import (
 )
 
 from ief_async import ConfigurationError, DriftError
-from ief_async._paging.batch_plan import BLIND_PAGES, PageRequest, Signal, requests_for
 from ief_async._paging.batches import URL_BYTES, Batch, Batcher, Query, url_bytes
+from ief_async._paging.pages import PageRequest
+from ief_async._paging.requests import UNCOUNTED_PAGES, Signal
 from ief_async._paging.scan_plan import ScanPlan
+from ief_async._paging.shape import requests_for
 
 QUERY = Query("deployment_ids", ("d",))
 
@@ -72,7 +74,7 @@ def drive(servers, *, seed=0, patience=1.0, **options):
         while isinstance(request := plan.next_request(), PageRequest):
             in_flight.append(request)
         assert len(in_flight) <= plan.concurrency
-        window = max(window, len(in_flight) + plan.held)
+        window = max(window, len(in_flight) + plan._open.held)
         if plan.wants_batch:
             if next(lists, None) is None:
                 plan.closed = True
@@ -85,7 +87,7 @@ def drive(servers, *, seed=0, patience=1.0, **options):
         else:
             accepted = plan.take()
             assert accepted is not None, "nothing in flight, nothing ready, and not at the end"
-            plan.finish(accepted)
+            plan.acknowledge(accepted)
             delivered += [(accepted.request.batch, accepted.page[at]) for at in accepted.positions]
     return delivered, plan, window
 
@@ -366,7 +368,7 @@ def test_endless_list_ends_in_an_error():
     server = Endless([])
     with pytest.raises(DriftError, match="its end never came"):
         read(server, concurrency=1)
-    assert BLIND_PAGES <= server.asked <= BLIND_PAGES + 10
+    assert UNCOUNTED_PAGES <= server.asked <= UNCOUNTED_PAGES + 10
 
 
 def test_pages_of_known_rows_without_end_are_an_error():
@@ -411,7 +413,7 @@ def test_earliest_batch_may_ask_though_the_window_is_full():
 
 def test_answers_behind_the_end_of_a_batch_are_dropped():
     """A page that was in flight when its batch ended changes nothing."""
-    plan = ScanPlan(concurrency=2, ordered=True, limit=10, heads_only=True)
+    plan = ScanPlan(concurrency=2, ordered=True, limit=10, count_only=True)
     plan.add(Batch(QUERY))
     request = plan.next_request()
     plan.receive(request, 30, ["a"], None)
@@ -489,7 +491,7 @@ class MovingList(RuleBasedStateMachine):
         while (accepted := self.plan.take()) is not None:
             batch = accepted.request.batch
             self.items += [(batch, accepted.page[at]) for at in accepted.positions]
-            self.plan.finish(accepted)
+            self.plan.acknowledge(accepted)
         while isinstance(request := self.plan.next_request(), PageRequest):
             self.in_flight.append(request)
 

@@ -28,7 +28,7 @@ from ief_async import (
     Timeouts,
     TransportError,
 )
-from ief_async._paging.batch_plan import requests_for
+from ief_async._paging.shape import requests_for
 from ief_async._policies import Clock
 from ief_async.testing import FakeIef, Fault
 
@@ -1010,7 +1010,7 @@ async def test_ids_are_freed_with_their_batch():
         stream = ief.iter_pods(fake.deployment_ids, batch_size=1, concurrency=1)
         most = 0
         async for _ in stream:
-            most = max(most, stream._scan.plan.ids_bytes)
+            most = max(most, stream._engine.plan.ids_bytes)
 
-        assert 0 == stream._scan.plan.ids_bytes
+        assert 0 == stream._engine.plan.ids_bytes
         assert most < 3 * 100 * 60

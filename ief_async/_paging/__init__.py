@@ -4,9 +4,11 @@ Pure: no clock, no event loop, no socket, no logging. Counts and ids come in; pa
 verdict on each batch go out.
 """
 
-from ief_async._paging.batch_plan import Accepted, BatchReport, PageCap, PageRequest, requests_for
 from ief_async._paging.batches import Batch, Batcher, Query, Selector, check_id, url_bytes
+from ief_async._paging.pages import Accepted, PageRequest
 from ief_async._paging.scan_plan import STALLED, ScanPlan
+from ief_async._paging.shape import PageCap, requests_for
+from ief_async._paging.verdict import BatchReport
 
 __all__ = [
     "STALLED",

@@ -3,11 +3,10 @@
 A function that fetches a page is handed in; nothing here knows of HTTP.
 """
 
+from ief_async._scan.fleet import FLEET, Fleet, Member
 from ief_async._scan.reading import (
     Reader,
-    look_for_fields,
     page_of,
-    raw_rows,
     stand_in,
     structure_some,
 )
@@ -22,9 +21,13 @@ from ief_async._scan.spec import (
     select_ids,
 )
 from ief_async._scan.stream import Stream, engine_of
+from ief_async._scan.watching import look_for_fields, raw_rows
 
 __all__ = [
+    "FLEET",
     "ID_ARGUMENTS",
+    "Fleet",
+    "Member",
     "Page",
     "Reader",
     "Scan",

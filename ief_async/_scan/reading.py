@@ -1,32 +1,21 @@
 """From the rows of a page to its items, a chunk at a time."""
 
-import asyncio
-import logging
 from collections import Counter
-from collections.abc import (
-    Sequence,
-)
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, Protocol, Self, TypeVar
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import (
-    ConfigurationError,
-    OnBadItem,
-    OnUnknownField,
-    PayloadError,
-)
+from ief_async._errors import OnBadItem, PayloadError
 from ief_async._messages import Answer
-from ief_async._observer import write
 from ief_async._scan.reports import Page
-from ief_async._structure import ModelWatch, Row, Rows, loads, split
+from ief_async._structure import Row, Rows, loads
 from ief_async._texts import printable
 
 T = TypeVar("T")
 
 CHUNK_ITEMS = 250  # handed out at a time, where they were made with their page
 CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
-WATCHED_ROWS = 100  # of the first page of each batch: a millisecond
 
 
 class Reader(Protocol[T]):
@@ -54,30 +43,18 @@ class Reader(Protocol[T]):
         """Return the reader for the rows of a target."""
 
 
-def raw_rows(answer: Answer[Rows], *, key: str) -> Sequence[Row]:
-    """Return the rows of an answer as bytes, though they may have been made at once."""
-    rows = answer.value
-    return (rows if rows.items is None else split(answer.raw, key=key)).raw
-
-
-async def look_for_fields(watch: ModelWatch, raw: Sequence[Row], policy: OnUnknownField) -> None:
-    """Warn of fields of a model that no row of a page has, or raise."""
-    for at in range(0, len(raw), WATCHED_ROWS):
-        if watch.unknown:
-            watch.look(raw[at : at + WATCHED_ROWS])
-            await asyncio.sleep(0)
-    if not (watch.unknown and raw):
-        return
-    message = f"the model has fields that neither a document nor a row of this page has: {watch}"
-    if policy == "raise":
-        raise ConfigurationError(message)
-    write(logging.WARNING, "%s; they are their defaults", message)
-
-
 def structure_some(
-    reader: Reader[T], answer: Answer[Rows], positions: Sequence[int], *, key: str
+    reader: Reader[T],
+    answer: Answer[Rows],
+    positions: Sequence[int],
+    *,
+    key: str,
+    model_errors: Counter[str] | None = None,
 ) -> list[T]:
-    """Structure the first of these rows: as many as do not make the event loop wait."""
+    """Structure the first of these rows: as many as do not make the event loop wait.
+
+    `model_errors` counts what the model itself raised, as `Structure.items` has it.
+    """
     rows, made, bad = answer.value.raw, answer.value.items, answer.value.bad
     if made is not None:
         return [made[at] for at in positions[:CHUNK_ITEMS]]
@@ -87,7 +64,7 @@ def structure_some(
     problem = bad.get(positions[0])
     if problem is None:
         try:
-            return reader.items(rows, chunk, key=key)
+            return reader.items(rows, chunk, key=key, model_errors=model_errors)
         except PayloadError as error:
             problem = error.with_traceback(None)
     item_id = None if positions[0] in bad else printable(answer.value.ids[positions[0]])

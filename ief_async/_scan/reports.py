@@ -100,6 +100,9 @@ class ScanReport:
         items: items handed to the consumer.
         bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
             of `ids` are counted there.
+        model_errors: how often the model itself raised (a validator, ``__attrs_post_init__``) where
+            rows are decoded fast, by the class of the exception. Each time the row was made anew by
+            the slow path, with all rows beside it; if the model raised again it is a bad item, too.
         retries: requests that were sent again.
         elapsed: seconds from the first item asked for to the last one given, or to now.
         most_pages: pages that were in flight, waiting or being read at once; never more than
@@ -127,6 +130,7 @@ class ScanReport:
     ids: "ScanReport | None" = None
     bad_items: int = 0
     unknown_model_fields: tuple[str, ...] = ()
+    model_errors: Mapping[str, int] = attrs.field(factory=dict, hash=False)
 
     @property
     def doubtful(self) -> tuple[BatchReport, ...]:

@@ -5,21 +5,17 @@ nor its iterator: so when a loop is left by a bare ``break`` the iterator dies, 
 tasks.
 """
 
-from collections.abc import (
-    AsyncIterator,
-    Iterator,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ief_async._checkpoint import ScanCheckpoint
-from ief_async._errors import (
-    ConfigurationError,
-)
+from ief_async._errors import ConfigurationError
 from ief_async._scan.reading import Reader
 from ief_async._scan.reports import Page, ScanProgress, ScanReport
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Engine(Protocol[T]):
@@ -33,11 +29,17 @@ class Engine(Protocol[T]):
     reader: Reader[Any]
     of_targets: bool
 
+    def begin(self) -> None:
+        """Start to fetch, unless that was done before; refuse to on another event loop."""
+
     async def next_items(self) -> Iterator[T]:
         """Return some items of the current page, or of the next; none at the end."""
 
     async def next_whole_page(self) -> Page[T] | None:
         """Return the next page with all its items, or None at the end."""
+
+    def cancel(self, error: BaseException | None = None) -> None:
+        """End the scan, maybe by an error, without waiting for its tasks."""
 
     def abandon(self) -> None:
         """End the scan from wherever the garbage collector happens to run."""
@@ -56,19 +58,36 @@ class Engine(Protocol[T]):
 
 
 class _Iterator(Generic[T]):
-    """What iterates a stream. When it dies, the scan ends."""
+    """What iterates a stream, for one task at a time. When it dies, the scan ends."""
 
-    def __init__(self, scan: Engine[T]) -> None:
-        self._scan = scan
+    def __init__(self, engine: Engine[T]) -> None:
+        self._engine = engine
+        self._busy = False
 
     def __aiter__(self) -> Self:
         return self
 
+    async def _next(self, ask: Callable[[], Awaitable[R]]) -> R:
+        """Ask the engine for more; whatever that raises ends the scan."""
+        if self._busy:
+            message = "two tasks iterate this stream at once: give each task a stream of its own"
+            raise ConfigurationError(message)
+        self._engine.begin()
+        self._busy = True
+        try:
+            return await ask()
+        except BaseException as error:
+            # a traceback that somebody keeps would keep the iterator, and with it the tasks
+            self._engine.cancel(error)
+            raise
+        finally:
+            self._busy = False
+
     async def aclose(self) -> None:
-        await self._scan.aclose()
+        await self._engine.aclose()
 
     def __del__(self) -> None:
-        self._scan.abandon()
+        self._engine.abandon()
 
 
 class _Items(_Iterator[T]):
@@ -79,7 +98,7 @@ class _Items(_Iterator[T]):
     async def __anext__(self) -> T:
         for item in self._some:
             return item
-        self._some = await self._scan.next_items()
+        self._some = await self._next(self._engine.next_items)
         for item in self._some:
             return item
         raise StopAsyncIteration
@@ -89,7 +108,7 @@ class _Pages(_Iterator[T]):
     """The pages of a stream."""
 
     async def __anext__(self) -> Page[T]:
-        page = await self._scan.next_whole_page()
+        page = await self._next(self._engine.next_whole_page)
         if page is None:
             raise StopAsyncIteration
         return page
@@ -126,18 +145,18 @@ class Stream(Generic[T]):
         IefError: whatever ended the scan, with the batch and offset in its notes.
     """
 
-    def __init__(self, scan: Engine[T]) -> None:
-        self._scan = scan
+    def __init__(self, engine: Engine[T]) -> None:
+        self._engine = engine
         self._iterated = False
 
     def __aiter__(self) -> AsyncIterator[T]:
         self._iterate_once()
-        return _Items(self._scan)
+        return _Items(self._engine)
 
     def pages(self) -> AsyncIterator[Page[T]]:
         """Return the pages instead of the items; those that bring nothing new are left out."""
         self._iterate_once()
-        return _Pages(self._scan)
+        return _Pages(self._engine)
 
     def _iterate_once(self) -> None:
         if self._iterated:
@@ -151,7 +170,7 @@ class Stream(Generic[T]):
 
     async def aclose(self) -> None:
         """End the scan. On return no task of it runs and no request is in flight."""
-        await self._scan.aclose()
+        await self._engine.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -167,12 +186,12 @@ class Stream(Generic[T]):
     @property
     def progress(self) -> ScanProgress:
         """A snapshot of how far the scan is."""
-        return self._scan.progress()
+        return self._engine.progress()
 
     @property
     def report(self) -> ScanReport:
         """What the scan came to, or what is known of it so far."""
-        return self._scan.report()
+        return self._engine.report()
 
     def checkpoint(self) -> ScanCheckpoint:
         """Return what the consumer has finished with, at any time: also after an error or a break.
@@ -181,7 +200,7 @@ class Stream(Generic[T]):
         from it with ``iter_pods(…, resume_from=…)`` delivers everything that is missing, at least
         once: of a list that did not change, nothing else.
         """
-        return self._scan.checkpoint()
+        return self._engine.checkpoint()
 
     def __repr__(self) -> str:
         now = self.progress
@@ -191,4 +210,4 @@ class Stream(Generic[T]):
 
 def engine_of(stream: Stream[T]) -> Engine[T]:
     """Return what does a stream's work: for what is built on streams."""
-    return stream._scan  # noqa: SLF001  users have no business with it
+    return stream._engine  # noqa: SLF001  users have no business with it

@@ -10,11 +10,12 @@ from ief_async._structure.envelope import (
     Rows,
     loads,
     read_within,
+    rows_in,
     split,
 )
 from ief_async._structure.flatten import KeyValues, LineReader, flat_mirror
 from ief_async._structure.narrow import narrowed
-from ief_async._structure.schema_watch import ModelWatch, SchemaWatch
+from ief_async._structure.schema_watch import ModelWatch, SchemaWatch, decode_rows
 from ief_async._structure.structure import Structure, structure_of
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "Rows",
     "SchemaWatch",
     "Structure",
+    "decode_rows",
     "flat_mirror",
     "loads",
     "narrowed",
     "read_within",
+    "rows_in",
     "split",
     "structure_of",
 ]

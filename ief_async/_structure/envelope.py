@@ -190,6 +190,12 @@ def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
     raise failure
 
 
+def rows_in(body: bytes, *, key: str) -> Sequence[Row]:
+    """Return the rows of a body that was read before, as bytes: in one pass, without their ids."""
+    rows: Sequence[Row] = _envelope(key, msgspec.Raw).decode(body).rows or ()
+    return rows
+
+
 def _split(body: bytes, key: str, *, tolerate: bool) -> Rows:
     envelope = _envelope(key, msgspec.Raw).decode(body)
     raw = envelope.rows

@@ -24,6 +24,15 @@ WATCHED_NAMES = 100  # told apart by a schema watch
 WATCHED_CHARACTERS = 64
 
 
+def decode_rows(rows: Sequence[Row]) -> list[Any]:
+    """Return rows as plain values; those that can't be read are left out."""
+    documents: list[Any] = []
+    for row in rows:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            documents.append(msgspec.json.decode(row))
+    return documents
+
+
 class SchemaWatch:
     """Counts what the server says and a model has no name for: the first sign that an API moved.
 
@@ -37,13 +46,17 @@ class SchemaWatch:
         self.unknown_fields: Counter[str] = Counter()
         self.unknown_values: Counter[str] = Counter()
 
-    def look(self, rows: Sequence[Row]) -> None:
-        """Look through some rows; what can't be read is left to the structuring, which says so."""
-        for row in rows:
-            if len(row if isinstance(row, bytes) else memoryview(row)) > LARGE_ROW_BYTES:
-                continue  # a million keys would keep the event loop for a second
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self._walk(msgspec.json.decode(row), self._shape, "")
+    def look(self, rows: Sequence[Row]) -> list[Any]:
+        """Look through some rows; return them decoded, so that nobody has to do it again.
+
+        Those that are too large are left out: a million keys would keep the event loop for a
+        second. So are those that can't be read, as the structuring says what is wrong with them.
+        """
+        documents = decode_rows([row for row in rows if _size(row) <= LARGE_ROW_BYTES])
+        for document in documents:
+            with contextlib.suppress(RecursionError):
+                self._walk(document, self._shape, "")
+        return documents
 
     def _walk(self, value: Any, shape: "_Shape", path: str) -> None:
         if not isinstance(value, dict):
@@ -61,6 +74,10 @@ class SchemaWatch:
                 self._walk(item, inner, f"{path}{key}.")
             elif known and isinstance(item, str) and item and item not in known:
                 _count(self.unknown_values, f"{path}{key}={item[:WATCHED_CHARACTERS]}")
+
+
+def _size(row: Row) -> int:
+    return len(row if isinstance(row, bytes) else memoryview(row))
 
 
 _Shape = Mapping[str, tuple["_Shape | None", frozenset[str] | None]]
@@ -113,14 +130,12 @@ class ModelWatch:
             if not any(parts[:-1] == other for other, _ in self.unknown.values())
         )
 
-    def look(self, rows: Sequence[Row]) -> None:
-        """Look through some rows; what can't be read is left to the structuring, which says so."""
-        for row in rows if self.unknown else ():
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                document = msgspec.json.decode(row)
-                for name, (parts, _) in [*self.unknown.items()]:
-                    if _has(document, parts):
-                        del self.unknown[name]
+    def look(self, documents: Sequence[Any]) -> None:
+        """Look through some rows, decoded."""
+        for document in documents:
+            for name, (parts, _) in [*self.unknown.items()]:
+                if _has(document, parts):
+                    del self.unknown[name]
 
     def __str__(self) -> str:
         return ", ".join(f"{name}{self.unknown[name][1]}" for name in self.names)

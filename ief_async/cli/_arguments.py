@@ -1,28 +1,20 @@
-"""What may be typed: the parser of the command, and the completion that follows from it."""
+"""What may be typed: the parser of the command."""
 
 import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, get_args
 
-import attrs
-
 from ief_async import __version__
+from ief_async._endpoints import LISTINGS, PODS, Listing
 from ief_async._errors import OnDrift, OnError
 from ief_async._writing import put
 
 FORMATS = ("table", "wide", "json", "ndjson", "tsv", "name", "parquet", "arrow")
-# what can be listed, and the filters of the service itself, as it calls them
-LISTS: dict[str, tuple[str, ...]] = {
-    "pods": (),
-    "deployments": ("name", "node-id", "group-id", "sort"),
-    "nodes": ("name", "state", "tags", "group-id", "app-name", "sort"),
-    "groups": ("name", "sort"),
-    "instances": (),
-}
+SHELLS = ("bash", "fish", "zsh")
 
 
 class Exit(IntEnum):
@@ -53,6 +45,11 @@ metadata of the server that this runs on.
 """
 
 
+def option(name: str) -> str:
+    """Return how the command spells an argument of the library."""
+    return f"--{name.replace('_', '-')}"
+
+
 def program() -> str:
     """Return the command as it was called."""
     name = os.path.basename(sys.argv[0])  # noqa: PTH119  no path, a word
@@ -77,19 +74,20 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"ief-async {__version__}")
     parser.set_defaults(quiet=False, verbose=0)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in LISTS:
-        _add_list(commands, name)
+    for listing in LISTINGS.values():
+        _add_list(commands, listing)
     _add_count(commands)
     _add_demo(commands)
     _add_fake_server(commands)
     completion = commands.add_parser("completion", help="print completion for a shell")
-    completion.add_argument("shell", choices=sorted(COMPLETIONS), help="the shell")
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return parser
 
 
-def _add_list(commands: Any, name: str) -> None:
+def _add_list(commands: Any, listing: Listing) -> None:
+    name = listing.name
     command = commands.add_parser(
         name,
         usage="%(prog)s [option ...]",
@@ -105,8 +103,8 @@ def _add_list(commands: Any, name: str) -> None:
             "--state", action="append", metavar="STATE", help="only pods in this state; repeatable"
         )
         which.add_argument("--name", metavar="PATTERN", help="only pods of such names, as web-*")
-    for filtered in LISTS[name]:
-        which.add_argument(f"--{filtered}", metavar="TEXT", help="as the service filters by it")
+    for filtered in listing.filters:
+        which.add_argument(option(filtered), metavar="TEXT", help="as the service filters by it")
     which.add_argument(
         "--max-items", type=bounded(int, least=1), metavar="N", help="read no more than N"
     )
@@ -167,7 +165,7 @@ def _add_list(commands: Any, name: str) -> None:
         default="raise",
         help="what an item that can't be read leads to (%(default)s)",
     )
-    _add_pace(how)
+    _add_pace(how, listing)
     how.add_argument(
         "--deadline",
         type=bounded(float, least=0.001),
@@ -188,12 +186,13 @@ def _add_talk(group: Any) -> None:
     group.add_argument("-v", "--verbose", action="count", default=0, help="log; -vv: each request")
 
 
-def _add_pace(how: Any) -> None:
+def _add_pace(how: Any, listing: Listing) -> None:
     how.add_argument(
         "--page-size",
-        type=bounded(int, least=1, most=10_000),
+        type=bounded(int, least=1, most=listing.most_rows),
+        default=listing.page_size,
         metavar="N",
-        help="rows asked for at a time (1000, of deployments 100)",
+        help="rows asked for at a time (%(default)s)",
     )
     how.add_argument(
         "--concurrency",
@@ -236,7 +235,7 @@ def _add_count(commands: Any) -> None:
         metavar="N",
         help="deployments in one query (%(default)s)",
     )
-    _add_pace(how)
+    _add_pace(how, PODS)
     _add_where(command)
 
 
@@ -305,138 +304,9 @@ def bounded(
     def number(text: str) -> Any:
         value = kind(text)
         if not least <= value <= most or value == math.inf:
-            bounds = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
-            message = f"takes {bounds}, but was given {text}"
+            bounds = f">= {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            message = f"must be {bounds}, got {text}"
             raise argparse.ArgumentTypeError(message)
         return value
 
     return number
-
-
-# ---- completion --------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class _Option:
-    """An option as a shell completes it: its flags, what it is for, and what follows it."""
-
-    flags: tuple[str, ...]
-    help: str
-    choices: tuple[str, ...]
-    takes: str | None  # "file", "value", or nothing
-
-
-def _commands() -> dict[str, tuple[str, list[_Option], tuple[str, ...]]]:
-    """Return for each command its help, its options, and the words it takes."""
-    parser = parser_of()
-    (subparsers,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001  argparse tells it nowhere else
-    helps = {one.dest: one.help or "" for one in subparsers._choices_actions}  # noqa: SLF001  likewise
-    return {
-        name: (helps[name], list(_options(command)), _words(command))
-        for name, command in subparsers.choices.items()
-    }
-
-
-def _options(command: argparse.ArgumentParser) -> Iterator[_Option]:
-    for action in command._actions:  # noqa: SLF001  argparse tells it nowhere else
-        if action.option_strings:
-            text = (action.help or "") % {"default": action.default}
-            takes = None if action.nargs == 0 else "value"
-            if action.dest in {"file", "checkpoint"}:
-                takes = "file"
-            yield _Option(tuple(action.option_strings), text, _choices(action), takes)
-
-
-def _words(command: argparse.ArgumentParser) -> tuple[str, ...]:
-    positional = (one for one in command._actions if not one.option_strings)  # noqa: SLF001  likewise
-    return tuple(word for one in positional for word in _choices(one))
-
-
-def _choices(action: argparse.Action) -> tuple[str, ...]:
-    return tuple(map(str, action.choices or ()))
-
-
-def _bash() -> str:
-    cases, values = [], []
-    for name, (_, options, words) in _commands().items():
-        flags = " ".join([*words, *(flag for option in options for flag in option.flags)])
-        cases.append(f'    {name}) words="{flags}" ;;')
-        for option in options:
-            flags = "|".join(f"{name}:{flag}" for flag in option.flags)
-            if option.choices:
-                values.append(f'    {flags}) words="{" ".join(option.choices)}" ;;')
-            elif option.takes:
-                files = "compopt -o default; " if option.takes == "file" else ""
-                values.append(f"    {flags}) {files}return ;;")
-    return "\n".join(
-        [
-            "_ief_async() {",
-            '  local word="${COMP_WORDS[COMP_CWORD]}" words="" command="${COMP_WORDS[1]}"',
-            "  COMPREPLY=()",
-            '  if [ "$COMP_CWORD" -eq 1 ]; then',
-            f'    words="{" ".join(_commands())} --help --version"',
-            "  else",
-            '    case "$command" in',
-            *cases,
-            "    esac",
-            '    case "$command:${COMP_WORDS[COMP_CWORD-1]}" in',
-            *values,
-            "    esac",
-            "  fi",
-            '  COMPREPLY=($(compgen -W "$words" -- "$word"))',
-            "}",
-            "complete -F _ief_async ief-async",
-        ]
-    )
-
-
-def _zsh() -> str:
-    lines = ["#compdef ief-async", "_ief_async() {", "  local -a commands", "  commands=("]
-    lines += [f"    {_quoted(f'{name}:{text}')}" for name, (text, _, _) in _commands().items()]
-    lines += [
-        "  )",
-        "  if (( CURRENT == 2 )); then",
-        "    _describe command commands",
-        "    return",
-    ]
-    lines += ["  fi", '  case "$words[2]" in']
-    for name, (_, options, words) in _commands().items():
-        lines.append(f"    {name}) shift words; (( CURRENT-- )); _arguments \\")
-        for option in options:
-            after = f":value:({' '.join(option.choices)})" if option.choices else ""
-            if not after and option.takes:
-                after = ":file:_files" if option.takes == "file" else ":value:"
-            text = option.help.replace("[", "(").replace("]", ")").replace(":", " ")
-            lines += [f"      {_quoted(f'*{flag}[{text}]{after}')} \\" for flag in option.flags]
-        lines.append(
-            f"      {_quoted('1:word:(' + ' '.join(words) + ')')} ;;" if words else "      ;;"
-        )
-    lines += ["  esac", "}", 'if [ "$funcstack[1]" = _ief_async ]; then _ief_async "$@"']
-    lines += ["else compdef _ief_async ief-async; fi"]
-    return "\n".join(lines)
-
-
-def _fish() -> str:
-    lines = ["complete -c ief-async -f"]
-    for name, (text, options, words) in _commands().items():
-        lines.append(f"complete -c ief-async -n __fish_use_subcommand -a {name} -d {_quoted(text)}")
-        seen = _quoted(f"__fish_seen_subcommand_from {name}")
-        if words:
-            lines.append(f"complete -c ief-async -n {seen} -a {_quoted(' '.join(words))}")
-        for option in options:
-            line = f"complete -c ief-async -n {seen}"
-            for flag in option.flags:
-                line += f" -l {flag[2:]}" if flag.startswith("--") else f" -s {flag[1:]}"
-            if option.choices:
-                line += f" -x -a {_quoted(' '.join(option.choices))}"
-            elif option.takes:
-                line += " -r -F" if option.takes == "file" else " -x"
-            lines.append(f"{line} -d {_quoted(option.help)}")
-    return "\n".join(lines)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-COMPLETIONS: dict[str, Callable[[], str]] = {"bash": _bash, "fish": _fish, "zsh": _zsh}

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from ief_async._endpoints import Listing
 from ief_async._models import parse_timestamp
 from ief_async._texts import printable, printable_json
 from ief_async._writing import Exact, exact, put
@@ -97,7 +98,7 @@ ID = Column("ID", "id")
 NAME = Column("NAME", "name")
 STATE = Column("STATE", "state")
 AGE = Column("AGE", "created_at", _since("created_at"))
-# of each list the columns of a table, and those that a wide one has besides
+# the columns of a list's table, and those that a wide one adds; see `columns_of` for others
 COLUMNS: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {
     "pods": (
         (NAME, STATE, Column("RESTARTS", "containers", restarts), Column("NODE", "node_id"), AGE),
@@ -137,6 +138,13 @@ COLUMNS: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {
     ),
 }
 FIELDS = {"READY": ("replicas", "ready_replicas")}  # what a column needs besides its own
+
+
+def columns_of(listing: Listing) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Return the columns of a list's table, and those that a wide one adds."""
+    known = {field.name for field in attrs.fields(listing.model)}
+    plain = tuple(one for one in (NAME, STATE, ID, AGE) if one.field in known)
+    return COLUMNS.get(listing.name, (plain, ()))
 
 
 def fields_of(columns: Iterable[Column]) -> list[str]:

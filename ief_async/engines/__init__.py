@@ -18,21 +18,21 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import closing
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from ief_async._arguments import check_number
+from ief_async._arguments import check_choice, check_number, refuse
 from ief_async._auth import EcsMetadata
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
-from ief_async._endpoints import PODS, Found
+from ief_async._endpoints import PODS, Identified, Listed
 from ief_async._errors import ConfigurationError, OnDrift
 from ief_async._models import Pod
 from ief_async._observer import write
 from ief_async._paging import Batch, Selector, requests_for
 from ief_async._policies import Limits
 from ief_async._scan import ID_ARGUMENTS, ScanSpec, Stream, select_ids
-from ief_async._session import Identified, IefSession, scan_of
+from ief_async._session import IefSession, scan_of
 from ief_async.engines._job import Give, Job
 from ief_async.sinks import arrow_schema, narrowed, record_batches
 
@@ -50,17 +50,19 @@ def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
     """Return an attrs validator that takes the words of a `Literal`."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
-        if not isinstance(value, str) or value not in get_args(choices):
-            known = ", ".join(map(repr, get_args(choices)))
-            message = f"{attribute.name} takes one of {known}, but was given {value!r:.80}"
-            if value == "collect":
-                message += (
-                    ": a failed batch would be left out without a word, as a partition gives "
-                    "batches of rows and no report"
-                )
-            elif callable(value):
-                message += ": a partition pickles, and a function of this process may not"
-            raise ConfigurationError(message)
+        try:
+            check_choice(attribute.name, value, choices)
+        except ConfigurationError as error:
+            message = str(error)
+        else:
+            return
+        if value == "collect":
+            message += (
+                ": a partition has no report, so nothing would say that a failed batch is missing"
+            )
+        elif callable(value):
+            message += ": a partition is pickled, and a function of this process may not be"
+        raise ConfigurationError(message)
 
     return validate
 
@@ -225,10 +227,7 @@ def plan_pods(
         pages=0,
     )
     if isinstance(ids, AsyncIterable):
-        message = (
-            f"{ID_ARGUMENTS[selector]} takes an iterable of ids, but was given {type(ids).__name__}"
-        )
-        raise ConfigurationError(message)
+        refuse(ID_ARGUMENTS[selector], "an iterable of ids", type(ids).__name__)
     several = None if listed else list(ids)
     spec = _spec(partition, (), resume_from)  # of what is counted
 
@@ -246,7 +245,7 @@ async def _plan(
         scan = scan_of(ief, spec)  # never begun; it cuts the ids into batches
         if ids is None:
             listing = ief.iter_deployments(
-                model=Found, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
+                model=Listed, on_drift=partition.on_drift, on_bad_item=partition.on_bad_item
             )
             ids = [found.id async for found in listing]
             _warn(partition, listing)
@@ -400,8 +399,8 @@ def _session(partition: Partition, limits: Limits) -> IefSession:
         if source is None:
             shown = f"{len(name)} characters" if isinstance(name, str) else type(name).__name__
             message = (
-                "credentials takes the name of a source, which each worker looks up: 'env', "
-                f"'profile:NAME', 'ecs' or 'package.module:function', but was given {shown}"
+                "credentials must be the name of a source, which each worker looks up: 'env', "
+                f"'profile:NAME', 'ecs' or 'package.module:function', got {shown}"
             )
             raise ConfigurationError(message)
         given["credentials"] = source if inspect.iscoroutinefunction(source) else source()

@@ -19,6 +19,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ief_async._arguments import refuse
 from ief_async._errors import ConfigurationError
 from ief_async._models import TIMESTAMPS, Pod
 from ief_async.engines import Partition, plan_pods, read_partition
@@ -133,12 +134,9 @@ def _arguments(options: dict[str, str]) -> dict[str, Any]:
     """Return the arguments of `plan_pods` that options say."""
     unknown = sorted(options.keys() - {*WHOLE, *TEXTS, *IDS, RATE})
     if unknown:
-        takes = ", ".join([*IDS, *TEXTS, *WHOLE, RATE])
-        message = (
-            f"the source ief_pods takes no option {', '.join(unknown)}, as keys are never options; "
-            f"it takes {takes}"
-        )
-        raise ConfigurationError(message)
+        names = ", ".join([*IDS, *TEXTS, *WHOLE, RATE])
+        problem = f"{', '.join(unknown)} (keys are never options)"
+        refuse("an option of ief_pods", f"one of {names}", problem)
     given: dict[str, Any] = {name: options[name] for name in TEXTS if name in options}
     try:
         given |= {name: int(options[name]) for name in WHOLE if name in options}
@@ -146,7 +144,9 @@ def _arguments(options: dict[str, str]) -> dict[str, Any]:
         given |= {name: _ids(options[name]) for name in IDS if name in options}
     except ValueError:
         numbers = ", ".join([*WHOLE, RATE])
-        message = f"{numbers} take numbers, {', '.join(IDS)} a JSON array or ids between commas"
+        message = (
+            f"{numbers} must be numbers, and {', '.join(IDS)} JSON arrays or ids between commas"
+        )
     else:
         return {"workers": _tasks(), **given}
     raise ConfigurationError(message)

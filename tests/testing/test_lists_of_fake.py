@@ -79,7 +79,7 @@ async def test_lists_give_what_there_is(fake_ief, kind):
     ],
 )
 async def test_order_of_keys(fake_ief, kind, expected):
-    """The count stands first, but behind the nodes."""
+    """The count comes first, except in the list of nodes."""
     assert [*(await ask(fake_ief, kind))[1]] == expected
 
 
@@ -485,7 +485,7 @@ async def test_nodes_by_group_and_device():
 
 @each_kind
 async def test_lists_are_for_the_known(fake_ief, kind):
-    """A stranger gets nothing, and another project has nothing."""
+    """A request without a valid token is refused, and another project is not found."""
     assert (await ask(fake_ief, kind, headers={"X-Auth-Token": "x"}))[0] == 401
     status, error = await ask(fake_ief, kind, project_id="0" * 32)
     assert (status, error["error_code"]) == (400, "IEF.100001")

@@ -12,10 +12,10 @@ from yarl import URL
 
 from ief_async.testing import Account, FakeIef, FakeRequest, Fault, Service, _signatures, sign
 
-VECTORS = json.loads((Path(__file__).parent / "samples/signing_vectors.json").read_bytes())[
+VECTORS = json.loads((Path(__file__).parents[1] / "samples/signing_vectors.json").read_bytes())[
     "vectors"
 ]
-STRANGER = "Incorrect IAM authentication information: "
+UNAUTHENTICATED = "Incorrect IAM authentication information: "
 SOME_TIME = 1_709_251_199.25
 each_vector = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 
@@ -33,13 +33,13 @@ class Clock:
 
 @pytest.fixture
 async def fake():
-    """Run a fake server whose time stands still."""
+    """Run a fake server whose clock does not move."""
     async with FakeIef(service=Service(clock=Clock())) as running:
         yield running
 
 
 async def send(fake, method, target, *, headers=None, body=None):
-    """One request through aiohttp's client: status, headers, JSON (or text that is none)."""
+    """One request through aiohttp's client: status, headers, JSON (or text that isn't JSON)."""
     async with (
         aiohttp.ClientSession() as http,
         http.request(
@@ -153,7 +153,7 @@ def test_sign_takes_a_time_in_any_form():
 
 
 def test_sign_takes_a_body_in_any_form():
-    """None, no text and no bytes are one; text is UTF-8; a given hash stands for the body only."""
+    """No body, "" and b"" sign alike; a string is UTF-8; a given hash replaces the body."""
     common = {"method": "POST", "host": "h", "path": "/", "now": 0}
     assert len({sign("a", "s", body=body, **common) for body in (None, "", b"")}) == 1
     one, other = (sign("a", "s", body=body, **common) for body in ("中", "中".encode()))
@@ -168,7 +168,7 @@ def test_sign_takes_a_body_in_any_form():
 
 @each_vector
 def test_fake_takes_the_vendors_signatures(vector):
-    """The fake lets in what the vendor's signer signed, as it stands on the wire."""
+    """The fake accepts what the vendor's signer signed, as it was sent."""
     fake = FakeIef(account=Account(access_key=vector["ak"], secret_key=vector["sk"]))
     sent, seen = vector["input"], vector_seen(vector)
     at = sent["headers"]["X-Sdk-Date"]
@@ -190,7 +190,7 @@ def vector_seen(vector):
 
 
 def refusal(fake, seen):
-    """The text with which a request is turned away."""
+    """The message with which a request is refused."""
     with pytest.raises(Exception, match="Incorrect IAM") as caught:
         fake._iam.authenticate(seen, None)
     return json.loads(caught.value.answer.body)["error_msg"]
@@ -225,7 +225,7 @@ async def test_wrong_signature_shows_what_was_seen(fake):
     """The error has the gateway's canonical request, its lines between bars."""
     status, text = await get_signed(fake, keys=(fake.access_key, "other"))
     assert status == 401
-    assert text.startswith(f"{STRANGER}verify aksk signature fail")
+    assert text.startswith(f"{UNAUTHENTICATED}verify aksk signature fail")
     host = fake.endpoint.removeprefix("http://")
     query = f"deployment_id={fake.deployment_ids[0]}&limit=2"
     assert f"GET|/v3/{fake.project_id}/edgemgr/pods/|{query}|host:{host}|x-sdk-date:" in text
@@ -307,7 +307,7 @@ async def test_clocks_may_differ_by_a_quarter_of_an_hour(fake, off, fits):
 async def test_other_dates_are_too_old(fake, date):
     """A date that isn't written as it should be is signed in vain."""
     status, text = await get_signed(fake, headers={"X-Sdk-Date": date})
-    assert (status, text) == (401, f"{STRANGER}calc ak sk signature fail:signature expired")
+    assert (status, text) == (401, f"{UNAUTHENTICATED}calc ak sk signature fail:signature expired")
 
 
 async def test_sixth_wrong_signature_locks_the_key(fake):
@@ -340,7 +340,7 @@ async def test_right_signature_starts_the_count_anew(fake):
 
 
 async def test_body_is_signed_too(fake):
-    """The hash of what was received stands in the canonical request."""
+    """The canonical request has the hash of the body that was received."""
     target = f"/v3/{fake.project_id}/edgemgr/pods"
     headers = signed(fake, target)
     status, _, error = await send(fake, "GET", target, headers=headers, body=b"{}")
@@ -394,9 +394,9 @@ async def test_each_token_is_another_and_all_are_valid(fake):
     assert len({*tokens}) == 3
     for token in [*tokens, fake.token]:
         assert (await get_with(fake, token))[0] == 200
-    async with FakeIef(seed=1) as other, FakeIef() as twin:
+    async with FakeIef(seed=1) as other, FakeIef() as same:
         assert await issued(other) not in tokens
-        assert await issued(twin) == tokens[0]
+        assert await issued(same) == tokens[0]
 
 
 async def test_tokens_of_any_length(fake):
@@ -609,7 +609,7 @@ FACES = [
     (
         "APIGW.0301",
         401,
-        f"{STRANGER}token expires, expires_at: 2024-03-01T00:59:59.250000Z",
+        f"{UNAUTHENTICATED}token expires, expires_at: 2024-03-01T00:59:59.250000Z",
     ),
     ("IEF.310002", 400, "Token expired"),
 ]
@@ -720,7 +720,7 @@ async def test_project_names_are_exact(fake):
 
 
 async def test_project_lookup_is_for_the_known(fake):
-    """Neither a stranger nor a wrong signature learns a project."""
+    """Without a valid token or signature no project is listed."""
     assert (await send(fake, "GET", "/v3/projects"))[0] == 401
     assert (await get_signed(fake, "/v3/projects", keys=(fake.access_key, "x")))[0] == 401
     assert (await get_with(fake, await issued(fake), "/v3/projects"))[0] == 200
