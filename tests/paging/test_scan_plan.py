@@ -12,7 +12,8 @@ from hypothesis.stateful import (
 from simulated import QUERY, Server, any_order, drive, names
 
 from ief_async import DriftError
-from ief_async._paging.batches import Batch
+from ief_async._checkpoint import Part, ScanCheckpoint, fingerprint
+from ief_async._paging.batches import Batch, Batcher
 from ief_async._paging.pages import PageRequest
 from ief_async._paging.requests import Signal
 from ief_async._paging.scan_plan import ScanPlan
@@ -68,8 +69,19 @@ def test_answers_behind_the_end_of_a_batch_are_dropped():
     assert 30 == plan.reports()[0].count
 
 
+IDS = ("d0", "d1")
+
+
+def rows_of(accepted):
+    """Return the new rows of a page, each with the id that it was asked for by."""
+    return [(accepted.request.query.ids[0], accepted.page[at]) for at in accepted.positions]
+
+
 class MovingList(RuleBasedStateMachine):
-    """A list that changes at any time, read by two batches that are answered at any time."""
+    """A list that changes at any time, read by two batches that are answered at any time.
+
+    Its consumer has one page in hand, and may stop and be resumed at any time.
+    """
 
     @initialize(
         total=st.integers(0, 60),
@@ -78,27 +90,47 @@ class MovingList(RuleBasedStateMachine):
         ordered=st.booleans(),
         max_items=st.none() | st.integers(1, 40),
     )
-    def begin(self, total, limit, **options):
+    def begin(self, total, **options):
         """Start to read a list of this many rows, twice."""
         self.rows = names(total)
         self.survivors = set(self.rows)
         self.cap = 10**9
         self.inserted = 0
-        self.plan = ScanPlan(limit=limit, **options)
-        for _ in range(2):
-            self.plan.add(Batch(QUERY))
+        self.options = options
+        self.finished = set()  # what a consumer before this one has finished with
+        self.scan(None)
+
+    def scan(self, checkpoint):
+        """Begin a scan, or go on with one."""
+        batcher = Batcher(selector="deployment_ids", size=1, fixed_bytes=0, resume=checkpoint)
+        self.plan = ScanPlan(**self.options)
+        for batch in [one for identity in IDS for one in batcher.add(identity)] + batcher.flush():
+            self.plan.add(batch)
         self.plan.closed = True
-        self.in_flight, self.items, self.refused = [], [], False
+        self.in_flight, self.items, self.refused, self.hand = [], [], False, None
         self.go_on()
 
     def go_on(self):
         """Take what is ready, and ask for what may be asked for."""
         while (accepted := self.plan.take()) is not None:
-            batch = accepted.request.batch
-            self.items += [(batch, accepted.page[at]) for at in accepted.positions]
-            self.plan.acknowledge(accepted)
+            self.items += rows_of(accepted)
+            if self.hand is not None:
+                self.plan.acknowledge(self.hand)
+            self.hand = accepted
         while isinstance(request := self.plan.next_request(), PageRequest):
             self.in_flight.append(request)
+
+    @precondition(lambda self: not self.refused)
+    @rule(part=st.floats(0, 1))
+    def resume(self, part):
+        """Stop here, with a part of the page in hand finished, and go on in another plan."""
+        hand = [] if self.hand is None else rows_of(self.hand)
+        rows = round(part * len(hand))
+        checkpoint = ScanCheckpoint(
+            scan=1, parts=(Part(fingerprint(IDS[0]), self.plan.entries(self.hand, rows)),)
+        )
+        self.finished |= {*self.items} - {*hand[rows:]}
+        self.scan(ScanCheckpoint.from_json(checkpoint.to_json()))
 
     @precondition(lambda self: self.in_flight)
     @rule(which=st.integers(0, 3), empty=st.booleans())
@@ -153,8 +185,8 @@ class MovingList(RuleBasedStateMachine):
             if self.plan.ordered and not report.complete:
                 break  # what comes behind it waits for it
             if report.complete and report.drift != "unknown":
-                came = {row for batch, row in self.items if batch == report.number}
-                assert self.survivors <= came
+                seen = {*self.finished, *self.items}
+                assert self.survivors <= {row for one, row in seen if one == report.ids[0]}
 
     def teardown(self):
         """Let the list stand still, and read it to its end."""
