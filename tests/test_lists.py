@@ -221,11 +221,6 @@ def test_every_filter_of_a_row_is_tried():
         assert filters <= {*LISTS[name].filters}
 
 
-def test_a_page_of_the_command_is_one_that_the_service_gives():
-    """No row asks for more rows than a page may have."""
-    assert all(row.page_size <= row.most_rows for row in LISTINGS.values())
-
-
 # ---- from nothing to a fleet ---------------------------------------------------------------------
 
 
