@@ -1,6 +1,7 @@
 """Checks of arguments, and what an error says of them: ``<name> must be <what>, got <value>``."""
 
 import math
+import re
 from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args
@@ -9,6 +10,7 @@ from ief_async._errors import ConfigurationError
 
 T = TypeVar("T")
 
+ID = re.compile("[0-9A-Za-z_-]{1,64}")  # of anything that the service has
 KINDS: dict[type, str] = {bool: "True or False", str: "a string", NoneType: "None"}
 
 
