@@ -2,9 +2,10 @@
 
 An example is the ``Example:`` section of a docstring: plain indented code, or what is indented
 behind a line that ends in ``::``. It may await. It finds a session `ief` with a running `FakeIef`
-called `fake`, the ids of its fleet as `deployment_ids`, `node_ids` and `group_ids`, the official
-SDK's variables set for it, `ids` of its deployments, and the public names of `ief_async` and of its own module. One of Spark
-finds `spark` and `deployment_ids`, and runs in a process of its own: a JVM is started once in each.
+called `fake`, the ids of its fleet as `deployment_ids` (or `ids`), `node_ids` and `group_ids`, the
+official SDK's variables set for it, and the public names of `ief_async` and of its own module. One
+of Spark finds `spark` and `deployment_ids`, and runs in a process of its own: a JVM is started once
+in each.
 """
 
 import ast
