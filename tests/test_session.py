@@ -345,7 +345,7 @@ def test_empty_instance_is_not_the_professional_edition():
 @pytest.mark.parametrize("model", [dict, "Pod", Pod(id="a"), None, list[Pod]])
 def test_model_that_is_no_attrs_class_is_refused(model):
     """A model is an attrs class; anything else is refused when the stream is made."""
-    with pytest.raises(ConfigurationError, match=r"^model takes an attrs class"):
+    with pytest.raises(ConfigurationError, match=r"^model must be an attrs class"):
         offline().iter_pods(["d"], model=model)
 
 

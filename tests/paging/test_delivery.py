@@ -52,6 +52,14 @@ def test_mark_without_overlap_has_no_anchors():
     assert Mark(4, 40) == made.mark_after(ready(made, 0, "abcdefghij"), 4)
 
 
+def test_doubt_is_not_forgotten_by_resuming_again():
+    """Behind a batch that was resumed without anchors no anchors are kept, so that it is known."""
+    made = delivery(mark=Mark(3, 40))
+    made.chain.resume(Mark(3, 40), 0, Query("deployment_ids", ("d",)))
+
+    assert Mark(7, 40) == made.mark_after(ready(made, 3, "defghij"), 4)
+
+
 def test_page_outside_the_proof_is_not_resumed_behind():
     """Rows may be missing before a page that nothing joins: a later scan does not go on in it."""
     made = delivery(mark=BEFORE)

@@ -257,6 +257,24 @@ def test_nothing_is_taken_behind_a_batch_that_ended_the_scan():
     assert not plan.has_page
 
 
+def test_doubt_outlives_every_resume():
+    """Pages of one row prove nothing, and a scan resumed behind them twice still says so."""
+    mark = Mark()
+    for rows, cap in ((names(4), 1), (names(4)[1:], 2), (names(4)[1:], 2)):
+        plan = ScanPlan(limit=2, concurrency=1, ordered=False)
+        plan.add(Batch(query("d"), mark))
+        plan.closed = True
+        (request,) = asked(plan)
+        page = rows[request.offset :][: min(cap, request.limit)]
+        plan.receive(request, len(rows), page, page)
+        if (accepted := plan.take()) is not None:
+            plan.acknowledge(accepted)
+        mark = plan.entries()[0].mark
+
+    read_to_the_end(plan, {"d": Server(names(4)[1:], cap=2)})  # p1 was never read
+    assert "unknown" == plan.reports()[0].drift
+
+
 # ---- too many ids, and the end that was none -----------------------------------------------------
 
 
