@@ -90,6 +90,7 @@ def connect(
             clock=clock,
             tally=Tally(),
             observer=observer,
+            shared=connections.shared,
         ),
         observer=observer,
         clock=clock,
@@ -125,6 +126,7 @@ def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
             clock=old.clock,
             tally=pacer.tally,
             observer=old.observer,
+            shared=old.connections.shared,
         )
     return attrs.evolve(
         old,

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, get_args, overload
 
 import attrs
 
+from ief_async._arguments import check_number
 from ief_async._auth import (
     Credentials,
     Key,
@@ -28,7 +29,16 @@ from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._paging import Selector
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._scan import FLEET, Fleet, Member, Scan, ScanSpec, Stream, as_checkpoint
+from ief_async._scan import (
+    FLEET,
+    MOST_CONCURRENT,
+    Fleet,
+    Member,
+    Scan,
+    ScanSpec,
+    Stream,
+    as_checkpoint,
+)
 from ief_async._session import IefSession, addresses_of, scan_of, session_of
 from ief_async._structure import structure_of
 
@@ -78,6 +88,7 @@ def scan_fleet(
     page_size: int = 100,
     batch_size: int = 100,
     concurrency: int = 8,
+    concurrency_total: int = 64,
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
@@ -101,6 +112,7 @@ def scan_fleet(
     page_size: int = 100,
     batch_size: int = 100,
     concurrency: int = 8,
+    concurrency_total: int = 64,
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
@@ -123,6 +135,7 @@ def scan_fleet(
     page_size: int = 100,
     batch_size: int = 100,
     concurrency: int = 8,
+    concurrency_total: int = 64,
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
@@ -153,6 +166,11 @@ def scan_fleet(
         page_size: likewise.
         batch_size: likewise.
         concurrency: requests of each target in flight at most.
+        concurrency_total: requests in flight, and connections open, of all targets together at
+            most, requests for tokens included. Targets get equal shares, and none gets more than
+            half, so that one whose answers are slow leaves the others their part; one that sleeps
+            before a repeat holds none. With `http` its pool limits them, too, and its idle
+            connections are its owner's.
         ordered: of the batches of each target, as for `iter_pods`.
         on_error: "defer": a target that fails, wholly or in part, stands in the `PartialScanError`
             that is raised when all others were delivered. "collect": in ``report.failures`` alone.
@@ -182,7 +200,8 @@ def scan_fleet(
         message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
-    connections = Connections(http, proxy)
+    check_number("concurrency_total", concurrency_total, least=1, most=MOST_CONCURRENT, whole=True)
+    connections = Connections(http, proxy, most=concurrency_total)
     spec = ScanSpec(
         listing=PODS,
         selector=SELECTORS[by],

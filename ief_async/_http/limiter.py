@@ -56,11 +56,12 @@ class Slots:
 
     async def take(self, lane: object) -> None:
         """Hold a slot, as soon as it is this lane's turn."""
-        if not self._waiting and self._held.total() < self.allowed:
+        if not self._waiting and self._has_room(lane):
             self._held[lane] += 1
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lane, deque()).append(turn)
+        self._deal()  # those who wait may have no room where this lane has
         try:
             await turn
         except asyncio.CancelledError:
@@ -77,6 +78,9 @@ class Slots:
             del self._held[lane]
         self._deal()
 
+    def _has_room(self, lane: object) -> bool:  # noqa: ARG002  of a shared one it matters
+        return self._held.total() < self.allowed
+
     def _leave(self, lane: object, turn: asyncio.Future[None]) -> None:
         turns = self._waiting.get(lane)
         if turns and turn in turns:  # else it was passed over already
@@ -85,8 +89,10 @@ class Slots:
                 del self._waiting[lane]
 
     def _deal(self) -> None:
-        while self._waiting and self._held.total() < self.allowed:
+        while self._waiting:
             lane = min(self._waiting, key=self._held.__getitem__)
+            if not self._has_room(lane):
+                return
             turns = self._waiting.pop(lane)
             turn = turns.popleft()
             if turns:
@@ -110,3 +116,17 @@ class Slots:
                 self._clean = 0
                 self.allowed += 1
                 self._deal()
+
+
+class SharedSlots(Slots):
+    """The requests that several sessions may have in flight together; each session is a lane.
+
+    A lane leaves as many slots free as it holds. So one whose requests are slow holds half of them
+    at most, and the next such one half of what is left: a lane that holds none finds one.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most=most, adaptive=False)
+
+    def _has_room(self, lane: object) -> bool:
+        return self._held[lane] < self.allowed - self._held.total()
