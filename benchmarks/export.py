@@ -33,7 +33,7 @@ import pyarrow as pa
 from throughput import Fleet, peak_memory, serving
 
 from ief_async import Pod
-from ief_async._structure.flatten import Plain
+from ief_async._structure.flatten import LineReader
 from ief_async._structure.structure import structure_of
 from ief_async.sinks import record_batches, write_arrow, write_ndjson, write_parquet
 from ief_async.sinks._arrow import Columns
@@ -55,7 +55,7 @@ async def batches(scan: Any, _: Path) -> None:
 
 async def by_objects(scan: Any, _: Path) -> None:
     columns = Columns(Pod, of_targets=False)
-    plain = Plain(structure_of(Pod), for_arrow=True)
+    plain = LineReader(structure_of(Pod), for_arrow=True)
     async for page in scan.pages():
         columns.batch([plain.line(pod) for pod in page.items])
 
@@ -116,7 +116,7 @@ def check(fleet: Fleet, folder: Path) -> None:
     from pyarrow import parquet
 
     pods = asyncio.run(pods_of(fleet))
-    plain = Plain(structure_of(Pod), for_arrow=True)
+    plain = LineReader(structure_of(Pod), for_arrow=True)
     columns = Columns(Pod, of_targets=False)
     lines = [plain.line(pod) for pod in pods]
     steps = range(0, len(lines), PAGE)
@@ -149,7 +149,7 @@ def check(fleet: Fleet, folder: Path) -> None:
     for reader, (found_ids, found_states) in readers.items():
         assert list(found_ids) == ids, reader
         assert list(found_states) == states, reader
-    whole = Plain(structure_of(Pod), for_arrow=False)
+    whole = LineReader(structure_of(Pod), for_arrow=False)
     text = (folder / "pods.ndjson").read_bytes()
     assert gzip.decompress((folder / "pods.ndjson.gz").read_bytes()) == text
     for line, pod, memory in zip(text.splitlines(), pods, nested, strict=True):

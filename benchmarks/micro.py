@@ -40,7 +40,7 @@ from ief_async._paging.pages import PageRequest
 from ief_async._paging.scan_plan import ScanPlan
 from ief_async._scan.reading import structure_some
 from ief_async._structure.envelope import Rows, split
-from ief_async._structure.flatten import Plain
+from ief_async._structure.flatten import LineReader
 from ief_async._structure.structure import structure_of
 from ief_async.sinks._arrow import Columns
 from ief_async.testing import FakeIef
@@ -274,7 +274,7 @@ def writing(size: int) -> Group:
     pods = FakeIef(pods=size * TABLE_PAGES).pods[:]
     bodies = [body_of(pods[at : at + size]) for at in range(0, len(pods), size)]
     whole = structure_of(Pod)
-    lines, columns = Plain(whole, for_arrow=False), Plain(whole, for_arrow=True)
+    lines, columns = LineReader(whole, for_arrow=False), LineReader(whole, for_arrow=True)
     table = Columns(Pod, of_targets=False)
 
     def rows(reader: Any) -> list[bytes]:

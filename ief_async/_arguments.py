@@ -1,13 +1,21 @@
-"""What a bad argument is told."""
+"""Checks of arguments, and what an error says of them: ``<name> must be <what>, got <value>``."""
 
 import math
 from collections.abc import Callable
-from types import UnionType
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, NoReturn, TypeVar, get_args
 
 from ief_async._errors import ConfigurationError
 
 T = TypeVar("T")
+
+KINDS: dict[type, str] = {bool: "True or False", str: "a string", NoneType: "None"}
+
+
+def refuse(name: str, wanted: str, got: str) -> NoReturn:
+    """Raise the error that every wrong argument is refused with."""
+    message = f"{name} must be {wanted}, got {got}"
+    raise ConfigurationError(message)
 
 
 def check_number(
@@ -19,39 +27,49 @@ def check_number(
     whole: bool = False,
     more: bool = False,
 ) -> None:
-    """Refuse what is no finite number from `least` (above it if `more`) to `most`; True is none."""
+    """Refuse whatever is not a finite number from `least` to `most`.
+
+    Args:
+        name: the argument.
+        value: what it is; a bool is not a number here.
+        least: the smallest number.
+        most: the largest one.
+        whole: whether it must be an integer.
+        more: whether it must be larger than `least`.
+    """
     kinds = int if whole else int | float
     if isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value):
         enough = value > least if more else value >= least
         if enough and value <= most:
             return
-    kind = "a whole number" if whole else "a finite number"
-    bounds = f"above {least:g}" if more else f"of {least:g} or more"
+    kind = "an integer" if whole else "a finite number"
+    bounds = f"{'>' if more else '>='} {least:g}"
     bounds = bounds if most == math.inf else f"from {least:g} to {most:g}"
-    message = f"{name} takes {kind} {bounds}, but was given {value!r:.80}"
-    raise ConfigurationError(message)
+    refuse(name, f"{kind} {bounds}", f"{value!r:.80}")
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    """Refuse what is not an instance of a class, or of one of several."""
+    """Refuse whatever is not an instance of a class, or of one of several."""
     if not isinstance(value, kind):
-        takes = kind.__name__ if isinstance(kind, type) else kind
-        message = f"{name} takes {takes}, but was given {type(value).__name__}"
-        raise ConfigurationError(message)
+        kinds = get_args(kind) or (kind,)
+        refuse(name, " or ".join(map(_named, kinds)), type(value).__name__)
+
+
+def _named(kind: type) -> str:
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    return KINDS.get(kind, f"{article} {kind.__name__}")
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse what is not one of the words of a `Literal`."""
+    """Refuse whatever is not one of the words of a `Literal`."""
     if not isinstance(value, str) or value not in get_args(choices):
-        known = ", ".join(map(repr, get_args(choices)))
-        message = f"{name} takes one of {known}, but was given {value!r:.80}"
-        raise ConfigurationError(message)
+        refuse(name, f"one of {', '.join(map(repr, get_args(choices)))}", f"{value!r:.80}")
 
 
 def is_number(
     *, least: float = 0.0, whole: bool = False, more: bool = False, optional: bool = False
 ) -> Callable[[Any, Any, Any], None]:
-    """Return an attrs validator that `check_number` does the work of."""
+    """Return an attrs validator that calls `check_number`."""
 
     def validate(instance: Any, attribute: Any, value: Any) -> None:
         if value is not None or not optional:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ief_async._arguments import check_choice, check_kind, check_number
+from ief_async._arguments import check_choice, check_kind, check_number, refuse
 from ief_async._endpoints import MOST_ROWS, PODS
 from ief_async._errors import ConfigurationError, OnBadItem, OnUnknownField, PayloadError
 from ief_async._http import Transport
@@ -99,8 +99,8 @@ def _query_of(ids: dict[str, object]) -> Query:
     batches = [one for identity in check_iterable(name, value) for one in batcher.add(identity)]
     rest = batcher.flush()
     if not rest or batches:
-        message = "deployment_ids takes 1 to about 100 ids in one call; iter_pods takes any number"
-        raise ConfigurationError(message)
+        got = "none" if not rest else "more"
+        refuse("deployment_ids", "1 to about 100 ids", f"{got}: iter_pods accepts any number")
     return rest[0].query
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 
-from ief_async._arguments import check_kind
-from ief_async._auth import Credentials, Key, Keyring, Project, Source
+from ief_async._arguments import check_kind, refuse
+from ief_async._auth import CredentialProvider, Credentials, Key, Project, Source
 from ief_async._errors import ConfigurationError
-from ief_async._http import Budget, Connections, Endpoints, Pacer, Tally, Transport
+from ief_async._http import Connections, Counters, Endpoints, Pacer, RetryBudget, Transport
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
 from ief_async._regions import check_endpoint, endpoints_of, iam_endpoint_of
@@ -30,16 +30,16 @@ def problem_of(credentials: object) -> str | None:
     known = isinstance(credentials, Key | Source)
     if (known or callable(credentials)) and not isinstance(credentials, type):
         return None
-    given = type(credentials).__name__
+    got = type(credentials).__name__
     if isinstance(credentials, type):
-        given = f"a class: write {credentials.__name__}(...)"
+        got = f"a class: write {credentials.__name__}(...)"
     elif isinstance(credentials, str | bytes):
-        given += ": write Token(...)"
+        got += ": write Token(...)"
     elif isinstance(credentials, Awaitable):
-        given += ": give the function, not what it returns"
+        got += ": give the function, not what it returns"
     return (
-        "credentials takes Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
-        f"function, but was given {given}"
+        "credentials must be a Token, AccessKey, PasswordCredentials, EcsMetadata or an async "
+        f"function, got {got}"
     )
 
 
@@ -57,7 +57,7 @@ def connect(
     limits: Limits = Limits(),
     timeout: Timeouts = Timeouts(),
     clock: Clock = Clock(),
-    keyring: Keyring | None = None,
+    provider: CredentialProvider | None = None,
 ) -> Transport:
     """Check the arguments of `IefSession`, and return what sends its requests.
 
@@ -68,7 +68,7 @@ def connect(
     if project_id is not None:
         _check_id("project_id", project_id)
     elif region is None and not getattr(credentials, "project", None):
-        message = "project_id was not given: give it, or region= so that it can be looked up"
+        message = "project_id is missing: give it, or region= so that it can be looked up"
         raise ConfigurationError(message)
     if instance_id is not None:
         _check_id("instance_id", instance_id)
@@ -80,15 +80,15 @@ def connect(
     return Transport(
         endpoints=Endpoints(*endpoints),
         iam_endpoint=asked,
-        keyring=keyring or Keyring(credentials, clock, observer, endpoint=checked_by),
+        provider=provider or CredentialProvider(credentials, clock, observer, endpoint=checked_by),
         project=Project(project_id, region),
         instance_id=instance_id,
         connections=connections,
         pacer=Pacer(
             limits=_narrowed(limits, connections),
-            budget=Budget(retry.budget),
+            budget=RetryBudget(retry.budget),
             clock=clock,
-            tally=Tally(),
+            counters=Counters(),
             observer=observer,
             shared=connections.shared,
         ),
@@ -114,23 +114,23 @@ def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
     _check_policies(retry, limits, timeout)
     if instance_id is not None:
         _check_id("instance_id", instance_id)
-    project, keyring, pacer = old.project, old.keyring, old.pacer
+    project, provider, pacer = old.project, old.provider, old.pacer
     if "project_id" in overrides:
         _check_id("project_id", overrides["project_id"])
         project = Project(overrides["project_id"], project.name)
-        keyring = keyring.for_another_project()
+        provider = provider.for_another_project()
     if "limits" in overrides:
         pacer = Pacer(
             limits=_narrowed(limits, old.connections),
             budget=pacer.budget,
             clock=old.clock,
-            tally=pacer.tally,
+            counters=pacer.counters,
             observer=old.observer,
             shared=old.connections.shared,
         )
     return attrs.evolve(
         old,
-        keyring=keyring,
+        provider=provider,
         project=project,
         instance_id=instance_id,
         pacer=pacer,
@@ -152,8 +152,7 @@ def _check_id(name: str, value: object) -> None:
         return
     # what is longer than an id may be a token in the wrong place
     shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
-    message = f"{name} takes 1 to 64 letters, digits, - and _, but was given {shown}"
-    raise ConfigurationError(message)
+    refuse(name, "1 to 64 letters, digits, - and _", shown)
 
 
 def _narrowed(limits: Limits, connections: Connections) -> Limits:

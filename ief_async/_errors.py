@@ -1,24 +1,24 @@
-"""What can go wrong, as one tree. Every branch is one thing that the caller can do about it.
+"""All errors of this library, as one tree. Each class is one thing that the caller can do about it.
 
 ::
 
     IefError
-    ├ ConfigurationError      you: wrong arguments or use; nothing was sent (also ValueError)
-    ├ TransportError          no whole answer: DNS, TCP, TLS, time-out, cut body
-    ├ ApiError                the server said no
+    ├ ConfigurationError      wrong arguments or use; nothing was sent (also ValueError)
+    ├ TransportError          no complete answer: DNS, TCP, TLS, time-out, cut body
+    ├ ApiError                the server refused the request
     │ ├ BadRequestError       400, 413, 414, 494
-    │ ├ AuthenticationError   401, and a 400 that speaks of the token; or no key to be had
+    │ ├ AuthenticationError   401, and a 400 about the token; or no credentials
     │ ├ PermissionDeniedError 403
     │ ├ NotFoundError         404
     │ ├ ThrottledError        429
     │ └ ServerError           5xx
-    ├ PayloadError            a 200 that is not the documented data; never an empty list
+    ├ PayloadError            a 200 without the documented data; it is never an empty list
     ├ DriftError              the list could not be read consistently
     ├ CheckpointError         a checkpoint of another scan, damaged, newer, or in use
     └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
-Every error is made of plain values, so it pickles. None holds a token, a key or a signed header,
-and what a server says in it steers no terminal: such characters are shown escaped.
+Every error consists of plain values, so it can be pickled. None contains a token, a key or a signed
+header. Control characters in a server's text are shown escaped.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,17 +40,28 @@ OnUnknownField = Literal["warn", "raise"]
 
 
 class IefError(Exception):
-    """The root: ``except IefError`` catches whatever this library raises by itself.
+    """The base of all errors that this library raises.
 
     Attributes:
-        message: what failed, where, and what to do next; also ``str(error)``.
-        request_id: the server's name for the request, or None if it gave none.
-        attempts: how many times the request was sent before this error was raised.
+        message: what happened, where, and what to do about it; also ``str(error)``.
+        request_id: the server's id of the request, or None if it gave none.
+        attempts: how often the request was sent before this error was raised.
         elapsed: seconds from the start of the first attempt to this error.
         batch: in a scan, the number of the batch (from 0) that failed, else None.
         offset: in a scan, the offset of the page that failed, else None.
-        checkpoint: in a scan, what its consumer had finished with, for ``resume_from=``, else None.
+        checkpoint: in a scan, where to resume it with ``resume_from=``: behind the items that its
+            consumer had finished with. Else None.
         transient: whether the same request may succeed when it is sent again.
+
+    Example:
+        ::
+
+            from ief_async import IefError
+
+            try:
+                pods = await ief.iter_pods(ids).collect()
+            except IefError as error:
+                print(error.message, error.request_id)
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
@@ -60,11 +71,11 @@ class IefError(Exception):
         self._locate()
 
     def add_note(self, note: str, /) -> None:
-        """Add a note, in which nothing steers a terminal."""
+        """Add a note, with its control characters escaped."""
         super().add_note(printable(note, lines=True))
 
     def __copy__(self) -> Self:
-        # a process that runs Dask makes copies of errors that share their attributes
+        # Dask copies errors, and the copies would share their attributes
         again = type(self).__new__(type(self), *self.args)
         again.args = self.args
         vars(again).update(vars(self))
@@ -80,26 +91,26 @@ class IefError(Exception):
 
 
 class ConfigurationError(IefError, ValueError):
-    """An argument or a use that can't work. Nothing was sent; change the call."""
+    """An argument or a use that can't work. Nothing was sent: change the call."""
 
 
 class TransportError(IefError):
-    """No whole answer came: DNS, TCP, TLS, a time-out, a cut body, or something that is not HTTP.
+    """No complete answer: DNS, TCP, TLS, a time-out, a cut body, or something that is not HTTP.
 
-    It was sent again as often as the `RetryPolicy` allows, unless ``transient`` is False.
+    The request was retried as often as the `RetryPolicy` allows, unless ``transient`` is False.
     """
 
 
 class ApiError(IefError):
-    """The server answered, and the answer is no.
+    """The server refused the request.
 
     Attributes:
         status: the HTTP status.
         error_code: the service's code, such as ``"IEF.100001"`` or ``"APIGW.0308"``; "" if none.
-        error_msg: the service's words, shortened to 512 characters; "" if none.
-        retry_after: seconds that the server asks to wait, or None if it does not say.
-        window: the same, where it stands in the text as the window of a quota ("limit:60,time:1
-            minute") and no ``Retry-After`` says more; else None.
+        error_msg: the service's message, shortened to 512 characters; "" if none.
+        retry_after: seconds to wait, as the server asks, or None if it does not say.
+        window: likewise, if the message has the window of a quota ("limit:60,time:1 minute") and no
+            longer ``Retry-After`` came; else None.
     """
 
     advice: ClassVar[str] = "See the error code in the service's documentation."
@@ -129,16 +140,16 @@ class BadRequestError(ApiError):
 
 
 class AuthenticationError(ApiError):
-    """401, a 400 that speaks of the token, or no key to be had (its ``status`` may be 0 then).
+    """401, a 400 about the token, or no credentials (its ``status`` may be 0 then).
 
-    It ends a scan under every failure policy; of `scan_fleet`, that of its target.
+    It ends a scan whatever ``on_error`` is; in `scan_fleet`, the scan of its target.
     """
 
     advice = "Get a new token for this project and region, and make a new session with it."
 
 
 class PermissionDeniedError(ApiError):
-    """403: the credentials are known, but may not do this."""
+    """403: the credentials are valid, but have no permission for this."""
 
     advice = "Ask for read access to IEF in this project."
 
@@ -150,7 +161,7 @@ class NotFoundError(ApiError):
 
 
 class ThrottledError(ApiError):
-    """429, still after all retries, or with a wait above the caps of the `RetryPolicy`."""
+    """429, after all retries, or with a longer wait than the `RetryPolicy` allows."""
 
     advice = "Wait retry_after seconds if it is given; lower Limits.requests_per_second."
 
@@ -167,10 +178,10 @@ class PayloadError(IefError):
     Attributes:
         path: where in the body, such as ``"pods[3].containers[0].ports[1].host_port"``; "" if the
             body as a whole is wrong.
-        snippet: how the body begins if it is no JSON at all (at most 200 characters), else "".
-            No value of the data is ever in it, nor in the message, but for the id of the item.
+        snippet: the beginning of a body that is not JSON at all (at most 200 characters), else "".
+            Neither it nor the message contains a value of the data, but for the id of the item.
         item_id: the id of the item that can't be read; None if it has none, or if the error is not
-            of one item.
+            about one item.
     """
 
     def __init__(
@@ -183,20 +194,20 @@ class PayloadError(IefError):
 
 
 class DriftError(IefError):
-    """The server's list does not add up: its offset is ignored, or its end never comes."""
+    """The server's list is not consistent: it ignores the offset, or the list never ends."""
 
 
 class CheckpointError(IefError):
-    """A checkpoint that can't be resumed from: of another scan, damaged, newer, or in use."""
+    """A checkpoint that can't be resumed: of another scan, damaged, newer, or in use."""
 
 
 @attrs.frozen
 class BatchFailure:
-    """A batch of a scan that failed, and what it failed with.
+    """A batch of a scan that failed, and its error.
 
     Attributes:
-        batch: its number, as in `BatchReport.number`.
-        ids: what it asked for.
+        batch: the number of the batch, as in `BatchReport.number`.
+        ids: the ids of the batch.
         error: the error, as the scan would have raised it.
     """
 
@@ -207,10 +218,10 @@ class BatchFailure:
 
 @attrs.frozen
 class TargetFailure:
-    """A target of `scan_fleet` that failed, wholly or in part, and what it failed with.
+    """A target of `scan_fleet` that failed, wholly or in part, and its error.
 
     Attributes:
-        target: its name.
+        target: the name of the target.
         error: the error, as a scan of this target alone would have raised it.
     """
 
@@ -222,17 +233,17 @@ Failure = BatchFailure | TargetFailure
 
 
 class PartialScanError(IefError, ExceptionGroup[IefError]):
-    """Some batches of a scan failed, or some targets; all others came before this was raised.
+    """Some batches of a scan failed, or some targets; all others were delivered before.
 
     Attributes:
-        failures: which failed, and with what; `exceptions` holds the errors alone.
-        checkpoint: what is left: resume from it to read the failed batches again.
+        failures: what failed, each with its error; `exceptions` has the errors alone.
+        checkpoint: resume from it to read the failed batches again, and nothing else.
     """
 
     failures: tuple[Failure, ...]
 
     def __new__(cls, message: str, failures: Sequence[Failure]) -> Self:
-        """Make the group of what the batches failed with."""
+        """Make a group of the errors."""
         made = super().__new__(cls, printable(message), [failure.error for failure in failures])
         made.failures = tuple(failures)
         return made
@@ -246,8 +257,8 @@ class PartialScanError(IefError, ExceptionGroup[IefError]):
         state = {name: value for name, value in vars(self).items() if name != "failures"}
         return type(self), (self.message, self.failures), state
 
-    def derive(self, excs: Sequence[IefError], /) -> "PartialScanError":  # type: ignore[override]  # a part holds the same kind
-        """Return the part of it that holds these errors."""
+    def derive(self, excs: Sequence[IefError], /) -> "PartialScanError":  # type: ignore[override]  # a part has the same kind
+        """Return a group of those failures that have these errors."""
         kept = [failure for failure in self.failures if failure.error in excs]
         part = PartialScanError(self.message, kept)
         part.checkpoint = self.checkpoint

@@ -1,8 +1,8 @@
-"""What a session tells its ``on_event`` hook: one small frozen object for each thing that happens.
+"""The events that a session gives to its ``on_event`` hook: small frozen objects.
 
-Each holds what stands on this list, and nothing else: paths without ids or query, statuses, request
-ids, names of classes, times and counts. No id of a pod, a deployment or a node, no header, no text
-that a server sent, no secret. Later versions may add kinds and fields. Pure.
+An event contains only the attributes listed here: paths without ids and query, statuses, request
+ids, names of classes, times and counts. It contains no id of a pod, a deployment or a node, no
+header, no text from a server and no secret. Later versions may add kinds and attributes. Pure.
 """
 
 import attrs
@@ -10,11 +10,23 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something that happened: the root of all kinds.
+    """The base of all events.
 
     Attributes:
-        scan: which scan it belongs to, counted over the whole process; None if to none, such as
-            the request of `IefSession.list_pods`, or of a token.
+        scan: the number of the scan that it belongs to, counted over the whole process; None if it
+            belongs to none, such as the request of `IefSession.list_pods` or one for a token.
+
+    Example:
+        ::
+
+            from ief_async import Event, IefSession, ScanEnded
+
+            def on_event(event: Event) -> None:
+                if isinstance(event, ScanEnded):
+                    print(event.items, event.elapsed)
+
+
+            session = IefSession.from_env(on_event=on_event)
     """
 
     scan: int | None = None
@@ -22,10 +34,10 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class ScanStarted(Event):
-    """The first item of a stream was asked for.
+    """A scan began: the first item of a stream was asked for.
 
-    The hook is called in the context of the scan: a context variable that it sets is seen by all
-    requests of this scan, and by nothing else.
+    The hook is called in the context of the scan: a context variable that it sets is visible to all
+    requests of this scan, and to nothing else.
 
     Attributes:
         operation: the method that was called, such as ``"iter_pods"``.
@@ -36,19 +48,19 @@ class ScanStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class ScanEnded(Event):
-    """A scan came to its end, or was left.
+    """A scan ended, or was abandoned.
 
     Attributes:
         operation: as in `ScanStarted`.
-        items: items handed to the consumer.
+        items: items delivered to the consumer.
         pages: likewise.
         batches: batches started.
-        failed: batches that failed, and did not end the scan.
-        retries: requests of the scan that were sent again.
+        failed: batches that failed without ending the scan.
+        retries: requests of the scan that were retried.
         elapsed: seconds since `ScanStarted`.
-        complete: whether every batch was read to its end and handed over.
+        complete: whether every batch was read to its end and delivered.
         drift: the worst verdict on any batch, as in `BatchReport`; None if there is none.
-        error: the class of what ended it, or None.
+        error: the class of the error that ended it, or None.
     """
 
     operation: str
@@ -65,12 +77,12 @@ class ScanEnded(Event):
 
 @attrs.frozen(kw_only=True)
 class RequestStarted(Event):
-    """A request goes out now. What is between this and its `RequestFinished` is in flight.
+    """A request is being sent. It is in flight until its `RequestFinished`.
 
     Attributes:
         method: such as ``"GET"``.
         path: without query; ``{project_id}`` stands for the project.
-        attempt: how often it was sent, this time included.
+        attempt: the number of the attempt, from 1.
     """
 
     method: str
@@ -80,17 +92,17 @@ class RequestStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class RequestFinished(Event):
-    """A request was answered, or not, or was cancelled. One for each `RequestStarted`.
+    """A request was answered, failed, or was cancelled. There is one for each `RequestStarted`.
 
     Attributes:
         method: as in `RequestStarted`.
         path: likewise.
         attempt: likewise.
-        status: the HTTP status, or None if no whole answer came.
-        error: the class of the error that it led to, or None. A 200 may be a `PayloadError`.
+        status: the HTTP status, or None if no complete answer came.
+        error: the class of its error, or None. A 200 may lead to a `PayloadError`.
         elapsed: seconds that this attempt took.
-        bytes: the length of the body, decompressed; of an error, as far as it was read.
-        request_id: the server's name for it, or None.
+        bytes: the length of the decompressed body; of an error's body, as far as it was read.
+        request_id: the server's id of the request, or None.
     """
 
     method: str
@@ -105,14 +117,14 @@ class RequestFinished(Event):
 
 @attrs.frozen(kw_only=True)
 class RequestRetried(Event):
-    """A request failed, and will be sent again.
+    """A request failed, and will be retried.
 
     Attributes:
         path: as in `RequestStarted`.
         attempt: the number of the attempt that failed.
-        status: the HTTP status of an answer that said no, else None.
+        status: the HTTP status of the answer, or None if no complete answer came.
         error: the class of its error.
-        wait: seconds until the next attempt, at the least.
+        wait: seconds until the next attempt, at least.
     """
 
     path: str
@@ -124,7 +136,7 @@ class RequestRetried(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """A request was answered 429: nothing of the session is sent for a while, whichever scan's.
+    """A request was answered 429: the session sends nothing for a while, for any of its scans.
 
     Attributes:
         path: as in `RequestStarted`.
@@ -141,11 +153,11 @@ class Throttled(Event):
 
 @attrs.frozen(kw_only=True)
 class TokenRefreshed(Event):
-    """A token or temporary key was got, for the first time or anew.
+    """A token or temporary access key was obtained, for the first time or again.
 
     Attributes:
         kind: ``"Token"`` or ``"AccessKey"``.
-        lifetime: seconds that it lasts, or None if its source does not say.
+        lifetime: seconds until it expires, or None if its source does not say.
     """
 
     kind: str
@@ -154,17 +166,17 @@ class TokenRefreshed(Event):
 
 @attrs.frozen(kw_only=True)
 class PageReady(Event):
-    """A page goes to the consumer.
+    """A page is handed to the consumer.
 
     Attributes:
         batch: the number of its batch.
         offset: the position of its first row.
         limit: how many rows were asked for.
-        rows: how many of its rows are new; over a scan they add up to what is delivered, and what
-            `on_bad_item` left out.
-        bytes: the length of its body, decompressed.
-        elapsed: seconds from the first attempt to the answer, waits included.
-        attempts: how often it was asked for.
+        rows: how many of its rows are new. Over a scan the sum is the number of items delivered,
+            and of those that ``on_bad_item`` left out.
+        bytes: the length of its decompressed body.
+        elapsed: seconds from the first attempt to the answer, including waits.
+        attempts: how often it was requested.
     """
 
     batch: int
@@ -180,17 +192,18 @@ class PageReady(Event):
 class BatchDone(Event):
     """A batch was read to its end, or failed; its last pages may still wait for the consumer.
 
-    Where a row shows its fault only when it is delivered, a second one follows, with the error.
+    If an item turns out to be unreadable only when it is delivered, a second event follows, with
+    the error.
 
     Attributes:
-        batch: its number, as in `BatchReport`, where the other figures are explained, too.
+        batch: its number, as in `BatchReport`, which explains the other figures, too.
         count: the largest count that the server gave for it, or None.
-        items: rows delivered or ready to be.
-        pages: answers that held rows.
-        re_reads: pages asked for again, or to bridge a gap.
+        items: items delivered or ready for it.
+        pages: answers with rows.
+        re_reads: pages requested again, or to bridge a gap.
         drift: ``"exact"``, ``"repaired"`` or ``"unknown"``; None if it was only counted.
         complete: whether it was read to its end.
-        error: the class of what it failed with, or None.
+        error: the class of its error, or None.
     """
 
     batch: int
@@ -205,12 +218,12 @@ class BatchDone(Event):
 
 @attrs.frozen(kw_only=True)
 class DriftSeen(Event):
-    """The list of a batch moved while it was read, or does not add up.
+    """The list of a batch changed while it was read, or is not consistent.
 
     Attributes:
         batch: its number.
         drift: ``"repaired"`` or ``"unknown"``.
-        flags: what did not add up, as in `BatchReport`.
+        flags: what was inconsistent, as in `BatchReport`.
     """
 
     batch: int
@@ -220,12 +233,12 @@ class DriftSeen(Event):
 
 @attrs.frozen(kw_only=True)
 class LimitClamped(Event):
-    """The server gives fewer rows a page than it was asked for: it costs requests, never rows.
+    """The server gives fewer rows in a page than requested: this costs requests, but no rows.
 
     Attributes:
         batch: the number of the batch.
-        asked: rows that the scan wants in a page.
-        given: rows that come.
+        asked: how many rows the scan requests in a page.
+        given: how many rows the server gives.
     """
 
     batch: int

@@ -8,9 +8,9 @@ import attrs
 
 from ief_async._arguments import check_number
 from ief_async._auth import (
+    CredentialProvider,
     Credentials,
     Key,
-    Keyring,
     Source,
     kind_of,
 )
@@ -197,7 +197,7 @@ def scan_fleet(
         CheckpointError: `resume_from` is damaged, newer, or holds other targets.
     """
     if by not in get_args(By):
-        message = f"by takes one of {', '.join(get_args(By))}, but was given {by!r:.80}"
+        message = f"by must be one of {', '.join(map(repr, get_args(By)))}, got {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
     check_number("concurrency_total", concurrency_total, least=1, most=MOST_CONCURRENT, whole=True)
@@ -243,14 +243,14 @@ def fleet_of(
 
     `spec` is what is read of each target; its ids are what the target lists.
     """
-    keyrings: dict[Any, Keyring] = {}
+    providers: dict[Any, CredentialProvider] = {}
     sessions = [
         session_of(
             **attrs.asdict(target, recurse=False),
             connections=connections,
             observer=observer,
             clock=clock,
-            keyring=_shared(keyrings, target.credentials, clock, observer),
+            provider=_shared(providers, target.credentials, clock, observer),
             **policies,
         )
         for target in targets
@@ -345,7 +345,7 @@ def _checked(targets: object) -> tuple[Target, ...]:
     given = tuple(targets) if isinstance(targets, Iterable) else None
     wrong = [targets] if given is None else [one for one in given if not isinstance(one, Target)]
     if given is None or wrong:
-        message = f"targets takes an iterable of Target, but was given {type(wrong[0]).__name__}"
+        message = f"targets must be an iterable of Target, got {type(wrong[0]).__name__}"
         raise ConfigurationError(message)
     return given
 
@@ -367,20 +367,23 @@ def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
 
 
 def _shared(
-    keyrings: dict[Any, Keyring], credentials: Credentials, clock: Clock, observer: Observer
-) -> Keyring | None:
-    """Return one keyring for all targets of a source whose keys are for any project.
+    providers: dict[Any, CredentialProvider],
+    credentials: Credentials,
+    clock: Clock,
+    observer: Observer,
+) -> CredentialProvider | None:
+    """Return one provider for all targets of a source whose keys are for any project.
 
     Of a source whose keys are for one project the targets share what is known of it; of a key or a
-    password all keyrings do anyway.
+    password all providers do anyway.
     """
     known = isinstance(credentials, Source) or callable(credentials)
     by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
     if by_value or not known:
         return None  # of what is no credentials nothing is kept: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
-    keyring = keyrings.setdefault(same, Keyring(credentials, clock, observer))
-    return keyring.for_another_project()
+    provider = providers.setdefault(same, CredentialProvider(credentials, clock, observer))
+    return provider.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:

@@ -1,4 +1,4 @@
-"""What goes over the wire and comes back, as the wings hand it to each other."""
+"""A request, and what came of it, as the parts of the package hand them to each other."""
 
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -11,13 +11,14 @@ class Request:
     """A request as it is sent.
 
     Attributes:
-        method: in capitals.
-        url: the whole of it, encoded.
-        headers: those that matter to the server; they are signed by an `AccessKey`.
+        method: in upper case.
+        url: the whole URL, encoded.
+        headers: those that matter to the server; an `AccessKey` signs them.
         body: as it is sent.
         expected: statuses whose answer is wanted; any other is an error.
-        timeout: seconds for one attempt, and then there is only one; None: as for any request.
-        header_bytes: how long a header of the answer may be; None: as is usual.
+        timeout: seconds for the one attempt that is made; None for the session's own time-outs and
+            retries.
+        header_bytes: how long a header of the answer may be; None for aiohttp's own limit.
     """
 
     method: str = "GET"
@@ -31,7 +32,13 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """What came of a request: any of its expected statuses, with names of headers in lower case."""
+    """An expected answer, without any interpretation.
+
+    Attributes:
+        status: one of those that were expected.
+        headers: by name in lower case.
+        body: as it came.
+    """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -45,9 +52,15 @@ M = TypeVar("M")
 
 @attrs.frozen(kw_only=True)
 class Answer(Generic[T]):
-    """What came of a request: the value that was read from the body, and how it came.
+    """An answer whose body was read.
 
-    `scrub` takes what was sent out of words about it.
+    Attributes:
+        value: what was read from the body.
+        raw: the body.
+        request_id: the server's name for the request, or None.
+        elapsed: seconds from the start of the first attempt.
+        attempts: how often the request was sent.
+        scrub: takes what was sent out of a text about the answer.
     """
 
     value: T = attrs.field(repr=False)

@@ -1,11 +1,11 @@
-"""What the server says, in its own words: one attrs class for each table of the API document.
+"""Models of the server's data: one attrs class for each table of the API documents.
 
-The document is "Querying application instances" (ListPods) of the IEF API reference; table numbers
-are its own. An attribute is named exactly as its JSON key, so no field can get lost in a renaming.
-Every field but ``Pod.id`` may be left out by the server, and is None (a list: empty) then; the
-defaults that the document names are the service's, and are not filled in. ``""`` is what the server
-sent, and is not None. Sets of values are open, so they are ``str`` and no Enum: a new state of the
-service must not break a stream. Pure: no clock, no loop, no socket.
+The first document is "Querying application instances" (ListPods) of the IEF API reference; table
+numbers are its own. An attribute has exactly the name of its JSON key. The server may leave out
+every field but ``id``: it is None then, or empty if it is a list. The defaults that the document
+names are the service's, and are not filled in. ``""`` is what the server sent, and is not None.
+Sets of values are open, so they are ``str`` and not an Enum: a new state of the service must not
+break a stream. Pure: no clock, no loop, no socket.
 """
 
 import re
@@ -19,41 +19,61 @@ T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 def sparse(*names: str) -> Callable[[type[T]], type[T]]:
-    """Make an attrs class cheap to decode and to keep whose rows mostly lack these fields.
+    """Make objects cheaper to decode and to keep whose rows mostly lack some fields.
 
-    For classes given as ``model=``, on top of ``@attrs.frozen``; those of this library have it. A
-    named field costs nothing where a row lacks it; where it is there, a little more than others do.
-    To all else the class is as it was, a subclass of it also.
+    A class decorator for models of your own, above ``@attrs.frozen``; the models of this library
+    have it. A named field costs nothing in an object whose row lacks it, and a little more than
+    other fields in one whose row has it. The class behaves as before, and so do its subclasses.
+
+    Args:
+        names: the fields.
 
     Raises:
-        TypeError: the class has no slots, or a name has no constant for its default.
+        TypeError: the class has no slots, or the default of a named field is not a constant.
+
+    Example:
+        ::
+
+            import attrs
+
+            from ief_async import sparse
+
+
+            @sparse("description")
+            @attrs.frozen
+            class Brief:
+                id: str
+                description: str | None = None
+
+
+            pods = await ief.iter_pods(ids, model=Brief).collect()
     """
 
     def rebuild(model: type[T]) -> type[T]:
         fields = attrs.fields_dict(model)
         slots: tuple[str, ...] = vars(model).get("__slots__", ())
-        problem = "" if slots else "sparse takes an attrs class with slots"
+        problem = "" if slots else "sparse() needs an attrs class with slots"
         for name in names:
             default = fields[name].default if name in fields else attrs.NOTHING
             if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, whatever its stub says
-                problem = problem or f"{name} is no field with a constant for its default"
+                problem = problem or f"{name} must be a field whose default is a constant"
         if problem:
             message = f"{model.__name__}: {problem}"
             raise TypeError(message)
-        # A decoder asks a new object for each field that its row lacked. An empty slot answers with
-        # an error, raised and caught, before the default is set; what the class has is found, and
-        # takes no room in the object.
+        # A decoder reads from a new object each field that its row lacked. An empty slot raises an
+        # error, which is caught, before the default is set; an attribute of the class is found at
+        # once, and takes no memory in the object.
         own = {key: value for key, value in vars(model).items() if key not in slots}
-        room = () if model.__dictoffset__ else ("__dict__",)
+        more_slots = () if model.__dictoffset__ else ("__dict__",)
         namespace = {
             **own,
             **{name: fields[name].default for name in names},
             "__qualname__": model.__qualname__,
-            "__slots__": (*(name for name in slots if name not in names), *room),
+            "__slots__": (*(name for name in slots if name not in names), *more_slots),
         }
         kind: Any = type(model)
         made: type[T] = kind(model.__name__, model.__bases__, namespace)
-        for value in own.values():  # what `super()` goes by
+        for value in own.values():  # `super()` uses this cell
             for cell in getattr(value, "__closure__", None) or ():
                 if cell.cell_contents is model:
                     cell.cell_contents = made
@@ -63,7 +83,7 @@ def sparse(*names: str) -> Callable[[type[T]], type[T]]:
 
 
 def _words(*known: str) -> str | None:
-    """Return a field for a word of an open set; `known` are those that were seen so far."""
+    """Return a field for one word of an open set; `known` are the words that were seen so far."""
     field: str | None = attrs.field(default=None, metadata={"known": frozenset(known)})
     return field
 
@@ -304,7 +324,7 @@ class Port:
 @sparse("npu", "D310", "D310B", "D910")
 @attrs.frozen(kw_only=True)
 class ResourceAmounts:
-    """Amounts of resources (table 9). Documented as texts and sent as numbers, too: numbers here.
+    """Amounts of resources (table 9). The server sends strings or numbers; they are numbers here.
 
     Attributes:
         cpu: cores, 0.01 to 1000.
@@ -415,7 +435,7 @@ TIMESTAMPS = ("created_at", "updated_at")
 
 
 class _Dated:
-    """What was made and last changed at a time that the server wrote in one of its forms."""
+    """The times of an object, parsed from any of the forms in which the server writes them."""
 
     __slots__ = ()
     created_at: str | None
@@ -423,12 +443,12 @@ class _Dated:
 
     @property
     def created(self) -> datetime | None:
-        """`created_at` as an aware time in UTC, or None if it is no known form."""
+        """`created_at` as an aware time in UTC, or None if its form is unknown."""
         return parse_timestamp(self.created_at)
 
     @property
     def updated(self) -> datetime | None:
-        """`updated_at` as an aware time in UTC, or None if it is no known form."""
+        """`updated_at` as an aware time in UTC, or None if its form is unknown."""
         return parse_timestamp(self.updated_at)
 
 
@@ -821,7 +841,7 @@ class NodeStateDetails:
 
 @attrs.frozen(kw_only=True)
 class Node(_Dated):
-    """An edge node. What could open it is in no ``repr``.
+    """An edge node. Its secrets are in no ``repr``.
 
     Attributes:
         id: its uuid: what ``iter_pods(node_ids=…)`` takes.
@@ -1069,11 +1089,11 @@ class Instance(_Dated):
 
 @attrs.frozen(kw_only=True)
 class PodList:
-    """A whole answer (table 4); `Page` is what a session makes of one.
+    """A whole answer (table 4). A session makes a `Page` of it.
 
     Attributes:
         count: how many application instances there are in all, not on this page.
-        pods: those of this page.
+        pods: the application instances of this page.
     """
 
     count: int | None = None
@@ -1082,11 +1102,11 @@ class PodList:
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """The body of an answer that says no (tables 16 and 17).
+    """The body of an error (tables 16 and 17).
 
     Attributes:
         error_code: such as ``IEF.100001``, or ``APIGW.0308`` from the gateway.
-        error_msg: what went wrong, in words that may change.
+        error_msg: what went wrong; the wording may change.
     """
 
     error_code: str | None = None
@@ -1094,20 +1114,20 @@ class ErrorBody:
 
 
 # 2019-10-10T02:24:02.325Z, with any fraction or none, any offset or none, and as Go prints a time:
-# 2022-06-07 08:21:05.794205 +0000 UTC. A zone's name counts for nothing without its offset.
+# 2022-06-07 08:21:05.794205 +0000 UTC. The name of a zone without an offset is not understood.
 _TIMESTAMP = re.compile(
     r"(?P<moment>\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
     r"(?:Z| ?(?P<sign>[+-])(?P<hours>[01]\d|2[0-3]):?(?P<minutes>[0-5]\d)(?: [A-Z]{3,5})?)?",
     re.ASCII,
 )
-_LONGEST = 64  # characters; no known form is longer, and digits without end are not read
+_LONGEST = 64  # characters; no known form is longer, and endless digits are not read
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
-    """Read any of the forms of time that the service is known to write; never raises.
+    """Return a time in any of the forms that the service is known to write, or None; never raises.
 
     The result is aware and in UTC. A time without a zone is taken as UTC, digits alone as seconds
-    since 1970; nanoseconds are cut to microseconds. What is no known form is None.
+    since 1970; nanoseconds are cut to microseconds. None stands for an unknown form.
     """
     if not text or len(text) > _LONGEST:
         return None

@@ -1,4 +1,4 @@
-"""What a session says of its work: to the logger ``ief_async``, and to its owner's hook."""
+"""What a session reports of its work: to the logger ``ief_async``, and to ``on_event``."""
 
 import inspect
 import logging
@@ -26,10 +26,10 @@ def write(
     exc_info: bool = False,
     stacklevel: int = 1,
 ) -> None:
-    """Write a line to the log: no work of ours ends by what an application's logging raises.
+    """Write a line to the log, and never raise what an application's logging raises.
 
-    `logging` lets through what filters raise, and handlers that re-raise. It is shown on stderr, as
-    `logging` shows what handlers raise, unless its ``raiseExceptions`` is off.
+    `logging` lets through what filters raise, and what handlers re-raise. That is printed on
+    stderr, as `logging` prints what handlers raise, unless its ``raiseExceptions`` is off.
     """
     try:
         log.log(level, line, *args, extra=extra, exc_info=exc_info, stacklevel=stacklevel + 1)
@@ -40,20 +40,20 @@ def write(
 
 
 class Observer:
-    """The hook of a session and of all that it shares, with the logger beside it.
+    """The ``on_event`` hook of a session, and the logger beside it.
 
-    Whoever has something to tell asks `wants` first, so that what nobody wants costs nothing.
+    Callers ask `wants` before they make an event, so that an event that nobody wants costs nothing.
     """
 
     def __init__(self, hook: OnEvent | None = None) -> None:
         if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
-            kind = type(hook).__name__ if not callable(hook) else "an async one"
-            message = f"on_event takes a plain function of one event, but was given {kind}"
+            kind = type(hook).__name__ if not callable(hook) else "an async function"
+            message = f"on_event must be a plain function of one event, got {kind}"
             raise ConfigurationError(message)
         self._hook = hook
 
     def wants(self, level: int | None = None) -> bool:
-        """Tell whether anybody wants an event, or its line of this level."""
+        """Tell whether there is a hook, or whether the logger writes lines of this level."""
         return self._hook is not None or (level is not None and log.isEnabledFor(level))
 
     def tell(
@@ -61,7 +61,7 @@ class Observer:
     ) -> None:
         """Write a line, if there is one, and call the hook; never raise what either raises.
 
-        The line's record has the event's fields, too, each under its name after ``ief_``.
+        The line's record has the event's fields, too, each with the prefix ``ief_``.
         """
         if line and log.isEnabledFor(level):
             # a prefix, as an application's own records may have a request_id

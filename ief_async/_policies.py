@@ -1,4 +1,4 @@
-"""What a session allows itself: retries, limits, time-outs, and its clock."""
+"""The policies of a session: retries, limits, time-outs, and its clock."""
 
 import asyncio
 import time
@@ -19,25 +19,41 @@ T = TypeVar("T")
 class RetryPolicy:
     """How often and how patiently a request is sent again.
 
-    A wait is drawn evenly from 0 to ``base * 2**n`` seconds (n counts the repeats from 0), which is
-    capped before it is drawn. At 10 % failing requests a scan of 1,000 pages survives with
-    probability 0.999 at 6 attempts, and 0.37 at 3.
+    Before each repeat it waits for a random time, evenly distributed between 0 and
+    ``base * 2**n`` seconds, where n counts the repeats from 0 and the upper end is at most `cap`.
+    If 10 % of the requests fail, a scan of 1,000 pages succeeds with probability 0.999 at 6
+    attempts, and 0.37 at 3.
+
+    What is retried: a failure of the network, status 408, 429, 500, 502, 503 and 504, and a 200
+    that is not JSON. Whatever else is refused is raised at once.
 
     Attributes:
-        attempts: how often a request is sent at most, the first time included. With 2 or more, a
-            429 that says how long to wait counts, and costs tokens, only if no other request of the
-            session to the same path was answered since this one began to wait: what waits for its
-            share of a quota does not fail. (A hundred of them at most: then each counts.)
-        base: seconds, for failures of the network and the service.
+        attempts: how often a request is sent at most, including the first time. A request that only
+            waits for its share of a quota does not fail: with 2 or more, a 429 that says how long
+            to wait counts, and costs tokens, only if no other request of the session to the same
+            path was answered since this one began to wait. (After 100 such waits each counts.)
+        base: seconds, after a failure of the network or the service.
         throttled_base: seconds, after a 429.
-        cap: seconds that the upper end of a wait never exceeds.
-        retry_after_cap: the longest ``Retry-After`` that is waited for, in seconds. If the server
-            asks for more, the error is raised at once.
-        window_cap: the longest throttling window that is waited for, in seconds. The gateway names
-            it in the text of a 429 ("limit:60,time:1 minute") that has no ``Retry-After``.
-        budget: tokens of the session. A repeat costs 14, after a 429 5; the last cost comes back
-            when the repeat succeeds, and an answer at the first attempt gives one. Without tokens
-            nothing is repeated, so that an outage is not multiplied by the attempts.
+        cap: seconds, the highest upper end of a wait.
+        retry_after_cap: seconds, the longest ``Retry-After`` that is waited for. If the server asks
+            for more, the error is raised at once.
+        window_cap: seconds, the longest throttling window that is waited for. The gateway names it
+            in the text of a 429 ("limit:60,time:1 minute") that has no ``Retry-After``.
+        budget: tokens of the session's retry budget. A repeat costs 14, after a 429 5. The last
+            cost is paid back when the repeat succeeds, and an answer at the first attempt adds 1.
+            Without tokens nothing is repeated, so that an outage is not multiplied by the attempts.
+
+    Raises:
+        ConfigurationError: `attempts` is not a whole number of 1 or more, `budget` not one of 0 or
+            more, or another is not a finite number of 0 or more.
+
+    Example:
+        ::
+
+            from ief_async import RetryPolicy
+
+            patient = RetryPolicy(attempts=8, cap=60.0)
+            never = RetryPolicy(attempts=1)
     """
 
     attempts: int = attrs.field(default=6, validator=is_number(least=1, whole=True))
@@ -49,7 +65,7 @@ class RetryPolicy:
     budget: int = attrs.field(default=500, validator=is_number(whole=True))
 
     def ceiling(self, repeat: int, *, throttled: bool) -> float:
-        """Return the upper end of the wait before a repeat, counted from 0."""
+        """Return the upper end of the wait in seconds before a repeat, which is counted from 0."""
         base = self.throttled_base if throttled else self.base
         values = backoff.expo(base=2, factor=base, max_value=self.cap)
         # backoff's generators yield None before their first value
@@ -58,14 +74,26 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a session allows itself, all its streams together.
+    """The limits of a session, for all its streams together.
 
     Attributes:
-        concurrency: requests in flight at most.
-        requests_per_second: requests started per second at most, evenly spaced; None is no limit.
-        max_body_bytes: a longer body is refused; counted as it arrives, after decompression.
-        adaptive: whether a 429 halves `concurrency` for all streams, until as many answers in a row
-            as are allowed in flight came without another one: each time it grows by one.
+        concurrency: the most requests in flight at once.
+        requests_per_second: the most requests started per second, evenly spaced; None for no limit.
+        max_body_bytes: the longest body that is accepted, in bytes after decompression; counted
+            while it arrives.
+        adaptive: whether a 429 halves `concurrency` for all streams. It grows by one whenever as
+            many answers in a row as are allowed in flight came without another 429.
+
+    Raises:
+        ConfigurationError: `concurrency` or `max_body_bytes` is not a whole number of 1 or more,
+            `requests_per_second` not a finite number above 0, or `adaptive` not a bool.
+
+    Example:
+        ::
+
+            from ief_async import Limits
+
+            gentle = Limits(concurrency=4, requests_per_second=10)
     """
 
     concurrency: int = attrs.field(default=16, validator=is_number(least=1, whole=True))
@@ -80,18 +108,28 @@ class Limits:
     @adaptive.validator
     def _check_adaptive(self, _: Any, value: object) -> None:
         if not isinstance(value, bool):
-            message = f"Limits(adaptive=) takes True or False, but was given {value!r:.80}"
+            message = f"Limits(adaptive=) must be True or False, got {value!r:.80}"
             raise ConfigurationError(message)
 
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """How long one attempt may take, in seconds; the wait for a permit is not counted.
+    """How long one attempt may take; the wait for a slot is not counted.
 
     Attributes:
-        connect: to reach the server once its address is known, TLS included.
-        read: between two pieces of an answer.
-        total: from the first byte sent to the last one received.
+        connect: seconds to reach the server once its address is known, including TLS.
+        read: seconds between two pieces of an answer.
+        total: seconds from the first byte sent to the last one received.
+
+    Raises:
+        ConfigurationError: one of them is not a finite number above 0.
+
+    Example:
+        ::
+
+            from ief_async import Timeouts
+
+            hasty = Timeouts(connect=2.0, read=5.0, total=15.0)
     """
 
     connect: float = attrs.field(default=10.0, validator=is_number(more=True))
@@ -101,7 +139,14 @@ class Timeouts:
 
 @attrs.frozen(kw_only=True)
 class Clock:
-    """Time and chance, as arguments: a test gives its own and waits for nothing."""
+    """Time and chance, as values: a test gives its own, and does not wait.
+
+    Attributes:
+        now: seconds of a clock that never goes back.
+        wall: seconds since 1970.
+        sleep: waits for so many seconds.
+        jitter: draws a wait of at most so many seconds.
+    """
 
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time

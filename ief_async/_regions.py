@@ -62,7 +62,7 @@ def endpoints_of(region: str | None) -> tuple[str, ...]:
     known = ", ".join(REGIONS)
     variable = _variable(region) if isinstance(region, str) else f"{REGION}CN_NORTH_4"
     message = (
-        f"region takes one of {known}, but was given {region!r:.80}; for any other give "
+        f"region must be one of {known}, got {region!r:.80}; for any other give "
         f"endpoint='https://…' with the API host of your region, or set {variable:.80}"
     )
     raise ConfigurationError(message)
@@ -134,8 +134,8 @@ def check_endpoint(name: str, endpoint: str) -> str:
         # a user, a query or a fragment may hold a secret
         shown = re.sub("//.*@|[?#].*", "***", repr(endpoint))
         message = (
-            f"{name} takes https://host or https://host:port (http on loopback only; a host of "
-            f"other letters in its xn-- form), but was given {shown:.200}"
+            f"{name} must be https://host or https://host:port (http on loopback only; a host of "
+            f"other letters in its xn-- form), got {shown:.200}"
         )
         raise ConfigurationError(message)
     host = f"[{host}]" if ":" in host else host

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import attrs
 
-from ief_async._arguments import check_kind
+from ief_async._arguments import check_kind, refuse
 from ief_async._auth import Credentials, find_credentials
 from ief_async._calls import fetch_page, fetch_pods
 from ief_async._checkpoint import ScanCheckpoint
@@ -262,9 +262,8 @@ class IefSession:
         """
         unknown = sorted(overrides.keys() - Options.__annotations__.keys())
         if unknown:
-            takes = ", ".join(Options.__annotations__)
-            message = f"with_options takes {takes}, but was given {', '.join(unknown)}"
-            raise ConfigurationError(message)
+            names = ", ".join(Options.__annotations__)
+            refuse("an argument of with_options", f"one of {names}", ", ".join(unknown))
         other = copy(self)
         other._transport = reconnect(self._transport, dict(overrides))  # noqa: SLF001  of its own class
         other._owner = False  # noqa: SLF001  likewise
@@ -656,8 +655,8 @@ class IefSession:
                 print(f"{ief.statistics().requests} requests")
         """
         return SessionStatistics(
-            **attrs.asdict(self._transport.pacer.tally),
-            token_refreshes=self._transport.keyring.renewals,
+            **attrs.asdict(self._transport.pacer.counters),
+            token_refreshes=self._transport.provider.renewals,
         )
 
     async def aclose(self) -> None:
@@ -731,15 +730,16 @@ def _stream(
     known = listing.options.__annotations__
     unknown = options.keys() - known.keys()
     if unknown:
-        takes, given = ", ".join(sorted(known)), ", ".join(sorted(unknown))
-        message = f"{listing.operation} takes model, {takes}, but was given {given}"
-        raise ConfigurationError(message)
+        names = ", ".join(["model", *sorted(known)])
+        refuse(f"an argument of {listing.operation}", f"one of {names}", ", ".join(sorted(unknown)))
     chosen = {name: options.pop(name) for name in sorted(listing.filters) if name in options}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name, value in chosen.items():
         check_kind(name, value, str)
     if len(chosen.keys() & set(listing.exclusive)) > 1:
-        message = f"give {' or '.join(listing.exclusive)}, not both: the service takes one of them"
+        message = (
+            f"give {' or '.join(listing.exclusive)}, not both: the service accepts one of them"
+        )
         raise ConfigurationError(message)
     text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())
     return Stream(scan_of(session, ScanSpec(listing=listing, ids=[text], model=model, **options)))

@@ -1,9 +1,9 @@
-"""What of a server's words is shown: nothing that was sent to it, and nothing that steers. Pure.
+"""Makes text from a server safe to show: masks secrets, and escapes control characters. Pure.
 
-A server may echo a secret in any form: escaped as JSON, a URL or HTML, in base64, in other letters,
-cut, or broken over lines. So it is looked for by its runs: any 16 characters of it that follow each
-other, in a text from which escapes and blanks were taken. Only their places are masked in the text
-as it came.
+A server may echo a secret in any form: escaped as JSON, a URL or HTML, in base64, in upper or lower
+case, cut, or broken over lines. So a text is searched for runs of the secret, that is for any 16
+consecutive characters of it, after escapes and white space were removed. In the text itself only
+the places where the runs stand are masked.
 """
 
 import base64
@@ -16,27 +16,27 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 MASK = "***"
-RUN = 16  # characters of a secret that are recognised wherever they stand
-GRAM = 8  # of which one begins at each ninth character of a secret, so that every run holds one
+RUN = 16  # consecutive characters of a secret that are masked wherever they stand
+GRAM = 8  # characters looked up at each ninth place of a text: each run contains such a place
 STRIDE = RUN - GRAM + 1
-SHORT = 8  # a secret that is shorter is recognised as a whole word, as it may stand in others
-LEAST = 4  # a secret that is shorter still is not looked for
-BASE64_BYTES = 8 * 1024  # a longer secret is not looked for in base64
+SHORT = 8  # a shorter secret is masked only as a whole word, as it may be part of other words
+LEAST = 4  # a shorter secret is not masked
+BASE64_BYTES = 8 * 1024  # a longer secret is not searched for in base64
 MOST_COMPARED = 1 << 22  # characters times characters: beyond that a set is faster than a search
-MOST_PLACES = 16  # of a few characters in a secret that are looked at
-LEAP = 64  # characters that are compared at once
+MOST_PLACES = 16  # of the same characters in a secret that are compared
+LEAP = 64  # characters compared at a time
 TIMES_ESCAPED = 2  # in JSON in JSON, or in a URL in HTML
-BETWEEN = "\ud800"  # stands between the forms of a secret, and in no text
+BETWEEN = "\ud800"  # between the forms of a secret; no text has it
 
-# control characters, those that turn the direction of writing, those that can't be seen, and what
-# ends a line: all that makes a terminal show something else than what it was sent
+# control characters, those that change the direction of writing, invisible ones and line ends: all
+# characters for which a terminal shows something else than it was sent
 STEERING = (
     r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _STEERING = re.compile(f"[{STEERING}]")
-# how those begin in UTF-8: to look for these takes a tenth of the time
+# how these begin in UTF-8: a search for bytes takes a tenth of the time
 _STEERING_BYTES = (
     *(b"\x7f", b"\xc2", b"\xcd\x8f", b"\xd8\x9c", b"\xe1", b"\xe2\x80", b"\xe2\x81"),
     *(b"\xe3\x85\xa4", b"\xef\xbb\xbf", b"\xef\xbe\xa0", b"\xef\xbf", b"\xf0\x9b", b"\xf0\x9d"),
@@ -65,13 +65,15 @@ _HEXADECIMAL = re.compile("[0-9a-f+]{0,64}")
 _SINGLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
 
-# ---- what steers a terminal ----------------------------------------------------------------------
+# ---- control characters --------------------------------------------------------------------------
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Return a text with escapes such as ``\x1b`` for what would steer a terminal.
+    r"""Return a text with escapes such as ``\x1b`` for all control characters.
 
-    With `lines` the ends of its lines stay.
+    Args:
+        text: any text.
+        lines: whether its line ends are kept.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -80,7 +82,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""Return JSON that means the same, with ``\u009b`` for what would steer a terminal."""
+    r"""Return equal JSON, with escapes such as ``\u009b`` for all control characters."""
     if text.isascii() and "\x7f" not in text:
         return text
     return _STEERING_LINES.sub(
@@ -89,7 +91,7 @@ def printable_json(text: str) -> str:
 
 
 def printable_line(line: bytes) -> bytes:
-    """Return a line of JSON in UTF-8 that means the same, and steers no terminal."""
+    """Return an equal line of JSON in UTF-8, with escapes for all control characters."""
     if line.isascii() and b"\x7f" not in line:
         return line
     if not any(one in line for one in _STEERING_BYTES):
@@ -101,7 +103,7 @@ def printable_line(line: bytes) -> bytes:
 
 
 class Needle:
-    """A secret, as it is looked for. It holds the secret: keep it where that is kept."""
+    """Masks one secret in texts. It contains the secret."""
 
     __slots__ = ("_escapes", "_hay", "_itself", "_wholes", "_word")
 
@@ -112,16 +114,16 @@ class Needle:
             forms |= dict.fromkeys(_fold(_unblanked(form)) for form in _forms(secret))
         self._word = _word(secret) if LEAST <= len(folded) < SHORT else None
         self._wholes = [form for form in forms if SHORT <= len(form) < RUN]
-        self._itself = folded  # which the hay begins with
+        self._itself = folded
         self._hay = BETWEEN.join(["", *(form for form in forms if len(form) >= RUN), ""])
         self._escapes: list[re.Pattern[str]] = [_ANY_ESCAPE]
         if _has_marks(secret):
-            # a part of the secret may look like an escape of one notation where the whole was
-            # escaped in another: only to undo that one alone gives the secret back
+            # where a part of the secret looks like an escape of one notation, and the secret was
+            # escaped in another, only undoing the other one alone gives the secret back
             self._escapes += _ESCAPES.values()
 
     def scrub(self, text: str) -> str:
-        """Return `text` with stars for each run of the secret."""
+        """Return a text with ``***`` in the place of each run of the secret."""
         if self._word is not None:
             return self._word.sub(MASK, text)
         if len(self._hay) <= len(BETWEEN) and not self._wholes:
@@ -155,15 +157,15 @@ class Needle:
             yield from (_original(views, span) for span in found)
 
     def _touches(self, text: str) -> bool:
-        """Tell whether a short hexadecimal text may hold a run of the secret.
+        """Tell whether a short hexadecimal text may contain a run of the secret.
 
-        It is no base64 of anything; and most request ids are such a text, one an answer.
+        Most request ids are such texts, one for each answer; they need no search for other forms.
         """
         places = range(0, len(text) - GRAM + 1, STRIDE)
         return any(text[at : at + GRAM] in self._itself for at in places)
 
     def _found(self, plain: str) -> Iterator[tuple[int, int]]:
-        """Yield where the secret, or a run of it, stands in a folded text."""
+        """Yield the spans of the secret, or of runs of it, in a folded text."""
         for whole in self._wholes:
             at = plain.find(whole)
             while at >= 0:
@@ -184,7 +186,7 @@ class Needle:
             at = max(at + STRIDE, end - GRAM + 1)
 
     def _run(self, plain: str, at: int) -> tuple[int, int]:
-        """Return how far around a place a text and the secret agree."""
+        """Return the longest span around a place in which a text equals the secret."""
         hay, best = self._hay, (at, at)
         place = hay.find(plain[at : at + GRAM])
         for _ in range(MOST_PLACES):
@@ -207,7 +209,7 @@ class Needle:
 
 
 def _fold(text: str) -> str:
-    """Return a text in small letters, in which both alphabets of base64 are one; as long as it."""
+    """Return a text in lower case, with both alphabets of base64 made one; of the same length."""
     text = text.lower() if text.isascii() else re.sub("[A-Z]+", lambda one: one[0].lower(), text)
     return text.replace("-", "+").replace("_", "/")
 
@@ -246,10 +248,10 @@ def _has_marks(text: str) -> bool:
 
 
 class _View(NamedTuple):
-    """A text without escapes and blanks, and where each piece of it stood.
+    """Where the pieces of a text without escapes and white space were in the original.
 
-    The piece that begins at `begins[i]` stood from `starts[i]` to `ends[i]`; one that is as long as
-    what it stands for is a text as it was.
+    The piece that begins at `begins[i]` was at `starts[i]` to `ends[i]`. A piece of the same length
+    as its original was not escaped.
     """
 
     size: int
@@ -258,7 +260,7 @@ class _View(NamedTuple):
     ends: list[int]
 
     def at(self, index: int) -> tuple[int, int]:
-        """Return where a character stood."""
+        """Return the span of a character in the original."""
         piece = bisect_right(self.begins, index) - 1
         begin, start, end = self.begins[piece], self.starts[piece], self.ends[piece]
         after = self.begins[piece + 1] if piece + 1 < len(self.begins) else self.size
@@ -268,7 +270,7 @@ class _View(NamedTuple):
 
 
 def _original(views: Sequence[_View], span: tuple[int, int]) -> tuple[int, int]:
-    """Return where a span of a text stood that was unfolded these times."""
+    """Return the span in the original text, through several views."""
     for view in reversed(views):
         span = view.at(span[0])[0], view.at(span[1] - 1)[1]
     return span
@@ -312,7 +314,7 @@ def _view(text: str, escapes: re.Pattern[str]) -> _View:
 
 
 def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
-    """Yield the characters that an escape stands for, each with the length of its part."""
+    """Yield the characters that an escape means, each with the length of its escape."""
     kind, said = found.lastgroup, found[0]
     if kind == "url":
         data = unquote_to_bytes(said)
@@ -334,7 +336,7 @@ def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
 
 
 def _masked(text: str, spans: list[tuple[int, int]]) -> str:
-    """Return a text with stars for each of these parts, and for those that overlap together."""
+    """Return a text with ``***`` for each of these spans; overlapping ones become one."""
     shown, at = [], 0
     spans.sort()
     begin, end = spans[0]

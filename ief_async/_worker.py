@@ -1,4 +1,4 @@
-"""Work beside the event loop, which nobody loses sight of."""
+"""Work in a thread beside the event loop, which is always awaited."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,37 +6,42 @@ from typing import Any
 
 
 class Worker:
-    """Does one thing after the other outside of the event loop."""
+    """Runs functions in a thread, one at a time; none is left running unnoticed."""
 
     def __init__(self) -> None:
-        self._doing: asyncio.Future[Any] | None = None
+        self._running: asyncio.Future[Any] | None = None
 
     def begin(self, work: Callable[..., Any], *given: Any) -> None:
-        """Begin something; what was begun before has ended."""
-        self._doing = asyncio.get_running_loop().run_in_executor(None, work, *given)
-        # its error is not to be logged as lost where nobody waits for it any more
-        self._doing.add_done_callback(asyncio.Future.exception)
+        """Start a function; the one before has to be finished."""
+        self._running = asyncio.get_running_loop().run_in_executor(None, work, *given)
+        # retrieves its error, which would be logged as lost where nobody awaits it any more
+        self._running.add_done_callback(asyncio.Future.exception)
 
     async def rest(self) -> asyncio.CancelledError | None:
-        """Wait for what was begun, however often this is cancelled; return the last cancellation.
+        """Wait for the function, however often this is cancelled; return the last cancellation.
 
-        A scope such as those of anyio knows its cancellation by the exception: it has to go on.
+        A cancel scope of anyio recognises its cancellation by the exception: raise that one.
         """
         cancelled: asyncio.CancelledError | None = None
-        while self._doing is not None and not self._doing.done():
+        while self._running is not None and not self._running.done():
             try:
-                await asyncio.wait([self._doing])
+                await asyncio.wait([self._running])
             except asyncio.CancelledError as error:
                 cancelled = error
         return cancelled
 
     async def end(self) -> Any:
-        """Wait likewise, and return what came of it; None if nothing was begun."""
+        """Wait likewise, and return the result; None if nothing was started.
+
+        Raises:
+            asyncio.CancelledError: this was cancelled meanwhile; the function is finished.
+            Exception: what the function raised.
+        """
         cancelled = await self.rest()
-        doing, self._doing = self._doing, None
+        running, self._running = self._running, None
         if cancelled is not None:
             try:
                 raise cancelled
             finally:
                 del cancelled  # it holds this frame, which would hold it: a cycle
-        return None if doing is None else doing.result()
+        return None if running is None else running.result()

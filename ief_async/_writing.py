@@ -1,4 +1,4 @@
-"""How bytes reach a file: all of them or an error, and from one writer at a time."""
+"""Writing to files: all bytes or an error, and one writer at a time."""
 
 import contextlib
 import io
@@ -20,27 +20,27 @@ else:
     import errno
     import fcntl
 
-    LOCKLESS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+    NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 PATIENCE_SECONDS = 5.0  # without a byte taken, where nothing tells when a file takes more
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 0.1  # between two tries
 
 
 class Exact:
-    """A binary file that takes all that is written to it, or raises.
+    """A binary file whose `write` writes all bytes, or raises.
 
-    A file may take a part at a time, or nothing for now, as a full pipe does that does not block:
-    it is offered the rest, and is waited for, by its descriptor as long as that takes. A file
-    without one that takes nothing for some seconds is an error, and so is a `write` whose result
-    can't be: nobody knows then what was written.
+    The file may take a part of the bytes at a time, or none for now, as a full non-blocking pipe
+    does. The rest is offered again. A file with a descriptor is waited for as long as it takes; one
+    without a descriptor that takes nothing for some seconds is an error. So is a `write` that
+    returns an impossible number, as it is unknown then what was written.
 
-    A ``None`` means that nothing was taken where `io` says so, which is for raw files, and for a
-    file whose descriptor does not block or whose `write` returned a number before. Else it means
-    that `write` returns no number at all, and took everything, as many files of other libraries do.
+    A `write` that returns ``None`` took nothing if the file is a raw file of `io`, has a
+    non-blocking descriptor, or returned a number before. Else it is taken for one of the many that
+    return no number at all, and took everything.
 
     Attributes:
         taken: how many bytes the file took.
-        torn: whether a `transaction` failed, and a part of it stands in the file.
+        torn: whether a `transaction` failed and left some of its bytes in the file.
     """
 
     def __init__(self, file: Any) -> None:
@@ -50,7 +50,7 @@ class Exact:
         self._counts = True if isinstance(file, io.RawIOBase) else None  # None: not known yet
 
     def write(self, data: Any) -> int:
-        """Write all of it; return how many bytes that were."""
+        """Write all bytes; return how many they are."""
         rest = memoryview(data).cast("B")
         size, idle = len(rest), 0.0
         while rest:
@@ -61,7 +61,7 @@ class Exact:
         return size
 
     def flush(self) -> None:
-        """Bring out what the file holds back, if it can hold something back."""
+        """Flush the file, if it has a buffer."""
         flush = getattr(self._file, "flush", None)
         idle = 0.0
         while callable(flush):
@@ -73,15 +73,15 @@ class Exact:
                 return
 
     def sync(self) -> None:
-        """Bring it to the disk, if it is a file there."""
+        """Bring the file to the disk, if it is on a disk."""
         if self._size() is not None:
             os.fsync(self._file.fileno())
 
     def _offer(self, rest: memoryview) -> int:
-        """Return how much of it the file takes."""
+        """Offer bytes to the file; return how many it took."""
         try:
             said = self._file.write(rest)
-        except BlockingIOError as error:  # of a buffer, which took a part
+        except BlockingIOError as error:  # raised by a buffer that took a part
             return getattr(error, "characters_written", 0)
         if said is None:
             if self._counts is None:
@@ -91,8 +91,8 @@ class Exact:
         is_count = isinstance(said, int) and not isinstance(said, bool)
         if before or not is_count or not 0 <= said <= len(rest):
             message = (
-                f"write() of {self._name} returned {said!r:.40}{before} for {len(rest)} bytes: "
-                "what was written is not known"
+                f"write() of {self._name} returned {said!r:.40}{before} for {len(rest)} bytes, so "
+                "it is not known what was written: use a file whose write() returns a number"
             )
             raise OSError(message)
         self._counts = True
@@ -108,22 +108,25 @@ class Exact:
         """Wait until the file may take more.
 
         Args:
-            idle: seconds of waiting since the file took something.
+            idle: seconds waited since the file took something.
 
         Returns:
-            The same, with this one.
+            The same, with this wait.
+
+        Raises:
+            TimeoutError: it took nothing for too long.
         """
         if self._awaited():
             return 0.0
         if idle >= PATIENCE_SECONDS:
-            message = f"{self._name} took nothing for {PATIENCE_SECONDS:g} s: it was not written"
+            message = f"{self._name} took no byte for {PATIENCE_SECONDS:g} s and is not complete"
             raise TimeoutError(message)
         pause = min(max(idle, SHORTEST_SECONDS), LONGEST_SECONDS)
         time.sleep(pause)
         return idle + pause
 
     def _awaited(self) -> bool:
-        """Wait while the file is full; tell whether it was, and has a descriptor that says so."""
+        """Wait for a full file by its descriptor; tell whether that was possible and needed."""
         try:
             poll = select.poll()
             poll.register(self._file.fileno(), select.POLLOUT)
@@ -141,7 +144,7 @@ class Exact:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Cut off what is written meanwhile if this does not end well; `torn` tells if it can't."""
+        """Remove what is written inside if the block raises; if that is impossible, set `torn`."""
         taken, size = self.taken, self._size()
         try:
             yield
@@ -151,7 +154,7 @@ class Exact:
             raise
 
     def _size(self) -> int | None:
-        """Return how large it is as a file on a disk; None if it is anything else."""
+        """Return the size of a file on a disk; None if it is anything else."""
         try:
             number = self._file.fileno()
             known = os.fstat(number)
@@ -161,7 +164,7 @@ class Exact:
         return known.st_size if is_file else None
 
     def _cut(self, size: int | None, more: int) -> bool:
-        """Cut off this many bytes behind a size, if nothing but them stands there."""
+        """Remove the last bytes of the file, if they are all that was added to this size."""
         if size is None or self._size() != size + more:
             return False
         try:
@@ -176,30 +179,30 @@ class Exact:
 
 
 def exact(file: Any) -> Exact:
-    """Return a binary file as one that takes all of what is written, or raises."""
+    """Return a binary file as an `Exact` one."""
     return file if isinstance(file, Exact) else Exact(file)
 
 
 def put(text: str, to: TextIO | None) -> None:
-    """Print a text, all of it, whatever the stream takes at a time."""
-    if to is None:  # it was closed when the process began: nobody reads it
+    """Print a text to a stream, all of it, however little the stream takes at a time."""
+    if to is None:  # the process was started with it closed: nobody reads it
         return
     exact(to).flush()
     buffer = getattr(to, "buffer", None)
-    if buffer is None:  # no bytes are behind it, as with a StringIO
+    if buffer is None:  # such as a StringIO
         to.write(text)
         return
-    # past its buffer, which would keep what could not be written, and write it in the end
+    # not through its buffer, which keeps what could not be written and writes it at exit
     out = exact(getattr(buffer, "raw", buffer))
     out.write(text.encode(to.encoding, to.errors or "strict"))
     out.flush()
 
 
 class Hold:
-    """Files that this process works on alone, until it releases them or ends, by whatever.
+    """Locks on files, held until they are released or the process ends, however it ends.
 
-    The lock of a file is a file beside it, ``.name.lock``, which is there while the lock is held,
-    and means nothing when a killed process left it behind.
+    The lock of a file is a lock file beside it, ``.name.lock``. One that a killed process left
+    behind locks nothing.
     """
 
     def __init__(self) -> None:
@@ -207,33 +210,38 @@ class Hold:
         self._process = os.getpid()
 
     def take(self, path: str | os.PathLike[str], error: type[IefError]) -> None:
-        """Take a file, too, or raise this error where it is taken.
+        """Lock a file, too.
+
+        Args:
+            path: the file, which need not exist.
+            error: the class of the error to raise if it is locked already.
 
         Raises:
-            OSError: a lock can't be made there.
+            IefError: the file is locked, as `error`.
+            OSError: the lock file can't be made.
         """
-        folder, name = os.path.split(os.path.realpath(path))  # one file has one lock
+        folder, name = os.path.split(os.path.realpath(path))  # one lock for all paths of a file
         lock = os.path.join(folder, f".{name}.lock")  # noqa: PTH118  what was split is joined
         try:
             number = _locked(lock)
         except OSError as problem:
-            problem.filename = os.fspath(path)  # the lock is nothing that the caller knows of
+            problem.filename = os.fspath(path)  # the caller knows nothing of the lock file
             raise
         if number is None:
             message = (
                 f"{os.fspath(path)} is in use by another export or command that still runs: "
-                "let it end first, or use a path of its own here"
+                "wait until it ends, or use another path"
             )
             raise error(message)
         self._held.append((number, lock))
 
     def release(self) -> None:
-        """Let others have them."""
+        """Unlock all files."""
         while self._held:
             number, lock = self._held.pop()
             if os.getpid() == self._process:
                 _unlock(number, lock)
-            else:  # of a forked child, which has a copy of what is its parent's
+            else:  # in a forked child: the lock is its parent's
                 os.close(number)
 
     def __enter__(self) -> Self:
@@ -243,30 +251,30 @@ class Hold:
         self.release()
 
     def __del__(self) -> None:
-        self.release()  # an event loop that was closed too early runs nothing to its end
+        self.release()  # where an event loop was closed too early, no `finally` runs
 
 
 def _locked(path: str) -> int | None:
-    """Return the open file of a lock that is ours now; None if it is somebody else's."""
+    """Lock a lock file; return its descriptor, or None if somebody else holds the lock."""
     while True:
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             locked = _lock(number)
-            # who held it may have removed it since it was opened: then it locks nothing any more
-            stands = _stands(number, path)
+            # its holder may have removed it since it was opened: then it locks nothing any more
+            current = _is_current(number, path)
         except BaseException:
             os.close(number)
             raise
-        if locked and stands:
+        if locked and current:
             return number
         os.close(number)
-        if stands:
+        if current:
             return None
 
 
-def _stands(number: int, path: str) -> bool:
+def _is_current(number: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(number), os.stat(path))  # noqa: PTH116  as its twin
+        return os.path.samestat(os.fstat(number), os.stat(path))  # noqa: PTH116  as os.fstat
     except FileNotFoundError:
         return False
 
@@ -282,7 +290,7 @@ if sys.platform == "win32":
 
     def _unlock(number: int, path: str) -> None:
         os.close(number)
-        with contextlib.suppress(OSError):  # somebody has it open by now, and removes it
+        with contextlib.suppress(OSError):  # another process has opened it by now, and removes it
             os.unlink(path)  # noqa: PTH108  as the lock is known by its string
 
 else:
@@ -293,15 +301,15 @@ else:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno not in LOCKLESS:
+            if error.errno not in NO_LOCKS:
                 raise
-            line = "this file system has no locks: nothing keeps two exports apart here"
+            line = "this file system has no locks: two exports to one file are not kept apart"
             write(logging.WARNING, line)
         return True
 
     def _unlock(number: int, path: str) -> None:
-        with contextlib.suppress(OSError):  # a file that stays locks nothing
-            if _stands(number, path):
+        with contextlib.suppress(OSError):  # a lock file that stays locks nothing
+            if _is_current(number, path):
                 os.unlink(path)  # noqa: PTH108  as the lock is known by its string
             fcntl.flock(number, fcntl.LOCK_UN)  # a forked child may have it open, too
         os.close(number)

@@ -1,4 +1,4 @@
-"""OpenTelemetry for what a session does: a span for each scan, and metrics. Extra ``otel``.
+"""OpenTelemetry for sessions: a span for each scan, and metrics. Needs the extra ``otel``.
 
 ::
 
@@ -7,23 +7,24 @@
 Spans:
 
 - ``ief.iter_pods``, ``ief.count_pods``, ``ief.iter_deployments``, …: one for each scan, from the
-  first item asked for to the end. Its attributes are the figures of `ScanEnded`, each named
-  ``ief.scan.…``, and ``error.type``. It is a child of the span in which the scan began, and never
-  the current one for the consumer's code.
-- Of single requests, those that ``opentelemetry-instrumentation-aiohttp-client`` makes: children of
-  their scan's span. Their URLs are its business: its ``url_filter`` keeps ids out of them.
+  request for the first item to the end. Its attributes are the figures of `ScanEnded`, each named
+  ``ief.scan.…``, and ``error.type``. Its parent is the span in which the scan began. It is never
+  the current span for the consumer's code.
+- Single requests have the spans that ``opentelemetry-instrumentation-aiohttp-client`` makes, as
+  children of their scan's span. That package decides about their URLs: its ``url_filter`` keeps
+  ids out of them.
 
 Metrics:
 
-- ``ief.client.items``, a counter of what is delivered (pods, nodes, …) by ``ief.operation.name``.
+- ``ief.client.items``, a counter of delivered items (pods, nodes, …) by ``ief.operation.name``.
 - ``ief.client.requests``, a counter by ``http.request.method``, ``url.template``,
   ``http.response.status_code`` and ``error.type``.
-- ``ief.client.request.duration``, a histogram in seconds by the same; of each attempt.
-- ``ief.client.active_requests``, an up-down counter by ``http.request.method`` and
-  ``url.template``: what is in flight.
+- ``ief.client.request.duration``, a histogram in seconds by the same, of each attempt.
+- ``ief.client.active_requests``, an up-down counter of requests in flight by
+  ``http.request.method`` and ``url.template``.
 - ``ief.client.retries``, a counter by ``url.template`` and ``error.type``.
 
-Only OpenTelemetry's API is used: without an SDK that the application sets up, nothing comes of it.
+Only OpenTelemetry's API is used: without an SDK that the application sets up, nothing is recorded.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["observer"]
 
-# as the conventions have it for `http.client.request.duration`; what is usual suits milliseconds
+# as the semantic conventions say for `http.client.request.duration`; the default is milliseconds
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 FIGURES = ("items", "pages", "batches", "failed", "retries", "complete", "drift")
 
@@ -57,14 +58,24 @@ def observer(
     tracer_provider: "TracerProvider | None" = None,
     meter_provider: "MeterProvider | None" = None,
 ) -> Callable[[Event], None]:
-    """Return an ``on_event`` hook for any number of sessions.
+    """Return an ``on_event`` hook that records spans and metrics.
 
     Args:
-        tracer_provider: where spans go; by default the application's.
+        tracer_provider: where spans go; by default the application's provider.
         meter_provider: where metrics go; likewise.
+
+    Returns:
+        The hook. One hook serves any number of sessions.
 
     Raises:
         ConfigurationError: OpenTelemetry's API is not installed.
+
+    Example:
+        ::
+
+            from ief_async import IefSession, otel
+
+            session = IefSession.from_env(on_event=otel.observer())
     """
     try:
         return _Observer(tracer_provider, meter_provider)
@@ -74,7 +85,7 @@ def observer(
 
 
 class _Observer:
-    """The hook, with its instruments and the spans of the scans that run."""
+    """The hook, with its instruments and the spans of the running scans."""
 
     def __init__(
         self, tracer_provider: "TracerProvider | None", meter_provider: "MeterProvider | None"
@@ -130,7 +141,7 @@ class _Observer:
             f"ief.{event.operation}", attributes={"ief.operation.name": event.operation}
         )
         self._scans[event.scan] = event.operation, span
-        # this is the scan's own context, which ends with it: there is nothing to detach
+        # the context is the scan's own, and ends with it: there is nothing to detach
         context.attach(trace.set_span_in_context(span))
 
     def _end(self, event: ScanEnded) -> None:

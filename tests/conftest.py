@@ -86,6 +86,12 @@ async def until(condition, *, within=60.0):
             await asyncio.sleep(0.001)
 
 
+async def turns(count=50):
+    """Let the other tasks run as far as they can without waiting."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def quiet(fake, ief):
     """Wait until the server has answered or dropped all, and knows each connection that ended."""
     connector = ief._transport.connections.session().connector

@@ -97,6 +97,10 @@ class Weather:
         """Tell whether a row can't be read: always the same ones."""
         return crc32(name.encode()) % 1_000 < 1_000 * self.odd
 
+    def lacks_ids(self, page):
+        """Tell whether some row of a page has no id."""
+        return self.odd_field == "id" and any(self.is_odd(name) for name, _ in page)
+
 
 @attrs.frozen(kw_only=True)
 class Answer:
@@ -143,7 +147,7 @@ def _row(one, owner, weather):
 class MovingIef:
     """The service: projects of rows, each of one owner, and what was asked of them."""
 
-    def __init__(self, projects, moving, weather, seed):
+    def __init__(self, projects, moving, weather, seed, *, refuses_odd=False):
         self._chance = random.Random(seed)
         self.weather = weather
         self.moving = moving  # the list that changes
@@ -159,6 +163,7 @@ class MovingIef:
         self.open = set()  # transports
         self.pending = set()  # those that wait for an answer
         self.showed = []  # the project of each answer that shows that pages are cut
+        self._refuses_odd = refuses_odd  # its client refuses a whole page for a row without an id
         self._born = 0
 
     def calm_down(self):
@@ -226,7 +231,8 @@ class MovingIef:
                 return FAULTS[kind]
             if count is not None and count > offset:  # else that would be the end of it
                 page = []
-        if 0 < len(page) < limit and (count or 0) > offset + len(page):
+        cut = 0 < len(page) < limit and (count or 0) > offset + len(page)
+        if cut and not (self._refuses_odd and self.weather.lacks_ids(page)):
             self.showed.append(project)
         return Answer(body=_body(name, page, count, self.weather))
 

@@ -194,9 +194,9 @@ async def test_other_policies_are_refused_before_anything_is_sent(value):
                 on_bad_item=value,
             ),
         ):
-            with pytest.raises(ConfigurationError, match="on_bad_item takes"):
+            with pytest.raises(ConfigurationError, match="on_bad_item must be"):
                 call()
-        with pytest.raises(ConfigurationError, match="on_bad_item takes"):
+        with pytest.raises(ConfigurationError, match="on_bad_item must be"):
             await ief.list_pods(node_id="n", on_bad_item=value)
         assert 0 == fake.statistics().requests
 
@@ -589,7 +589,7 @@ def test_partitions_skip(monkeypatch, caplog):
         fake.script(listed("deployments", {"id": "d0", "replicas": "x"}, {"name": "y"}))
         (partition,) = plan_pods(endpoint=fake.endpoint, on_bad_item="skip")
         batches = list(read_partition(partition))
-        with pytest.raises(ConfigurationError, match="on_bad_item takes"):
+        with pytest.raises(ConfigurationError, match="on_bad_item must be"):
             plan_pods(["d0"], endpoint=fake.endpoint, on_bad_item=replaced)
 
     assert good(60, {4, 17}) == [one for batch in batches for one in batch["id"].to_pylist()]

@@ -15,7 +15,6 @@ from ief_async import (
     ServerError,
 )
 from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
-from ief_async._paging.batches import Batch, Batcher
 from ief_async.testing import FakeIef, Fault
 
 ONCE = RetryPolicy(attempts=1)
@@ -79,56 +78,6 @@ def test_runs_join_whatever_their_number():
 
     assert Run.of(f"d{number}" for number in range(1_000)) == joined
     assert 1_000 == joined.ids
-
-
-# ---- cutting ids as they were --------------------------------------------------------------------
-
-
-def batcher(resume=None):
-    """Return a batcher of two ids a batch."""
-    return Batcher(selector="deployment_ids", size=2, fixed_bytes=0, resume=resume)
-
-
-def cut(ids, resume=None):
-    """Cut these ids into batches and runs."""
-    made = batcher(resume)
-    return [batch for one in ids for batch in made.add(one)] + made.flush()
-
-
-def test_ids_are_cut_as_the_checkpoint_has_them():
-    """What is done comes as a run, what was begun with its mark, what is new in new batches."""
-    done, begun, new, last = cut("abcdef", SAMPLE)
-
-    assert Run.of("ab") == done
-    assert (("c",), SAMPLE.parts[0].entries[1].mark) == (begun.query.ids, begun.mark)
-    assert [(("d", "e"), None), (("f",), None)] == [(b.query.ids, b.mark) for b in (new, last)]
-
-
-@pytest.mark.parametrize("ids", ["xbcd", "axcd", "abxd", "ba", "a", "ab", ""])
-def test_other_ids_are_another_scan(ids):
-    """Ids that are others, in another order, or too few are refused before they are asked for."""
-    with pytest.raises(CheckpointError, match="of another scan"):
-        cut(ids, SAMPLE)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_merged_checkpoints_take_the_ids_in_any_order_of_the_workers(order):
-    """Each worker's line is met by its first id; what none of them began makes new batches."""
-    lines = ["abcd", "efgh", "ij"]
-    workers = [
-        ScanCheckpoint(
-            scan=1, parts=(Part(fingerprint(line[0]), (Entry(Run.of(line[:2]), Mark(5)),)),)
-        )
-        for line in lines[:2]
-    ]
-    merged = ScanCheckpoint.merge(*workers, ScanCheckpoint(scan=1, parts=()))
-
-    batches = cut("".join(lines[at] for at in order), merged)
-
-    assert all(isinstance(batch, Batch) for batch in batches)
-    marked = {batch.query.ids for batch in batches if batch.mark is not None}
-    assert {("a", "b"), ("e", "f")} == marked
-    assert Counter("abcdefghij") == Counter(one for batch in batches for one in batch.query.ids)
 
 
 def test_merging_refuses_what_does_not_belong_together():

@@ -64,7 +64,7 @@ def test_login_that_fails_is_a_line_and_exit_code_5():
     done = command("demo", "--pods", "200", "--latency", "0", "--faults", "1")
 
     assert (5, "") == (done.returncode, done.stdout)
-    assert "ief-async: no credentials were got: POST /v3/auth/tokens was " in done.stderr
+    assert "ief-async: No credentials obtained: POST /v3/auth/tokens was " in done.stderr
     assert "Traceback" not in done.stderr
 
 

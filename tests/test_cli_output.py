@@ -204,7 +204,7 @@ def test_columns_in_their_order(run):
         (("--columns", ","), "--columns has no name; there are id, name,"),
         (("--query", "[?"), "--query is no JMESPath:"),
         (("--query", "id", "-o", "table"), "--query goes with -o json, ndjson or tsv"),
-        (("--file", "pods.csv"), "--file takes .parquet"),
+        (("--file", "pods.csv"), "--file must end in one of .parquet"),
         (("--checkpoint", "x", "-o", "json"), "--checkpoint goes with --file, or with -o ndjson"),
         (("--restart",), "--restart goes with --checkpoint"),
         (("--node-id", "a", "--group-id", "b"), "not several of them"),

@@ -89,5 +89,5 @@ def test_rows_that_are_hidden_fail_the_computation():
 
 def test_nothing_to_read_is_said():
     """Without a partition there is no frame, and the error says why."""
-    with pytest.raises(ConfigurationError, match="no partition to read"):
+    with pytest.raises(ConfigurationError, match="partitions must not be empty"):
         read_pods([])

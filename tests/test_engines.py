@@ -239,17 +239,20 @@ def test_wrong_arguments_are_refused(led):
         led(fake)
         key = AccessKey("an-access-key", "a-secret-key")
         for wrong in (key, "", "nothing", "json:nothing", "no.such:thing", "profile:", 3):
-            with pytest.raises(ConfigurationError, match="takes the name of a source") as caught:
+            with pytest.raises(ConfigurationError, match="must be the name of a source") as caught:
                 plan_pods(fake.deployment_ids, credentials=wrong)
             assert "secret" not in str(caught.value)
         for options, problem in (
             ({"columns": ["nmae"]}, "has no nmae"),
-            ({"workers": 0}, "workers takes"),
+            ({"workers": 0}, "workers must be"),
             ({"page_size": 0}, "page_size"),
-            ({"on_drift": "mend"}, "on_drift takes one of 'repair', 'raise', 'report', 'ignore'"),
-            ({"on_drift": None}, "on_drift takes one of"),
-            ({"on_error": "ignore"}, "on_error takes one of 'raise', 'defer', but was given"),
-            ({"on_error": "collect"}, "a failed batch would be left out without a word"),
+            ({"on_drift": "mend"}, "on_drift must be one of 'repair', 'raise', 'report', 'ignore'"),
+            ({"on_drift": None}, "on_drift must be one of"),
+            ({"on_error": "ignore"}, "on_error must be one of 'raise', 'defer', got"),
+            (
+                {"on_error": "collect"},
+                "a partition has no report, so nothing would say that a failed batch is missing",
+            ),
         ):
             with pytest.raises(ConfigurationError, match=problem):
                 plan_pods(fake.deployment_ids, **options)
@@ -258,7 +261,7 @@ def test_wrong_arguments_are_refused(led):
         with pytest.raises(ConfigurationError, match="give one of deployment_ids"):
             plan_pods(fake.deployment_ids, node_ids=["n"])
         with pytest.raises(
-            ConfigurationError, match="deployment_ids takes several ids, but was given one text"
+            ConfigurationError, match="deployment_ids must be an iterable of ids, got str: write"
         ):
             plan_pods("one id")
         assert 0 == fake.statistics().requests
@@ -492,7 +495,7 @@ def test_failed_batches_can_wait_for_the_others(led):
 
 def test_a_partition_checks_its_policies():
     """A partition that is made or changed by hand takes the same words as the plan."""
-    with pytest.raises(ConfigurationError, match="on_drift takes one of"):
+    with pytest.raises(ConfigurationError, match="on_drift must be one of"):
         attrs.evolve(BLANK, on_drift="mend")
     with pytest.raises(ConfigurationError, match="no report"):
         attrs.evolve(BLANK, on_error="collect")

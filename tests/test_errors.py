@@ -48,6 +48,7 @@ from ief_async import (
     TransportError,
     _errors,
 )
+from ief_async._http.responses import classify_refusal
 from ief_async.testing import DEFAULT_MIX, Account, FakeIef, Fault
 
 PROJECT = "bcd83056c918480f8f190844bd425b23"
@@ -103,7 +104,7 @@ def test_drawing_names_the_statuses():
     for name, (parent, rest) in drawn().items():
         if parent == "ApiError":
             for status in re.findall(r"\d{3}", rest.partition(", and")[0]):
-                assert name == ief_async._http.transport._kind(int(status), "").__name__
+                assert name == classify_refusal(int(status), "").error.__name__
 
 
 def test_every_error_is_public_and_documented():
@@ -392,7 +393,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("planted", PLANTED)
 def test_canary_check_finds_what_is_planted(planted):
-    """E14: the check sees a leak in a text, a piece, a note, an attribute, a local, a context."""
+    """The check sees a leak in a text, a piece, a note, an attribute, a local, a context."""
     error = IefError("x")
     match planted:
         case "note":
@@ -409,7 +410,7 @@ def test_canary_check_finds_what_is_planted(planted):
 
 
 def test_canary_check_finds_what_is_logged_and_warned(caplog):
-    """E14: the check sees a leak in the arguments of a log record, and in a warning."""
+    """The check sees a leak in the arguments of a log record, and in a warning."""
     logging.getLogger("asyncio").warning("%d", 7, extra={"held": attrs.make_class("A", [])()})
     assert not leaks_in(IefError("x"), caplog.records)
     logging.getLogger("asyncio").warning("no more", extra={"held": {"token": CANARY}})
@@ -421,7 +422,7 @@ def test_canary_check_finds_what_is_logged_and_warned(caplog):
 
 
 def test_canary_check_passes_what_is_clean():
-    """E14: the check finds nothing in an error that has nothing."""
+    """The check finds nothing in an error that has nothing."""
     assert [] == leaks_in(made(PayloadError))
 
 
@@ -616,7 +617,7 @@ async def error_of(ief, via, kinds=IefError):
 @pytest.mark.parametrize("via", CALLS)
 @pytest.mark.parametrize("name", FAULTS)
 async def test_no_fault_brings_the_token_to_light(name, via, watched):
-    """E14, E15: after any fault or echo no error, chain, log, event or warning shows it."""
+    """After any fault or echo no error, chain, log, event or warning shows it."""
     async with canary_fleet(FAULTS[name]) as (_, ief):
         error = await error_of(ief, via)
 
@@ -665,7 +666,7 @@ async def test_no_answer_of_a_proxy_brings_its_password_to_light(name, via, watc
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_refused_token_stays_hidden(via, watched):
-    """E14: a 401 for a token that the server does not know does not show it."""
+    """A 401 for a token that the server does not know does not show it."""
     async with canary_fleet(token="another", timeout=Timeouts()) as (_, ief):
         error = await error_of(ief, via)
 
@@ -675,7 +676,7 @@ async def test_refused_token_stays_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_refused_connection_keeps_the_token_hidden(via, watched):
-    """E14: a connection that is refused does not show it."""
+    """A connection that is refused does not show it."""
     async with canary_fleet() as (fake, _):
         endpoint = fake.endpoint
     options = {"credentials": Token(CANARY), "retry": RetryPolicy(attempts=2, base=0)}
@@ -688,7 +689,7 @@ async def test_refused_connection_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_refused_certificate_keeps_the_token_hidden(via, watched):
-    """E14: a certificate that is not trusted does not show it."""
+    """A certificate that is not trusted does not show it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(SAMPLES / "other_invalid.pem")
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
@@ -702,7 +703,7 @@ async def test_refused_certificate_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_silent_handshake_keeps_the_token_hidden(via, watched):
-    """E14: Timeouts(connect=) that is over does not show it."""
+    """Timeouts(connect=) that is over does not show it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = "https://127.0.0.1:{1}".format(*silent.getsockname())
         options = {"timeout": Timeouts(connect=0.05), "retry": RetryPolicy(attempts=1)}
@@ -718,7 +719,7 @@ async def test_silent_handshake_keeps_the_token_hidden(via, watched):
 @pytest.mark.parametrize("via", CALLS)
 @pytest.mark.parametrize("name", ["read", "total"])
 async def test_timeout_keeps_the_token_hidden(name, via, watched):
-    """E14: Timeouts(read=) or Timeouts(total=) that is over does not show it."""
+    """Timeouts(read=) or Timeouts(total=) that is over does not show it."""
     times = Timeouts(**{name: 0.05})
     async with canary_fleet(Fault.hang(), timeout=times) as (_, ief):
         error = await error_of(ief, via)
@@ -728,7 +729,7 @@ async def test_timeout_keeps_the_token_hidden(name, via, watched):
 
 
 async def test_deadline_of_a_scan_keeps_the_token_hidden(watched):
-    """E14: a deadline in mid-request does not show it."""
+    """A deadline in mid-request does not show it."""
     async with canary_fleet(Fault.hang(), timeout=Timeouts()) as (_, ief):
         with pytest.raises(TransportError, match="deadline") as caught:
             await ief.iter_pods(["d"], deadline=0.05).collect()
@@ -737,7 +738,7 @@ async def test_deadline_of_a_scan_keeps_the_token_hidden(watched):
 
 
 async def test_deadline_of_a_request_keeps_the_token_hidden(watched):
-    """E14: the deadline that a scan hands to its requests does not show it either."""
+    """The deadline that a scan hands to its requests does not show it either."""
     async with canary_fleet(Fault.hang(), timeout=Timeouts()) as (_, ief):
         late = ief._transport.clock.now() + 0.05
         with pytest.raises(TransportError, match="deadline") as caught:
@@ -748,7 +749,7 @@ async def test_deadline_of_a_request_keeps_the_token_hidden(watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_cancellation_keeps_the_token_hidden(via, watched):
-    """E14: a CancelledError, which tools report as well, passes no frame that holds it."""
+    """A CancelledError, which tools report as well, passes no frame that holds it."""
     async with canary_fleet(Fault.hang(), timeout=Timeouts()) as (fake, ief):
         task = asyncio.create_task(CALLS[via](ief))
         await until(lambda: fake.statistics().in_flight)
@@ -761,7 +762,7 @@ async def test_cancellation_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_timeout_of_the_caller_keeps_the_token_hidden(via, watched):
-    """E14: the caller's own asyncio.timeout comes of our cancellation, and that is clean."""
+    """The caller's own asyncio.timeout comes of our cancellation, and that is clean."""
     async with canary_fleet(Fault.hang(), timeout=Timeouts()) as (_, ief):
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(0.05):
@@ -774,7 +775,7 @@ async def test_timeout_of_the_caller_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_cancellation_in_mid_body_keeps_the_token_hidden(via, watched):
-    """E14: cancelled while a body arrives, and while a repeat is waited for: likewise."""
+    """Cancelled while a body arrives, and while a repeat is waited for: likewise."""
     slow = RetryPolicy(attempts=3, base=9, throttled_base=9)
     for fault in (Fault.drip(0.05), Fault.status(500)):
         async with canary_fleet(fault, timeout=Timeouts(), retry=slow) as (fake, ief):
@@ -790,7 +791,7 @@ async def test_cancellation_in_mid_body_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_closed_session_keeps_the_token_hidden(via, watched):
-    """E14: a session that is closed before or during a request does not show it."""
+    """A session that is closed before or during a request does not show it."""
     async with canary_fleet(Fault.hang(), timeout=Timeouts()) as (fake, ief):
         task = asyncio.create_task(CALLS[via](ief))
         await until(lambda: fake.statistics().in_flight)
@@ -805,7 +806,7 @@ async def test_closed_session_keeps_the_token_hidden(via, watched):
 
 @pytest.mark.parametrize("via", CALLS)
 async def test_closed_borrowed_session_keeps_the_token_hidden(via, watched):
-    """E14: a borrowed session whose owner closes it during a request does not show it."""
+    """A borrowed session whose owner closes it during a request does not show it."""
     async with aiohttp.ClientSession() as http:
         options = {"http": http, "timeout": Timeouts()}
         async with canary_fleet(Fault.hang(), **options) as (fake, ief):
@@ -842,7 +843,7 @@ async def wrong_stream(ief):
 
 @pytest.mark.parametrize("use", [wrong_ids, wrong_limit, wrong_option, wrong_stream])
 async def test_wrong_use_keeps_the_token_hidden(use, watched):
-    """E14: a call that is refused unsent does not show the token of its session."""
+    """A call that is refused unsent does not show the token of its session."""
     async with canary_fleet() as (_, ief):
         with pytest.raises(ConfigurationError) as caught:
             await use(ief)
@@ -869,13 +870,13 @@ def refused_session(**options):
 
 @pytest.mark.parametrize("name", WRONG_OPTIONS)
 def test_wrong_session_keeps_the_token_hidden(name, watched):
-    """E14: a constructor that refuses one argument does not show the token in another."""
+    """A constructor that refuses one argument does not show the token in another."""
     assert [] == watched(refused_session(**WRONG_OPTIONS[name]))
 
 
 @pytest.mark.parametrize("endpoint", ["https://me:{}@example.com", "https://example.com/?t={}"])
 def test_secret_in_an_endpoint_is_not_repeated(endpoint):
-    """E14, H6: the refusal of an endpoint with a password or a query does not print either."""
+    """The refusal of an endpoint with a password or a query does not print either."""
     error = refused_session(endpoint=endpoint.format(CANARY[:60]))
 
     assert "example.com" in str(error)
@@ -884,7 +885,7 @@ def test_secret_in_an_endpoint_is_not_repeated(endpoint):
 
 
 async def test_good_answers_do_not_log_the_token(watched):
-    """E14: calls that end well log and warn of nothing that shows it, asyncio's debug mode on."""
+    """Calls that end well log and warn of nothing that shows it, asyncio's debug mode on."""
     async with canary_fleet() as (fake, ief):
         page = await ief.list_pods(deployment_ids=fake.deployment_ids)
         await ief.iter_pods(fake.deployment_ids).collect()
@@ -917,7 +918,7 @@ SECRETS = ("password", "passcode", "secret_key", "access_key", "security_token",
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("name", [*FAULTS, None])
 async def test_no_fault_brings_any_secret_to_light(name, secret, watched):
-    """E14, E15: whatever the secret, IAM's and IEF's every fault and echo leaves it hidden."""
+    """Whatever the secret, IAM's and IEF's every fault and echo leaves it hidden."""
     async with FakeIef(20, deployments=2) as fake:
         credentials = credentials_with(secret, fake)
         issued = Fault.body(b"{}", status=201, headers=[("X-Subject-Token", CANARY)])
@@ -942,7 +943,7 @@ async def test_no_fault_brings_any_secret_to_light(name, secret, watched):
 
 @pytest.mark.parametrize("secret", SECRETS)
 async def test_looked_up_project_keeps_secrets_hidden(secret, watched):
-    """E14: a project lookup that is refused, or finds several, shows nothing."""
+    """A project lookup that is refused, or finds several, shows nothing."""
     async with FakeIef(
         5, account=Account(projects=[{"id": "a" * 32, "name": "cn-north-4"}] * 2)
     ) as fake:
@@ -956,11 +957,11 @@ async def test_looked_up_project_keeps_secrets_hidden(secret, watched):
 
 @pytest.mark.parametrize("secret", SECRETS)
 async def test_session_of_any_secret_shows_none(secret):
-    """E16: neither a session nor what it holds prints a secret, nor can it be pickled."""
+    """Neither a session nor what it holds prints a secret, nor can it be pickled."""
     async with FakeIef(5) as fake:
         credentials = credentials_with(secret, fake)
         async with session_with(fake, credentials=credentials) as ief:
-            shown = repr([ief, vars(ief), ief._transport, vars(ief._transport.keyring)])
+            shown = repr([ief, vars(ief), ief._transport, vars(ief._transport.provider)])
             with pytest.raises(TypeError):
                 pickle.dumps(ief)
 

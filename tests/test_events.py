@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import session_with, until
 
 import ief_async
 from ief_async import (
@@ -184,7 +184,7 @@ async def test_pause_is_one_line_however_many_are_throttled(fake_clock, caplog):
         fake_clock.release()
         await asyncio.gather(*calls)
 
-    assert ["throttled: nothing is sent for 7 s, then 8 requests at once at most"] == [
+    assert ["throttled: nothing is sent for 7 s, then at most 8 requests at once"] == [
         record.getMessage() for record in first
     ]
     assert 5 == len(of(Throttled, events))
@@ -266,7 +266,7 @@ async def test_refused_token_is_told_as_it_is_renewed(caplog):
     assert [("Token", 86_400)] * 2 == [
         (one.kind, round(one.lifetime, -1)) for one in of(TokenRefreshed, events)
     ]
-    assert 2 == caplog.text.count("got a new Token for 86")
+    assert 2 == caplog.text.count("obtained a new Token for 86")
     told = of(RequestFinished, events)
     assert [
         ("POST", LOGIN, 1, 201),
@@ -340,9 +340,9 @@ async def stumble(stream):
 
 
 async def be_cancelled(stream):
-    """Be cancelled while a page is waited for."""
+    """Be cancelled while a page is awaited, after the first one."""
     task = asyncio.create_task(stream.collect())
-    await asyncio.sleep(0.05)
+    await until(lambda: stream.progress.items)
     task.cancel()
     await task
 
@@ -558,9 +558,9 @@ def test_hook_that_cannot_work_is_refused(hook):
     """What can't be called at once, with an event, is refused by session and fleet."""
     options = {"credentials": Token("t"), "endpoint": "http://127.0.0.1:9", "project_id": "p" * 32}
 
-    with pytest.raises(ConfigurationError, match="on_event takes a plain function"):
+    with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
         ief_async.IefSession(**options, on_event=hook)
-    with pytest.raises(ConfigurationError, match="on_event takes a plain function"):
+    with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
         scan_fleet([Target(**options)], on_event=hook)
 
 
@@ -698,7 +698,7 @@ async def test_each_request_is_one_line_at_debug(caplog):
 
     failed, repeat, answered = [one.getMessage() for one in lines(caplog)]
     assert failed.startswith(f"GET {PODS}: 503 ServerError in 0.")
-    assert f"{PODS}: attempt 1 failed with ServerError; the next one comes in 0 s" == repeat
+    assert f"{PODS}: attempt 1 failed with ServerError; trying again in 0 s" == repeat
     assert answered.startswith(f"GET {PODS}: 200 in 0.")
     rest = f" s, attempt 2, {len(page.raw)} bytes, request id {page.request_id}"
     assert answered.endswith(rest)

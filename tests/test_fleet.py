@@ -741,20 +741,22 @@ async def test_function_that_is_no_value_is_a_source(fakes):
 def test_wrong_arguments_are_refused():
     """What can't work is refused before anything is sent, by name."""
     target = Target(project_id="p", credentials=Token("t"), endpoint="http://127.0.0.1:9")
-    with pytest.raises(ConfigurationError, match="by takes one of deployments, nodes, groups"):
+    with pytest.raises(
+        ConfigurationError, match="by must be one of 'deployments', 'nodes', 'groups'"
+    ):
         scan_fleet([target], by="pods")
     with pytest.raises(ConfigurationError, match=r"the same fleet.*give project_id= of each"):
         scan_fleet([target, target])
     for wrong, kind in ((target, "Target"), ("p", "str"), ([None], "NoneType"), (None, "NoneType")):
-        with pytest.raises(ConfigurationError, match=f"takes an iterable of Target.*given {kind}$"):
+        with pytest.raises(ConfigurationError, match=f"must be an iterable of Target, got {kind}$"):
             scan_fleet(wrong)
-    with pytest.raises(ConfigurationError, match=r"resume_from takes a ScanCheckpoint.*given int"):
+    with pytest.raises(ConfigurationError, match=r"resume_from must be a ScanCheckpoint.*got int"):
         scan_fleet([target], resume_from=3)
     with pytest.raises(ConfigurationError, match="page_size"):
         scan_fleet([target], page_size=0)
     with pytest.raises(ConfigurationError, match="on_error"):
         scan_fleet([target], on_error="ignore")
-    with pytest.raises(ConfigurationError, match="region takes one of"):
+    with pytest.raises(ConfigurationError, match="region must be one of"):
         scan_fleet([Target(project_id="p", credentials=Token("t"), region="x")])
 
 
@@ -762,12 +764,14 @@ def test_wrong_arguments_are_refused():
 def test_bare_token_of_a_target_is_refused_unshown(kind):
     """What is no credentials is refused, and stands in no frame of the library: it may be a key."""
     target = Target(project_id="p", endpoint="http://127.0.0.1:9", credentials=kind("canary-token"))
-    with pytest.raises(ConfigurationError, match="credentials takes Token, AccessKey") as caught:
+    with pytest.raises(
+        ConfigurationError, match="credentials must be a Token, AccessKey"
+    ) as caught:
         scan_fleet([target])
 
     frames = [*traceback.walk_tb(caught.value.__traceback__)][1:]
     assert frames
-    assert not [frame for frame, _ in frames if "canary" in repr(frame.f_locals.get("keyrings"))]
+    assert not [frame for frame, _ in frames if "canary" in repr(frame.f_locals.get("providers"))]
     assert "canary" not in repr(
         [vars(caught.value), *(f.f_locals.get("target") for f, _ in frames)]
     )

@@ -81,7 +81,7 @@ async def test_page_has_so_many_rows_at_most(ief, name):
     """A page size above what the service gives is refused, not sent."""
     most = LISTS[name].most_rows
     assert stream_of(ief, name, page_size=most)
-    with pytest.raises(ConfigurationError, match=f"^page_size takes .* 1 to {most}"):
+    with pytest.raises(ConfigurationError, match=f"^page_size must be .* 1 to {most}"):
         stream_of(ief, name, page_size=most + 1)
 
 
@@ -154,9 +154,11 @@ async def test_filters_are_sent_as_documented(fake, ief, name):
 
     assert [] == await stream_of(ief, name, **FILTERS[name]).collect()
     assert {**FILTERS[name], "limit": "100", "offset": "0"} == fake.requests[0].query
-    with pytest.raises(ConfigurationError, match=rf"^iter_{name} takes model, .*given colour$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"iter_{name} must be one of model, .*got colour$"
+    ):
         stream_of(ief, name, colour="red")
-    with pytest.raises(ConfigurationError, match=r"^name takes str"):
+    with pytest.raises(ConfigurationError, match=r"^name must be a string"):
         stream_of(ief, name, name=7)
 
 
@@ -292,11 +294,15 @@ async def test_pods_of_discovered_nodes_are_counted(fake, ief):
 @pytest.mark.parametrize(
     ("argument", "row", "words"),
     [
-        ("deployment_ids", Node(id="n"), "given a Node: write node_ids="),
-        ("node_ids", Deployment(id="d"), "given a Deployment: write deployment_ids="),
-        ("group_ids", Node(id="n"), "given a Node: write node_ids="),
-        ("deployment_ids", Pod(id="p"), "given a Pod: give its deployment_id or node_id"),
-        ("node_ids", Instance(id="i"), "given an Instance: its id goes to IefSession"),
+        ("deployment_ids", Node(id="n"), "got a Node: pass it as node_ids="),
+        ("node_ids", Deployment(id="d"), "got a Deployment: pass it as deployment_ids="),
+        ("group_ids", Node(id="n"), "got a Node: pass it as node_ids="),
+        ("deployment_ids", Pod(id="p"), "got a Pod: pass its deployment_id or node_id"),
+        (
+            "node_ids",
+            Instance(id="i"),
+            "got an Instance: pass its id as instance_id= to IefSession",
+        ),
     ],
 )
 async def test_objects_of_another_list_are_refused(ief, argument, row, words):

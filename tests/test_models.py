@@ -287,10 +287,10 @@ def test_a_class_below_a_sparse_one_may_say_something_else():
 @pytest.mark.parametrize(
     ("slots", "name", "problem"),
     [
-        (False, "state", "sparse takes an attrs class with slots"),
-        (True, "id", "id is no field with a constant for its default"),
-        (True, "labels", "labels is no field with a constant for its default"),
-        (True, "stat", "stat is no field with a constant for its default"),
+        (False, "state", "sparse\\(\\) needs an attrs class with slots"),
+        (True, "id", "id must be a field whose default is a constant"),
+        (True, "labels", "labels must be a field whose default is a constant"),
+        (True, "stat", "stat must be a field whose default is a constant"),
     ],
 )
 def test_sparse_refuses_what_it_can_not_do(slots, name, problem):

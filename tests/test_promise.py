@@ -20,7 +20,7 @@ import aiohttp
 import attrs
 import pytest
 from conftest import fleet_at, session_at
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
 
@@ -367,7 +367,10 @@ async def scan(case, ief, service, resume, stop):
 async def play(case):
     """Run a case with all that it resumes."""
     loop = asyncio.get_running_loop()
-    service = MovingIef(projects_of(case), moving_of(case), case.weather, case.seed)
+    refuses_odd = case.on_bad_item == "raise"
+    service = MovingIef(
+        projects_of(case), moving_of(case), case.weather, case.seed, refuses_odd=refuses_odd
+    )
     service.http = http = aiohttp.ClientSession(connector=MovingConnector(service))
     ief = session_at(
         "p0",
@@ -559,9 +562,59 @@ TRIED = settings(
 )
 
 
+CALM_LIST = Case(
+    what="deployment_ids",
+    rows=(),
+    weather=Weather(),
+    page_size=20,
+    batch_size=1,
+    concurrency=1,
+    ordered=True,
+    on_drift="repair",
+    on_error="collect",
+    on_bad_item="drop",
+    max_items=None,
+    model=Named,
+    pages=False,
+    hook=None,
+    source="list",
+    stops=(),
+    seed=0,
+)
+# page 0 was too small to show the cap, a page that was cut was counted as the last one, and the cap
+# showed when the head was read again
+CAP_SHOWS_AT_THE_HEAD = attrs.evolve(
+    CALM_LIST,
+    what="instances",
+    rows=(2, 4, 1),
+    weather=Weather(cap=5, count="jitter", changes=0.1, deletes=0, kinds=("reset",), odd=1),
+    ordered=False,
+    max_items=2,
+    seed=292_477,
+)
+# the page that would have shown the cap was refused, as a row of it has no id
+CAP_SHOWS_IN_A_REFUSED_PAGE = attrs.evolve(
+    CALM_LIST,
+    what="node_ids",
+    rows=(0, 5, 7),
+    weather=Weather(
+        cap=4, count="jitter", deletes=1, lag=3, kinds=("reset",), odd=0.3, odd_field="id"
+    ),
+    concurrency=6,
+    on_drift="raise",
+    on_bad_item="raise",
+    model=Pod,
+    pages=True,
+    source="async",
+    seed=32,
+)
+
+
 @pytest.mark.timeout(0 if PROMISES else 120)
 @TRIED
 @given(cases())
+@example(CAP_SHOWS_AT_THE_HEAD)
+@example(CAP_SHOWS_IN_A_REFUSED_PAGE)
 def test_a_scan_ends_loses_nothing_in_silence_and_says_what_it_doubts(case):
     """Whatever the options, the weather and the consumer are, a scan keeps its promise."""
     event(case.what)

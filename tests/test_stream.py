@@ -181,7 +181,7 @@ async def test_ids_that_fail_fail_the_scan_as_themselves():
 
         with pytest.raises(LookupError, match="discovery failed"):
             await ief.iter_pods(broken()).collect()
-        with pytest.raises(ConfigurationError, match="deployment_ids takes ids of"):
+        with pytest.raises(ConfigurationError, match="deployment_ids must be ids of"):
             await ief.iter_pods(one for one in ["a,b"]).collect()
         assert not ours()
 

@@ -9,7 +9,7 @@ from conftest import FakeClock, session_with
 from moving import VirtualLoop
 
 from ief_async import Limits, RetryPolicy, Throttled, ThrottledError
-from ief_async._http.limiter import Budget, Tally
+from ief_async._http.limiter import Counters, RetryBudget
 from ief_async._http.pacer import Pacer
 from ief_async._http.responses import window_seconds
 from ief_async._observer import Observer
@@ -135,9 +135,9 @@ def test_windows_are_used_and_waited_out(seconds, concurrency, sliding):
     clock = Clock(now=loop.time, wall=loop.time)
     pacer = Pacer(
         limits=Limits(concurrency=16),
-        budget=Budget(500),
+        budget=RetryBudget(500),
         clock=clock,
-        tally=Tally(),
+        counters=Counters(),
         observer=Observer(),
     )
 

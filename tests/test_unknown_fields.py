@@ -249,9 +249,9 @@ async def test_a_fleet_says_what_no_target_has():
 async def test_other_words_are_refused(value):
     """Only the two words are taken, before anything is sent."""
     async with fleet(0) as (fake, ief):
-        with pytest.raises(ConfigurationError, match="on_unknown_field takes"):
+        with pytest.raises(ConfigurationError, match="on_unknown_field must be"):
             ief.iter_pods(["d"], on_unknown_field=value)
-        with pytest.raises(ConfigurationError, match="on_unknown_field takes"):
+        with pytest.raises(ConfigurationError, match="on_unknown_field must be"):
             await ief.list_pods(node_id="n", on_unknown_field=value)
         assert 0 == fake.statistics().requests
 

@@ -311,11 +311,11 @@ async def test_the_vendor_has_no_call_for_instances(vendor, fake):
         assert [INSTANCE] == [one.id async for one in ief.iter_instances()]
 
 
-# ---- who is let in -------------------------------------------------------------------------------
+# ---- authentication ------------------------------------------------------------------------------
 
 
 async def test_vendor_signs_what_it_sends(vendor):
-    """It is let in by its signature, without any token, into a fake that asks for one."""
+    """A fake that asks for a token accepts its signature instead."""
     async with FakeIef(3) as fake:
         got = await vendor.ask(fake, "list_pods", {"node_id": fake.node_ids[0]})
 
@@ -359,7 +359,7 @@ async def test_temporary_keys_are_let_in_with_their_token(vendor):
 
 
 async def test_vendor_gets_its_own_keys_from_the_metadata_service(vendor):
-    """Without keys it asks the fake's metadata service for some, and is let in with them."""
+    """Without keys it asks the fake's metadata service for some, which are accepted."""
     async with FakeIef(3) as fake:
         got = await vendor.ask(fake, "list_edge_nodes", access_key=None, secret_key=None)
 
@@ -381,8 +381,8 @@ async def test_both_look_the_project_up(vendor, how):
             if how == "argument"
             else {"environment": {"HUAWEICLOUD_SDK_IAM_ENDPOINT": fake.iam_endpoint}}
         )
-        told = {"project_id": None, "region": fake.region, **where}
-        got = await vendor.ask(fake, "list_edge_nodes", **told)
+        asked_for = {"project_id": None, "region": fake.region, **where}
+        got = await vendor.ask(fake, "list_edge_nodes", **asked_for)
         async with IefSession(
             credentials=AccessKey(fake.access_key, fake.secret_key),
             region=fake.region,
@@ -403,14 +403,14 @@ async def test_one_of_several_projects_is_not_guessed(vendor):
     async with FakeIef(
         3, account=Account(access_key="FAKEACCESSKEYOFTWO00", projects=projects)
     ) as fake:
-        told = {"project_id": None, "region": fake.region, "iam_endpoint": fake.iam_endpoint}
-        got = await vendor.ask(fake, "list_edge_nodes", **told)
+        asked_for = {"project_id": None, "region": fake.region, "iam_endpoint": fake.iam_endpoint}
+        got = await vendor.ask(fake, "list_edge_nodes", **asked_for)
 
     assert "huaweicloudsdkcore.SdkException" == got["error"]
     assert "Multiple project ids found" in got["message"]
 
 
-# ---- answers that are none -----------------------------------------------------------------------
+# ---- malformed answers ---------------------------------------------------------------------------
 
 
 REFUSAL = b'{"error_code":"IEF.100158","error_msg":"Failed to extract the GPU information"}'
@@ -521,7 +521,7 @@ async def test_vendor_retries_no_other_refusal(vendor, fake):
     assert 3 == len(fake.requests)
 
 
-# ---- what it does besides ------------------------------------------------------------------------
+# ---- concurrency and files -----------------------------------------------------------------------
 
 
 async def test_vendor_has_eight_requests_in_flight(vendor, held_back):
@@ -529,10 +529,9 @@ async def test_vendor_has_eight_requests_in_flight(vendor, held_back):
     async with FakeIef(240, deployments=1) as fake:
         # a first page comes at once, as it says how many there are
         fake.intercept(lambda seen: Fault.slow(1) if seen.query.get("offset") != "0" else None)
-        told = {"deployment_id": fake.deployment_ids[0]}
-        asked = asyncio.create_task(vendor.ask(fake, "list_pods", told, at_once=24))
+        asked_for = {"deployment_id": fake.deployment_ids[0]}
+        asked = asyncio.create_task(vendor.ask(fake, "list_pods", asked_for, at_once=24))
         await until(lambda: fake.statistics().in_flight == 8)
-        await asyncio.sleep(0.05)  # if it had more threads, there would be more
         held_back.set()
         assert 24 == len((await asked)["answers"])
         assert 8 == fake.statistics().in_flight_peak

@@ -14,15 +14,22 @@ from pathlib import Path
 import attrs
 import pytest
 from conftest import session_with
+from exports import (
+    WRITE,
+    Slow,
+    expected_in,
+    export,
+    interrupted,
+    pods_of,
+    rows_in,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exports import Slow
-from test_sinks import WRITE, expected_in, export, interrupted, pods_of, rows_in
 
 from ief_async import CheckpointError, ConfigurationError, _writing
 from ief_async.sinks import load_checkpoint, write_arrow, write_ndjson, write_parquet
-from ief_async.sinks._formats import Ndjson
-from ief_async.sinks._state import sum_of
+from ief_async.sinks._formats import LineWriter
+from ief_async.sinks._state import checksum
 from ief_async.testing import FakeIef
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -131,7 +138,7 @@ async def test_a_number_that_can_not_be_is_an_error(wrong):
 async def test_a_file_that_takes_nothing_is_an_error(write, kind):
     """Where nothing tells when a file takes more, it is waited for a while, and not for ever."""
     async with FakeIef(30) as fake, session_with(fake) as ief:
-        with pytest.raises(TimeoutError, match=f"a {kind.__name__} took nothing for 0.05 s"):
+        with pytest.raises(TimeoutError, match=f"a {kind.__name__} took no byte for 0.05 s"):
             await write(ief.iter_pods(fake.deployment_ids), kind(["zero"]))
 
 
@@ -228,7 +235,7 @@ async def test_a_closed_file_is_refused():
     file = io.BytesIO()
     file.close()
     async with FakeIef(3) as fake, session_with(fake) as ief:
-        with pytest.raises(ConfigurationError, match="one that is closed"):
+        with pytest.raises(ConfigurationError, match="got a closed one"):
             await write_ndjson(ief.iter_pods(fake.deployment_ids), file)
 
     assert 0 == fake.statistics().requests
@@ -326,7 +333,7 @@ async def test_a_part_that_is_cut_while_the_export_runs(name, tmp_path):
                 shorten(*uncut, by=8)
             return True
 
-        with pytest.raises(CheckpointError, match="not as it was written"):
+        with pytest.raises(CheckpointError, match="which was changed or cut"):
             await export(fake, path, state, keep=cut)
         assert state.exists()
         assert not path.exists()
@@ -335,7 +342,7 @@ async def test_a_part_that_is_cut_while_the_export_runs(name, tmp_path):
 def summed(said):
     """Return a state with a sum that fits."""
     said = {name: value for name, value in said.items() if name != "sum"}
-    return {**said, "sum": sum_of(said)}
+    return {**said, "sum": checksum(said)}
 
 
 STATES = {
@@ -389,7 +396,7 @@ async def test_a_part_that_leads_elsewhere_is_refused(name, version, tmp_path):
         said["ief_async_export"] = version
         said["parts"] = [name] if version == 1 else [[name, 3, 0, 1]]
         state.write_text(json.dumps(summed(said)))
-        with pytest.raises(CheckpointError, match=r"part that is not its own"):
+        with pytest.raises(CheckpointError, match="which is not a part of this export"):
             await export(fake, path, state)
 
     assert b"{}\n" == (tmp_path / "x").read_bytes()
@@ -407,7 +414,7 @@ async def test_a_state_of_the_first_version_goes_on(name, tmp_path):
         state.write_text(json.dumps(said, indent=1))
         whole = part_of(tmp_path).read_bytes()
         shorten(part_of(tmp_path), by=8)
-        with pytest.raises(CheckpointError, match="not as it was written"):
+        with pytest.raises(CheckpointError, match="which was changed or cut"):
             await export(fake, path, state)
         part_of(tmp_path).write_bytes(whole)
         await export(fake, path, state)
@@ -427,7 +434,7 @@ async def test_a_checkpoint_without_its_rows_is_refused(tmp_path):
         pods = await pods_of(fake)
         async with session_with(fake) as ief:
             stream = ief.iter_pods(fake.deployment_ids, page_size=50, resume_from=old)
-            with pytest.raises(CheckpointError, match=r"state is not there.*no resume_from"):
+            with pytest.raises(CheckpointError, match=r"state does not exist.*no resume_from"):
                 await write_ndjson(stream, path, checkpoint=state)
 
     assert expected_in(path, pods) == rows_in(path)
@@ -477,11 +484,11 @@ async def test_what_one_export_writes_no_other_does(pair, monkeypatch, tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     before = set(tmp_path.iterdir())
     async with FakeIef(300) as fake, FakeIef(300) as other:
-        slow = Slow(monkeypatch, Ndjson, "write")
+        slow = Slow(monkeypatch, LineWriter, "write")
         running = asyncio.ensure_future(first.run(fake, tmp_path))
         await slow.is_entered()
         refused = pytest.raises(
-            (CheckpointError, ConfigurationError), match=r"is in use by another.*let it end"
+            (CheckpointError, ConfigurationError), match=r"is in use by another.*wait until it ends"
         )
         with refused:
             await second.run(other, tmp_path)

@@ -15,7 +15,7 @@ HOST = "other.invalid"
 
 
 @asynccontextmanager
-async def serving(handle):
+async def serving(handle, **options):
     """Run a server on loopback; `handle(reader, writer)` is called once for each connection."""
     tasks = set()
 
@@ -28,7 +28,7 @@ async def serving(handle):
         finally:
             writer.close()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, **options)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -1,8 +1,8 @@
 """What a service said of credentials, for all who share them: one wrong key is sent once.
 
-A `Circuit` is shared by keyrings of any session, event loop and thread, so nothing of a loop is in
-it, and no secret: it is found by the value of the credentials, and is gone with the last object
-that has this value.
+A `Circuit` is a circuit breaker: while it is open, nothing is sent. It is shared by the providers
+of any session, event loop and thread, so nothing of a loop is in it, and no secret: it is found by
+the value of the credentials, and is gone with the last object that has this value.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ief_async._auth.sources import kind_of
 from ief_async._errors import AuthenticationError, IefError
 
-REFUSED_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
+OPEN_SECONDS = 300.0  # for so long the service locks a key that failed a few times in a row
 PROVEN_SECONDS = 60.0  # for so long a login proves that the password is right
 TRIAL_SECONDS = 120.0  # how long one waits for another's trial, whose loop may have been stopped
 STRIKES = 4  # refusals in a row, of any targets, before a key is taken to be wrong; six lock it
@@ -35,7 +35,7 @@ class Circuit:
     Attributes:
         proven: whether the service accepted the key since it last refused it.
         proven_until: until when, on the clock of whoever uses it, a login counts as proof.
-        accepted: the labels it was accepted for.
+        accepted: the labels that it was accepted for.
         suspected: whether it was refused since, in words about the key itself.
         strikes: refusals in a row, of whatever label.
         failures: trials of a login that told nothing.
@@ -50,40 +50,40 @@ class Circuit:
         self.strikes: int = 0
         self.failures: int = 0
         self.failure: tuple[str, IefError] | None = None
-        self._open_at: dict[Hashable, tuple[float, AuthenticationError]] = {}
+        self._open_until: dict[Hashable, tuple[float, AuthenticationError]] = {}
         self._lock = threading.Lock()
         self._trial: tuple[int, Future[None]] | None = None
         self._holders: set[int] = set()
 
-    # -- what is refused -----------------------------------------------------------------------
+    # -- open or closed ------------------------------------------------------------------------
 
-    def shut(self, label: Hashable, error: AuthenticationError, now: float) -> None:
-        """Let nothing be sent for a label for a while: who goes on being refused is locked out."""
-        self._open_at[label] = now + REFUSED_SECONDS, copied(error)
+    def open(self, label: Hashable, error: AuthenticationError, now: float) -> None:
+        """Let nothing be sent for a label for a while: whoever goes on being refused is locked."""
+        self._open_until[label] = now + OPEN_SECONDS, copy_of(error)
         self.proven = False if label is EVERYBODY else self.proven
         if label is EVERYBODY:
             self.proven_until = float("-inf")
             self.accepted.clear()
             self.suspected, self.strikes = False, 0
 
+    def is_open(self, label: Hashable, now: float) -> bool:
+        """Tell whether nothing may be sent for a label."""
+        return any(
+            now < self._open_until[one][0] for one in (EVERYBODY, label) if one in self._open_until
+        )
+
     def refusal(self, label: Hashable, now: float) -> AuthenticationError | None:
         """Return a copy of the refusal that keeps a label from sending, or None."""
         for one in (EVERYBODY, label):
-            open_at, error = self._open_at.get(one, (now, None))
-            if error is not None and now < open_at:
-                refusal = copied(error)
+            until, error = self._open_until.get(one, (now, None))
+            if error is not None and now < until:
+                refusal = copy_of(error)
                 refusal.add_note(
-                    f"Not sent: the same was refused less than {REFUSED_SECONDS:g} s ago, and the "
-                    "service locks out who tries again and again."
+                    f"Not sent: the same credentials were refused less than {OPEN_SECONDS:g} s "
+                    "ago, and the service locks out whoever goes on trying."
                 )
                 return refusal
         return None
-
-    def is_shut(self, label: Hashable, now: float) -> bool:
-        """Whether nothing may be sent for a label."""
-        return any(
-            now < self._open_at[one][0] for one in (EVERYBODY, label) if one in self._open_at
-        )
 
     def accept(self, label: Hashable) -> None:
         """Note that the service accepted the key."""
@@ -91,15 +91,15 @@ class Circuit:
         self.suspected, self.strikes = False, 0
         self.accepted.add(label)
 
-    # -- one at a time -------------------------------------------------------------------------
+    # -- one trial at a time -------------------------------------------------------------------
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Wait until nobody else, in whatever loop or thread, is in here; keep all others out."""
+    async def trial(self) -> AsyncIterator[None]:
+        """Be the only one who tries, of all loops and threads; wait for another's trial to end."""
         own: Future[None] = Future()
         own.set_running_or_notify_cancel()  # so that a waiter who is cancelled can't cancel it
         passed_over = None
-        while (running := self._take(own, passed_over)) is not None:
+        while (running := self._begin(own, passed_over)) is not None:
             left = asyncio.wrap_future(running)
             try:
                 done, _ = await asyncio.wait({left}, timeout=TRIAL_SECONDS)
@@ -114,8 +114,8 @@ class Circuit:
                     self._trial = None
             own.set_result(None)
 
-    def _take(self, own: Future[None], passed_over: Future[None] | None) -> Future[None] | None:
-        """Become the one who is in; or return what tells that another has left."""
+    def _begin(self, own: Future[None], passed_over: Future[None] | None) -> Future[None] | None:
+        """Begin a trial; or return what tells that another's has ended."""
         with self._lock:
             if self._trial is not None:
                 process, running = self._trial
@@ -169,7 +169,7 @@ def _cloud(endpoint: str) -> str:
     return PUBLIC_CLOUD if (parts.hostname or "").endswith(PUBLIC_CLOUD) else parts.netloc
 
 
-def copied(error: E) -> E:
+def copy_of(error: E) -> E:
     """Return an error of its own for each who gets it: where it was met is added to its notes."""
     again = copy.copy(error)
     if hasattr(error, "__notes__"):

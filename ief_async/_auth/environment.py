@@ -1,4 +1,4 @@
-"""Credentials of the environment, as the official SDK has them."""
+"""Credentials from the environment, where the official SDK looks for them."""
 
 import configparser
 import logging
@@ -20,7 +20,7 @@ PROFILE = "basic"  # the section for services of a region
 
 @attrs.frozen(kw_only=True)
 class Found:
-    """Credentials that were found, and what stood beside them."""
+    """Credentials that were found, and what was set beside them."""
 
     credentials: Credentials
     project_id: str | None = None
@@ -29,19 +29,19 @@ class Found:
 
 @attrs.frozen
 class _LastResort(CredentialKind):
-    """The keys of the server that this may run on, as nothing else was found."""
+    """The keys of the server that this may run on: nothing else was found."""
 
     looked_at: tuple[str, ...]
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
-        """Ask the metadata service; if it gives nothing, say where else was looked."""
+        """Ask the metadata service; if it gives no keys, say where else they were looked for."""
         metadata = EcsMetadata()
         try:
             return (yield from metadata.obtain(scope))
         except IefError as error:
-            problem = str(error)
+            problem = str(error).rstrip(".")
         places = "; ".join((*self.looked_at, f"{metadata.endpoint}: {problem}"))
-        message = f"none were found: set {PREFIX}AK and {PREFIX}SK. Looked at {places}"
+        message = f"No credentials found. Looked at {places}. Set {PREFIX}AK and {PREFIX}SK."
         raise ConfigurationError(message)
 
     def scrub(self, text: str) -> str:
@@ -56,7 +56,9 @@ class _LastResort(CredentialKind):
 def find_credentials(profile: str | None) -> Found:
     """Look for credentials in the environment, in the profile file, and at last on the server.
 
-    A `profile` that is named has to be there.
+    Raises:
+        ConfigurationError: there is no such `profile`, though one is named, or the file can't be
+            read.
     """
     looked_at = []
     for look in (_in_environment, _in_file) if profile is None else (_in_file,):
@@ -66,7 +68,7 @@ def find_credentials(profile: str | None) -> Found:
             return found
         looked_at.append(f"{where}: {found}")
     if profile is not None:
-        message = f"no credentials were found in {looked_at[0]}"
+        message = f"No credentials found in {looked_at[0]}"
         raise ConfigurationError(message)
     write(
         logging.INFO,
@@ -96,15 +98,15 @@ def _in_file(profile: str) -> tuple[str, Found | str]:
     else:
         problem = ""
     if problem:
-        message = f"{path} can't be read as a profile file ({problem}): mend or move it"
+        message = f"{path} can't be read as a profile file ({problem}): fix or remove it"
         raise ConfigurationError(message)
     if not parser.has_section(profile):
-        return where, f"no such section (there are: {', '.join(parser.sections()) or 'none'})"
+        return where, f"no such section (it has: {', '.join(parser.sections()) or 'none'})"
     return where, _found({name: Secret(value) for name, value in parser.items(profile)})
 
 
 def _found(said: Mapping[str, Secret]) -> Found | str:
-    """Read what a place says; a text says what is missing."""
+    """Return the credentials that a place holds, or say what is missing."""
     given = {name: value for name, value in said.items() if value.reveal()}
     missing = [name for name in ("ak", "sk") if name not in given]
     if missing:

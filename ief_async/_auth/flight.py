@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from ief_async._auth.circuit import copied
+from ief_async._auth.circuit import copy_of
 from ief_async._errors import IefError
 from ief_async._messages import Reply, Request
 
 Send = Callable[[Request], Awaitable[Reply]]
 
 
-class Flight:
-    """Work that one does for all who wait for it: its failure is theirs, too."""
+class SingleFlight:
+    """Work that one task does for all that wait for it: if it fails, it fails for all of them."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -21,19 +21,19 @@ class Flight:
 
     @property
     def running(self) -> bool:
-        """Whether somebody is at work."""
+        """Whether a task is at work."""
         return self._lock.locked()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold it alone, or raise what failed meanwhile for somebody else."""
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Be the one at work, or raise what failed while this task waited to be."""
         seen = self._failures
         async with self._lock:
             if self._failure is not None and self._failures > seen:
-                raise copied(self._failure)
+                raise copy_of(self._failure)
             try:
                 yield
             except IefError as error:
                 self._failures += 1
-                self._failure = copied(error)
+                self._failure = copy_of(error)
                 raise

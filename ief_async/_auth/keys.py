@@ -1,4 +1,4 @@
-"""Keys, and how a request is authenticated with one: a token, or a signature."""
+"""Keys, and how a request is authenticated with them: by a token, or by a signature."""
 
 import hashlib
 import hmac
@@ -26,7 +26,7 @@ NO_BODY = hashlib.sha256(b"").hexdigest()  # which looks like a signature, and i
 
 
 class Secret:
-    """A text that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
+    """A string that no ``repr``, ``str``, format, pickle, ``asdict`` or ``vars`` shows."""
 
     __slots__ = ("_needle", "_text")
 
@@ -35,15 +35,15 @@ class Secret:
         self._needle: Needle | None = None
 
     def reveal(self) -> str:
-        """Return the text; call it only where a header is made."""
+        """Return the string; call it only where a header is made."""
         return self._text
 
     def scrub(self, text: str) -> str:
         """Return `text` without the secret: servers echo what they were sent.
 
-        Any 16 characters of it that follow each other are found, escaped as JSON, a URL or HTML, in
-        base64, in other letters, cut, or broken over lines. A secret of 8 to 15 characters is found
-        as a whole, in the same forms; one of 4 to 7 as a whole word.
+        Any 16 consecutive characters of it are found: escaped as JSON, a URL or HTML, in base64, in
+        upper or lower case, cut, or broken over lines. A secret of 8 to 15 characters is found as a
+        whole, in the same forms; one of 4 to 7 as a whole word.
         """
         if self._needle is None:
             self._needle = Needle(self._text)
@@ -63,17 +63,17 @@ class Secret:
         raise TypeError(message)
 
 
-def _problem(value: object, name: str = "Token") -> str | None:
-    """Say what keeps a value from being sent in a header, without showing it."""
+def _unsendable(value: object, name: str) -> str | None:
+    """Say what keeps a value from being sent in a header, without showing it; None if nothing."""
     value = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(value, str):
-        return f"{name} takes a text, but was given {type(value).__name__}"
+        return f"{name} must be a string, got {type(value).__name__}"
     if not value:
-        return f"{name} takes a text, but was given an empty one: is a variable not set?"
+        return f"{name} must not be empty: is a variable not set?"
     if not all("!" <= character <= "~" for character in value):
         return (
-            f"{name} takes printable ASCII without blanks or line ends, but was given other "
-            "characters, too; one that is read from a file often ends in a newline: strip it"
+            f"{name} must be printable ASCII without blanks or line ends, got other characters, "
+            "too; a value read from a file often ends in a newline: strip it"
         )
     return None
 
@@ -94,20 +94,45 @@ class Key(CredentialKind, ABC):
 
 @attrs.frozen(init=False)
 class Token(Key):
-    """An IAM token that was got elsewhere; sent as ``X-Auth-Token``.
+    """An IAM token that you already have; sent as ``X-Auth-Token``.
 
-    It is never renewed: when the server refuses it, `AuthenticationError` is raised at once.
+    It is never renewed: when the service refuses it, `AuthenticationError` is raised at once. For
+    tokens that are renewed use `PasswordCredentials`, or an async function that returns a `Token`.
+
+    Args:
+        value: the token. It is shown by no ``repr``, error or log line.
 
     Raises:
-        ConfigurationError: it is no single line of printable ASCII.
+        ConfigurationError: the value is not a string, is empty, or is not a single line of
+            printable ASCII.
+
+    Example:
+        ::
+
+            import asyncio
+
+            from ief_async import IefSession, Token
+            from ief_async.testing import FakeIef
+
+
+            async def main() -> None:
+                async with FakeIef(pods=3) as fake:
+                    session = IefSession(
+                        fake.project_id, credentials=Token(fake.token), endpoint=fake.endpoint
+                    )
+                    async with session as ief:
+                        print(len(await ief.iter_pods(fake.deployment_ids).collect()))
+
+
+            asyncio.run(main())
     """
 
     value: Secret
 
     def __init__(self, value: str | Secret) -> None:
-        problem = _problem(value)
+        problem = _unsendable(value, "Token")
         if problem is not None:
-            del value, self  # no traceback is to show the one, nor can it show the other
+            del value, self  # no traceback may show the one, nor can it show the other
             raise ConfigurationError(problem)
         self.__attrs_init__(value if isinstance(value, Secret) else Secret(value))
 
@@ -128,21 +153,41 @@ class Token(Key):
 
 @attrs.frozen(init=False)
 class AccessKey(Key):
-    """An access key (AK/SK), permanent or temporary: every request is signed, each attempt anew.
+    """An access key (AK/SK), permanent or temporary: every attempt of a request is signed anew.
 
-    The algorithm is SDK-HMAC-SHA256. A refusal of the signature is never retried, since the service
-    locks a key for five minutes after a few of them: nothing is sent with a refused key for five
-    minutes, and the first request that it signs goes alone until one is accepted. That holds for
-    all sessions and targets with an equal key together; but what is accepted for one of them and
-    refused for another is a matter of that other one.
+    The algorithm is SDK-HMAC-SHA256. A refused signature is never retried, since the service locks
+    a key for five minutes after a few of them. Until one signed request was accepted, requests are
+    sent one at a time, and for five minutes after a refusal none is sent. All sessions and targets
+    with an equal key share this; but a key that is accepted for one target and refused for another
+    fails for that other one only.
 
     Args:
-        access_key: the access key id.
-        secret_key: what belongs to it.
-        security_token: what came with a temporary key.
+        access_key: the id of the access key.
+        secret_key: the secret key that belongs to it.
+        security_token: what came with a temporary key; None for a permanent one.
 
     Raises:
-        ConfigurationError: one of them is no single line of printable ASCII.
+        ConfigurationError: one of them is not a string, is empty, or is not a single line of
+            printable ASCII.
+
+    Example:
+        ::
+
+            import asyncio
+
+            from ief_async import AccessKey, IefSession
+            from ief_async.testing import FakeIef
+
+
+            async def main() -> None:
+                async with FakeIef(pods=3) as fake:
+                    key = AccessKey(fake.access_key, fake.secret_key)
+                    session = IefSession(fake.project_id, credentials=key, endpoint=fake.endpoint)
+                    async with session as ief:
+                        print(len(await ief.iter_pods(fake.deployment_ids).collect()))
+
+
+            asyncio.run(main())
     """
 
     locks_on_refusal: ClassVar[bool] = True
@@ -157,11 +202,11 @@ class AccessKey(Key):
         secret_key: str | Secret,
         security_token: str | Secret | None = None,
     ) -> None:
-        problem = _problem(access_key, "AccessKey(access_key=)") or _problem(
+        problem = _unsendable(access_key, "AccessKey(access_key=)") or _unsendable(
             secret_key, "AccessKey(secret_key=)"
         )
         if security_token is not None:
-            problem = problem or _problem(security_token, "AccessKey(security_token=)")
+            problem = problem or _unsendable(security_token, "AccessKey(security_token=)")
         if problem is not None:
             del access_key, secret_key, security_token, self  # as above
             raise ConfigurationError(problem)
@@ -225,7 +270,7 @@ def as_secret(value: str | Secret) -> Secret:
 
 
 def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> str:
-    """Write a request as both sides of a signature do."""
+    """Return the canonical form of a request, which both sides of a signature compute."""
     parts = urlsplit(request.url)
     path = quote(unquote(parts.path), safe="/~")  # an escaped slash is a slash to both sides
     pairs = sorted(_pair(pair) for pair in parts.query.split("&") if pair)
@@ -238,7 +283,7 @@ def _canonical(request: Request, signed: list[tuple[str, str]], names: str) -> s
 
 @lru_cache(maxsize=64)  # each page of a batch asks for the same ids, which take 0.1 ms
 def _pair(text: str) -> tuple[str, str, str]:
-    """Return name and value of a part of a query, and both as they are signed."""
+    """Return name and value of a part of a query, and the pair as it is signed."""
     name, _, value = text.partition("=")
     name, value = unquote(name), unquote(value)
     return name, value, f"{percent_encoded(name)}={percent_encoded(value)}"
@@ -249,7 +294,7 @@ def percent_encoded(text: str) -> str:
 
 
 def http_date(text: str | None) -> datetime | None:
-    """Read a date of HTTP, or return None if it is no such; without a zone it is UTC (RFC 9110)."""
+    """Read an HTTP date, or return None if it is not one; without a zone it is UTC (RFC 9110)."""
     try:
         moment = parsedate_to_datetime(text or "")
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

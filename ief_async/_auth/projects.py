@@ -1,13 +1,13 @@
-"""The project of a session: given, told by the key's source, or looked up once by its name."""
+"""The project of a session: given, named by the key's source, or looked up once by its name."""
 
 import logging
 from collections.abc import Callable
 
 import attrs
 
-from ief_async._auth.flight import Flight, Send
+from ief_async._auth.flight import Send, SingleFlight
 from ief_async._auth.keys import percent_encoded
-from ief_async._auth.provider import Keyring
+from ief_async._auth.provider import CredentialProvider
 from ief_async._auth.sources import Scope, document_of, is_id, mapping_of
 from ief_async._errors import ConfigurationError, PayloadError
 from ief_async._messages import Reply, Request
@@ -20,15 +20,15 @@ def project_request(iam_endpoint: str, name: str) -> Request:
 
 
 def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> str:
-    """Return the id of the one project in an answer, which `scrub` takes secrets out of.
+    """Return the id of the one project in an answer; `scrub` takes secrets out of its words.
 
     Raises:
-        ConfigurationError: there is none, or there are several, which it lists.
-        PayloadError: it is no list of projects.
+        ConfigurationError: there is no project of this name, or there are several, which it lists.
+        PayloadError: the answer is not a list of projects.
     """
     projects = mapping_of(document_of(reply.body)).get("projects")
     if not isinstance(projects, list):
-        message = "IAM's answer to the project lookup is no list of projects"
+        message = "IAM's answer to the project lookup is not a list of projects"
         raise PayloadError(message, path="projects")
     found = [mapping_of(project) for project in projects]
     known = [str(project["id"]) for project in found if project.get("id")]
@@ -50,33 +50,48 @@ def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> st
 
 @attrs.define(eq=False)
 class Project:
-    """The project of a session: given, told by the key's source, or looked up once by its name."""
+    """The project of a session: given, named by the key's source, or looked up once by its name.
+
+    Attributes:
+        id: its id, or None until it is looked up.
+        name: its name, or None.
+        given: what it was asked for by, which a lookup does not change.
+    """
 
     id: str | None
     name: str | None
-    given: str = ""  # what it was asked for by, which a lookup does not change
-    _flight: Flight = attrs.field(factory=Flight)
+    given: str = ""
+    _flight: SingleFlight = attrs.field(factory=SingleFlight)
 
     def __attrs_post_init__(self) -> None:
         self.given = self.id or self.name or ""
 
-    async def find(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
-        """Return its id; whoever is first looks it up for all. What it asks is signed, by `ask`."""
+    async def find(self, provider: CredentialProvider, send: Send, ask: Send, scope: Scope) -> str:
+        """Return its id; the first request looks it up for all.
+
+        Args:
+            provider: what may know the project by its key.
+            send: sends a request for a key.
+            ask: sends the request for the project, which is authenticated.
+            scope: what the key is needed for.
+        """
         if self.id is None:
-            keyring.refuse_circle()
-            async with self._flight.turn():
+            provider.raise_if_reentrant()
+            async with self._flight.exclusive():
                 if self.id is None:
-                    self.id = await self._look_up(keyring, send, ask, scope)
+                    self.id = await self._look_up(provider, send, ask, scope)
                     write(logging.INFO, "the project is %s", self.id)
         return self.id
 
-    async def _look_up(self, keyring: Keyring, send: Send, ask: Send, scope: Scope) -> str:
-        async with keyring.turn(send, scope):
-            pass  # a token tells whose it is
-        if keyring.project_id is not None:
-            return keyring.project_id
+    async def _look_up(
+        self, provider: CredentialProvider, send: Send, ask: Send, scope: Scope
+    ) -> str:
+        async with provider.permit(send, scope):
+            pass  # a token tells its project
+        if provider.project_id is not None:
+            return provider.project_id
         if self.name is None:
-            message = "the project is not known: give project_id=, or region= to look it up"
+            message = "The project is unknown: give project_id=, or region= to look it up"
             raise ConfigurationError(message)
         reply = await ask(project_request(scope.iam_endpoint, self.name))
-        return project_of(reply, self.name, keyring.scrub)
+        return project_of(reply, self.name, provider.scrub)

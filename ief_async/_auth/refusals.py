@@ -2,9 +2,9 @@
 
 from ief_async._errors import ApiError
 
-# what speaks of a signature or of the key that made it, in the gateway's words
+# the gateway's words for a signature, or for the key that made it
 KEY_WORDS = ("signature", "secretkey", "secret key", "aksk", "ak access", "ak sk", "security token")
-# what speaks of who logs in, whatever project that is for; and what speaks of the project
+# IAM's words for the user, and for the project
 ACCOUNT_WORDS = (
     *("password", "username", "user name", "account", "verification code", "locked", "disabled"),
     *("密码", "用户名", "帐号", "账号", "验证码", "锁定"),
@@ -14,15 +14,15 @@ NO_RIGHT = frozenset({403, 404})
 
 
 def refuses_key(error: ApiError) -> bool:
-    """Tell whether a refusal speaks of the key itself, and not of what it was used for."""
+    """Tell whether a refusal is about the key itself, and not about what it was used for."""
     said = error.error_msg.lower()
     return any(word in said for word in KEY_WORDS)
 
 
 def refuses_project(error: ApiError, project: str | None, *, proven: bool) -> bool:
-    """Tell whether a login was refused for the sake of its project: others may be let in.
+    """Tell whether a login was refused because of its project: it may succeed for others.
 
-    What says neither is about whoever logs in, unless that was `proven` to be right just now.
+    A refusal that names neither is about the user, unless the login was `proven` right just now.
     """
     said = error.error_msg.lower()
     if any(word in said for word in ACCOUNT_WORDS):

@@ -1,4 +1,4 @@
-"""Where keys come from: a password, the metadata service, or a function."""
+"""Where keys come from: a password, the metadata service, or the caller's own source."""
 
 import json
 import re
@@ -23,7 +23,7 @@ PROJECT_ID = re.compile("[0-9a-f]{32}")
 
 @attrs.frozen(kw_only=True)
 class Scope:
-    """What a key is wanted for.
+    """What a key is needed for.
 
     Attributes:
         iam_endpoint: where IAM answers, without a slash at the end.
@@ -36,12 +36,12 @@ class Scope:
 
 @attrs.frozen(kw_only=True)
 class Grant:
-    """What a source got.
+    """What a source obtained.
 
     Attributes:
-        key: what requests are made with from now on.
-        lifetime: seconds that it lasts from the moment it was asked for, or None if unknown.
-        project_id: the project that it is for, if the answer tells.
+        key: what requests are authenticated with from now on.
+        lifetime: seconds that it is valid from the moment it was asked for, or None if unknown.
+        project_id: the id of the project that it is for, or None if the answer does not tell.
     """
 
     key: Key
@@ -51,10 +51,10 @@ class Grant:
 
 @runtime_checkable
 class Source(Protocol):
-    """Whatever gets keys, without any I/O of its own."""
+    """Whatever obtains keys, without any I/O of its own."""
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:
-        """Yield each request that is to be sent; return what came of them."""
+        """Yield each request that is to be sent, take its reply, and return the key."""
 
     def scrub(self, text: str) -> str:
         """Return `text` without the source's secrets in it."""
@@ -84,28 +84,55 @@ def kind_of(credentials: object) -> CredentialKind:
 
 @attrs.frozen(init=False)
 class PasswordCredentials(CredentialKind):
-    """An IAM user's password: tokens are got with it, and renewed before they end.
+    """An IAM user's password: tokens are obtained with it, and renewed before they expire.
 
-    A token is for one project: the session's, unless `project` names another. One that the server
-    refuses is renewed once, however many requests it was refused for, and each of them is sent once
-    again. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
+    A token is for one project: the session's, unless `project` names another. A token that the
+    service refuses is renewed once, however many requests it was refused for, and each of these is
+    sent once more. (``POST /v3/auth/tokens`` of IAM, without the catalogue.)
 
-    A password that is refused is sent once, whatever sessions and targets hold equal credentials:
-    the first login goes alone, and after a refusal none is sent for five minutes. A login that is
-    refused for the sake of its project keeps no other project's from being sent.
+    A wrong password is sent once, however many sessions and targets hold equal credentials: the
+    first login is made alone, and for five minutes after a refusal none is made. A login that is
+    refused because of its project does not keep logins for other projects from being made.
 
     Args:
         domain: the name of the account that the user belongs to.
         user: the user's name. An account that signs in with a HUAWEI ID gets no token by password.
-        password: the user's password.
-        project: id (32 hexadecimal digits) or name of the project that the token is for; else the
-            session's `project_id`, or its `region`, which is the name of the region's own project.
-        user_id: with `passcode`, the user's id.
-        passcode: for users with a second factor: the code, or a function that gives the present one
-            each time a token is asked for, as a code is good for half a minute only.
+        password: the user's password. It is shown by no ``repr``, error or log line.
+        project: id (32 hexadecimal digits) or name of the project that the token is for; None for
+            the session's `project_id`, or its `region`, which is the name of the region's project.
+        user_id: the user's id; needed with `passcode`.
+        passcode: for users with a second factor: the code, or a function that returns the current
+            code whenever a token is asked for, since a code is valid for half a minute.
 
     Raises:
-        ConfigurationError: one of them is empty or no text.
+        ConfigurationError: one of them is empty or not a string, or only one of `user_id` and
+            `passcode` is given.
+
+    Example:
+        ::
+
+            import asyncio
+
+            from ief_async import IefSession, PasswordCredentials
+            from ief_async.testing import FakeIef
+
+
+            async def main() -> None:
+                async with FakeIef(pods=3) as fake:
+                    login = PasswordCredentials(
+                        domain=fake.domain, user=fake.user, password=fake.password
+                    )
+                    session = IefSession(
+                        fake.project_id,
+                        credentials=login,
+                        endpoint=fake.endpoint,
+                        iam_endpoint=fake.iam_endpoint,
+                    )
+                    async with session as ief:
+                        print(len(await ief.iter_pods(fake.deployment_ids).collect()))
+
+
+            asyncio.run(main())
     """
 
     for_one_project: ClassVar[bool] = True
@@ -129,7 +156,7 @@ class PasswordCredentials(CredentialKind):
     ) -> None:
         problem = None
         if (passcode is None) != (user_id is None):
-            problem = "PasswordCredentials takes passcode= and user_id= together, or neither"
+            problem = "PasswordCredentials must have both of passcode= and user_id=, or neither"
         for name, value, kinds in (
             ("domain", domain, str),
             ("user", user, str),
@@ -137,9 +164,11 @@ class PasswordCredentials(CredentialKind):
             ("project", project, str | None),
             ("user_id", user_id, str | None),
         ):
-            if not isinstance(value, kinds) or value == "":
-                kind = "an empty one" if value == "" else type(value).__name__
-                problem = f"PasswordCredentials({name}=) takes a text, but was given {kind}"
+            if value == "":
+                problem = f"PasswordCredentials({name}=) must not be empty"
+            elif not isinstance(value, kinds):
+                kind = type(value).__name__
+                problem = f"PasswordCredentials({name}=) must be a string, got {kind}"
         if problem is not None:
             del domain, user, password, project, user_id, passcode, value, self  # as above
             raise ConfigurationError(problem)
@@ -157,7 +186,7 @@ class PasswordCredentials(CredentialKind):
         project = self.project or scope.project
         if project is None:
             message = (
-                "a token is for one project: give project_id=, region= or credentials' project="
+                "A token is for one project: give project_id=, region= or credentials' project="
             )
             raise ConfigurationError(message)
         reply = yield Request(
@@ -178,11 +207,11 @@ class PasswordCredentials(CredentialKind):
             message = "IAM answered 201 without a token in X-Subject-Token"
             raise PayloadError(message)
         token = mapping_of(mapping_of(document_of(reply.body)).get("token"))
-        begin, end = (_moment(token.get(name)) for name in ("issued_at", "expires_at"))
+        begin, end = (_timestamp(token.get(name)) for name in ("issued_at", "expires_at"))
         project_id = mapping_of(token.get("project")).get("id")
         return Grant(
             key=key,
-            lifetime=_seconds(begin or _sent(reply), end),
+            lifetime=_lifetime(begin or _answered_at(reply), end),
             project_id=project_id if is_id(project_id) else None,
         )
 
@@ -232,12 +261,37 @@ class PasswordCredentials(CredentialKind):
 class EcsMetadata(CredentialKind):
     """The temporary keys of the elastic cloud server that this runs on, by its agency.
 
-    They are renewed before they end. Elsewhere nothing answers: that is an `AuthenticationError`
-    after `timeout`.
+    They are renewed before they expire. Where nothing answers, as on any other machine, requests
+    raise `AuthenticationError` after `timeout`.
 
     Attributes:
         timeout: seconds for each of its two requests, which are not repeated.
-        endpoint: where the metadata service answers.
+        endpoint: where the metadata service answers: its own address, or one on loopback.
+
+    Raises:
+        ConfigurationError: `endpoint` is another address.
+
+    Example:
+        ::
+
+            import asyncio
+
+            from ief_async import EcsMetadata, IefSession
+            from ief_async.testing import FakeIef
+
+
+            async def main() -> None:
+                async with FakeIef(pods=3) as fake:
+                    session = IefSession(
+                        fake.project_id,
+                        credentials=EcsMetadata(endpoint=fake.metadata_endpoint),
+                        endpoint=fake.endpoint,
+                    )
+                    async with session as ief:
+                        print(len(await ief.iter_pods(fake.deployment_ids).collect()))
+
+
+            asyncio.run(main())
     """
 
     timeout: float = 1.0
@@ -247,7 +301,9 @@ class EcsMetadata(CredentialKind):
     def _check_endpoint(self, _: object, value: str) -> None:
         host = urlsplit(value).hostname
         if value != METADATA and host not in LOOPBACK:
-            message = f"EcsMetadata(endpoint=) takes {METADATA} or loopback, but was given {host!r}"
+            message = (
+                f"EcsMetadata(endpoint=) must be {METADATA} or a loopback address, got {host!r}"
+            )
             raise ConfigurationError(message)
 
     def obtain(self, scope: Scope) -> Generator[Request, Reply, Grant]:  # noqa: ARG002  keys are for all projects
@@ -269,9 +325,9 @@ class EcsMetadata(CredentialKind):
         )
         said = mapping_of(mapping_of(document_of(reply.body)).get("credential"))
         texts = [said.get(name) for name in ("access", "secret", "securitytoken")]
-        end = _moment(said.get("expires_at"))
+        end = _timestamp(said.get("expires_at"))
         try:
-            key = AccessKey(*texts)  # type: ignore[arg-type]  # what is no text is refused
+            key = AccessKey(*texts)  # type: ignore[arg-type]  # what is not a string is refused
         except ConfigurationError:
             key = None
         del texts, said
@@ -280,10 +336,10 @@ class EcsMetadata(CredentialKind):
                 "the metadata service gave no credential with access, secret and securitytoken"
             )
             raise PayloadError(message)
-        return Grant(key=key, lifetime=_seconds(_sent(reply), end))
+        return Grant(key=key, lifetime=_lifetime(_answered_at(reply), end))
 
     def scrub(self, text: str) -> str:
-        """Return `text`: there is no secret in it before the keys are got."""
+        """Return `text`: there is no secret in it before the keys are obtained."""
         return text
 
     def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  as above
@@ -307,17 +363,17 @@ def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and re.fullmatch("[0-9A-Za-z_-]{1,64}", value) is not None
 
 
-def _moment(value: object) -> datetime | None:
+def _timestamp(value: object) -> datetime | None:
     return parse_timestamp(value) if isinstance(value, str) else None
 
 
-def _sent(reply: Reply) -> datetime | None:
-    """Return when the server says it answered: its own clock measures what it lends."""
+def _answered_at(reply: Reply) -> datetime | None:
+    """Return when the server says it answered: a lifetime is measured by one clock."""
     return http_date(reply.headers.get("date"))
 
 
-def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
-    """Return how long something lasts; what is over before it begins is not known."""
+def _lifetime(begin: datetime | None, end: datetime | None) -> float | None:
+    """Return how many seconds a key is valid; None if unknown, or if it ends before it begins."""
     if begin is None or end is None or begin.tzinfo is None:
         return None
     seconds = (end - begin).total_seconds()

@@ -57,15 +57,15 @@ class Connections:
     ) -> None:
         self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
-            message = f"http takes an aiohttp.ClientSession, but was given {type(http).__name__}"
+            message = f"http must be an aiohttp.ClientSession, got {type(http).__name__}"
             raise ConfigurationError(message)
         if http is not None and proxy is not None:
-            message = "proxy goes with connections of the session's own: give the proxy to http="
+            message = "proxy= can't be combined with http=: set the proxy on the aiohttp session"
             raise ConfigurationError(message)
         if http is not None and http.trust_env:
             warnings.warn(
-                "http= has trust_env on: its proxies are used where they only see TLS, and a netrc "
-                "file is not",
+                "the aiohttp session of http= has trust_env on: its proxies are used for https "
+                "only, and a netrc file is ignored",
                 UserWarning,
                 stacklevel=3,
             )
@@ -77,14 +77,18 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self.closed: bool = False
-        self._turns = asyncio.Lock()
+        self._large_answers = asyncio.Lock()
 
     def session(self) -> HttpSession:
-        """Return the aiohttp session, or raise `ConfigurationError` if it can't be used here."""
+        """Return the aiohttp session; it is bound to this event loop and process from now on.
+
+        Raises:
+            ConfigurationError: it is closed, or was used in another event loop or process.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._process = loop, os.getpid()
-        self._refuse_strangers(loop)
+        self._check_place(loop)
         if self._borrowed is not None:
             return self._borrowed
         if self._owned is None:
@@ -98,13 +102,17 @@ class Connections:
         return self._owned
 
     def trust_environment(self, urls: Iterable[str]) -> None:
-        """Use the proxies of the environment from now on; refuse one that can't be used."""
+        """Use the proxies of the environment from now on.
+
+        Raises:
+            ConfigurationError: the proxy for one of these URLs can't be used.
+        """
         self._proxies = {}
         for url in urls:
             self.proxy_for(URL(url))
 
     def proxy_for(self, url: URL) -> Proxy | None:
-        """Return the proxy on the way to a host, if any: only TLS ever goes through one."""
+        """Return the proxy for a URL, or None: plain http never goes through one."""
         if url.scheme != "https" or self._proxies is None:
             return self._proxy if url.scheme == "https" else None
         place = (url.raw_host or "", url.port or 0)
@@ -112,7 +120,7 @@ class Connections:
             self._proxies[place] = proxy_of_environment(*place)
         return self._proxies[place]
 
-    def _refuse_strangers(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_place(self, loop: asyncio.AbstractEventLoop) -> None:
         problem = None
         if self.closed or (self._borrowed is not None and self._borrowed.closed):
             problem = "the session is closed: make a new IefSession"
@@ -124,24 +132,24 @@ class Connections:
             raise ConfigurationError(problem)
 
     def places(self, wanted: int) -> int:
-        """Return how many requests may run at once: what a borrowed pool gives, if that is less.
+        """Return how many requests may run at once: `wanted`, or fewer in a smaller borrowed pool.
 
-        Requests that wait in a pool would use up their time-out there.
+        A request that waits in a pool would use up its time-out there.
         """
         connector = self._borrowed.connector if self._borrowed is not None else None
         pools = (connector.limit, connector.limit_per_host) if connector is not None else ()
         return min([wanted, *(places for places in pools if places)])
 
-    async def turn(self) -> None:
-        """Let the event loop go round once for each large answer that came at the same time.
+    async def let_others_run(self) -> None:
+        """Give other tasks a turn of the event loop between two large answers.
 
-        To take one apart keeps it for a millisecond: sixteen in a row would keep it for sixteen.
+        To parse one takes a millisecond: sixteen in a row would keep the loop for sixteen.
         """
-        async with self._turns:
+        async with self._large_answers:
             await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Close what is owned; what is borrowed stays open."""
+        """Close an aiohttp session of one's own; a borrowed one stays open."""
         self.closed = True
         if self._owned is not None:
             await self._owned.close()
@@ -157,14 +165,14 @@ class Connections:
             )
 
     def abandon(self) -> None:
-        """Close what is owned from wherever the garbage collector happens to run."""
+        """Close an aiohttp session of one's own from wherever the garbage collector runs."""
         if self.closed or self._loop is None or self._loop.is_closed():
             self.discard()
         else:
             self._loop.call_soon_threadsafe(self.discard)
 
     def discard(self) -> None:
-        """Close what is owned without waiting for anything."""
+        """Close an aiohttp session of one's own without waiting for anything."""
         self.closed = True
         connector = self._owned.connector if self._owned is not None else None
         if self._owned is not None and not self._owned.closed:

@@ -1,11 +1,11 @@
-"""One exchange over HTTP: a request out, an answer in. Only this wing speaks aiohttp.
+"""One exchange over HTTP: a request out, an answer in.
 
-What is asked of aiohttp, each because its default was measured to harm: redirects off (it forwards
-``X-Auth-Token`` to other origins), its silent second GET off (it hides failures from the budget),
-bodies read piece by piece against a cap (a gzip bomb), no cookies, no password of a netrc file, no
-proxy that would see what is sent, URLs sent as they were built. Its errors hold the request's
-headers, so ours are made inside an ``except`` and returned: no token in any cause, context or
-traceback.
+These defaults of aiohttp are changed, each because it was measured to harm: redirects are off (it
+forwards ``X-Auth-Token`` to other origins), its silent second GET is off (it hides failures from
+the retry budget), bodies are read piece by piece against a cap (a gzip bomb), and there are no
+cookies, no password of a netrc file, no proxy that would see what is sent, and URLs are sent as
+they were built. Its errors hold the request's headers, so ours are made inside an ``except`` and
+returned: no token is in any cause, context or traceback.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from ief_async._policies import Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS
 
 ERROR_BODY_BYTES = 64 * 1024
-GZIP = 16 + zlib.MAX_WBITS  # as zlib wants to be told
+GZIP = 16 + zlib.MAX_WBITS  # zlib's way to name the format
 GZIPPED = frozenset({"gzip", "x-gzip"})  # one and the same, says RFC 9110
-GZIP_MEMBERS = 64  # a body is one member; empty ones in their thousands cost time and say nothing
-TURN_BYTES = 256 * 1024  # a body that takes a quarter of a millisecond to be taken apart
+GZIP_MEMBERS = 64  # a body is one member; thousands of empty ones cost time and hold nothing
+LARGE_BODY_BYTES = 256 * 1024  # to parse such a body takes a quarter of a millisecond
 INFLATED_BYTES = 256 * 1024  # at a time: what a few bytes of gzip may grow to
 
 CERTIFICATE_ERRORS = (
@@ -56,7 +56,7 @@ class _DroppedError(aiohttp.ClientError):
 
 
 class _HostileGzipError(zlib.error):
-    """Gzip that is made to cost time; asking for it again would not make it better."""
+    """Gzip that is made to cost time."""
 
 
 ELSEWHERE_ERRORS = (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError)
@@ -106,15 +106,16 @@ class _Attempt:
     async def authenticate(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Put the headers in that `sign` makes; no frame of ours holds what they are.
+        """Add the headers that `sign` makes; no frame of ours holds their values.
 
-        It is done here, as aiohttp has put in by now what a netrc file, or the `auth` of a borrowed
-        session, says of the host. That is somebody else's password, and is taken out.
+        This is a middleware because aiohttp has by now added what a netrc file, or the `auth` of a
+        borrowed session, says of the host. That is another password, and is removed.
         """
         if request.proxy is not None and not request.is_ssl():
             message = (
-                f"{self._url.host}:{self._url.port} would be asked through a proxy that sees the "
-                "credentials, as it is no https: take the proxy out of http=, or its trust_env"
+                f"The proxy on the way to {self._url.host}:{self._url.port} would see the "
+                "credentials, since that is not https: remove the proxy, or trust_env, from the "
+                "aiohttp session of http="
             )
             raise ConfigurationError(message)
         if "Authorization" not in self._http.headers:
@@ -141,18 +142,18 @@ class _Attempt:
         raise _DroppedError(dropped)  # of a class that aiohttp does not send again for
 
     def drop_idle(self) -> None:
-        """Drop the idle connections to the host: what one of them is, all may be."""
+        """Drop the idle connections to the host: if one of them is dead, all may be."""
         for idle in self._idle():
             while idle:
                 connection, _ = idle.popleft()
-                connection.abort()  # a farewell would wait for an answer that may never come
+                connection.abort()  # a clean shutdown would wait for an answer that may never come
 
     def _idle(self) -> Iterator[Any]:
         """Yield the queues of idle connections to the host.
 
-        aiohttp has no public way to see them, nor to drop some of them. Since 3.0 this is where
-        they are: by key, each with the moment it was put there; whoever takes one checks that it is
-        alive. Where it is not there, all is as if no connection was ever reused.
+        aiohttp has no public way to see them, nor to drop some of them. Since 3.0 they are here, by
+        key, each with the moment it was put there; whoever takes one checks that it is alive. If
+        they are elsewhere, it is as if no connection was ever reused.
         """
         here = (self._url.raw_host, self._url.port)
         for key, idle in getattr(self._http.connector, "_conns", {}).items():
@@ -167,7 +168,7 @@ class Exchange:
     Attributes:
         status: the HTTP status.
         headers: all of them.
-        body: decompressed: all of an expected answer, the beginning of any other.
+        body: decompressed: the whole of an expected answer, the beginning of any other.
         problem: why the body of an expected answer was not read, or "".
     """
 
@@ -179,12 +180,12 @@ class Exchange:
 
 @attrs.frozen
 class Unreached:
-    """Why no whole answer came.
+    """Why no complete answer came.
 
     Attributes:
-        error: to be raised.
-        elsewhere: whether another host may do better: this one's name or certificate fails.
-        reused: whether it was sent over a connection that had been idle, and may have been dead.
+        error: what is to be raised.
+        elsewhere: whether another host may answer: this one's name or certificate fails.
+        reused: whether the request was sent over a connection that was idle, and may be dead.
     """
 
     error: IefError
@@ -203,15 +204,23 @@ async def exchange(
     quotable: bool = True,
     fresh: bool = False,
 ) -> Exchange | Unreached:
-    """Send a request once, with the headers that `sign` makes, and read its answer.
+    """Send a request once, and read its answer.
 
-    With `fresh` it goes out on a new connection. After a failure on an idle one that was reused,
-    the others to that host are dropped: after a sleep, or behind a NAT, all of them may be dead.
+    After a failure on an idle connection that was reused, the others to that host are dropped:
+    after a sleep, or behind a NAT, all of them may be dead.
 
-    What can't be parsed is shown in the error, unless it is not `quotable`: it may hold a new key.
+    An error is returned, not raised: the frames of this function and of all below it hold what the
+    server sent, which may echo the token, and a traceback would carry them.
 
-    An error is returned, not raised: the frames of this and all below it hold what the server sent,
-    which may echo the token, and a traceback would carry them.
+    Args:
+        connections: where an aiohttp session is found.
+        request: what is sent.
+        sign: makes the headers that authenticate it.
+        timeouts: how long it may take, unless the request says so itself.
+        max_body_bytes: how long the body of an expected answer may be.
+        scrub: takes what was sent out of the server's words.
+        quotable: whether an error may quote what can't be parsed: it may hold a new key.
+        fresh: whether it is sent over a new connection.
     """
     http = connections.session()
     url = URL(request.url, encoded=True)
@@ -251,11 +260,11 @@ async def exchange(
             wanted = response.status in request.expected
             cap = max_body_bytes if wanted else ERROR_BODY_BYTES
             body, problem = await _body(response, cap, wanted=wanted, scrub=scrub)
-            if len(body) > TURN_BYTES:
-                await connections.turn()
+            if len(body) > LARGE_BODY_BYTES:
+                await connections.let_others_run()
     except FOREIGN_ERRORS as error:
         if isinstance(error, RuntimeError) and not connections.closed:
-            ended = _frameless(error)  # a bug, not the weather
+            ended = _frameless(error)  # a bug, and no failure of the network
         else:
             if attempt.reused:
                 attempt.drop_idle()
@@ -278,7 +287,7 @@ async def exchange(
             lost = _DroppedError("the look-up of the host was cancelled")
             failure = _error_of(lost, connections, url, what, scrub)
             return Unreached(failure, elsewhere=False, reused=False)
-        ended = _unseen(error)  # the same one: who cancelled knows it by itself, or by its words
+        ended = _unseen(error)  # the same one: whoever cancelled knows it by identity or message
     except IefError as error:
         ended = error.with_traceback(None)
     except Exception as error:  # noqa: BLE001  of the middlewares of a borrowed session, say
@@ -294,7 +303,7 @@ async def exchange(
 
 
 def _is_cancelled() -> bool:
-    """Tell whether it is this task that was cancelled, and not something that it waits for."""
+    """Tell whether this task was cancelled, and not something that it waits for."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
@@ -302,13 +311,13 @@ def _is_cancelled() -> bool:
 def _frameless(error: Exception) -> Exception:
     """Return an error without the frames it came through: aiohttp's hold the request's headers."""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    error.add_note(f"It came through these frames, which hold secrets and are left out:\n{frames}")
+    error.add_note(f"Left out, since they hold secrets, are these frames:\n{frames}")
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
 def _unseen(error: asyncio.CancelledError) -> asyncio.CancelledError:
-    """Return a cancellation without frames, and those that it was made of: anyio looks at them."""
+    """Return a cancellation and its chain, which anyio looks at, without their frames."""
     link: BaseException = error
     while True:
         link.__traceback__ = None
@@ -323,21 +332,21 @@ def _unseen(error: asyncio.CancelledError) -> asyncio.CancelledError:
 async def _body(
     response: aiohttp.ClientResponse, cap: int, *, wanted: bool, scrub: Callable[[str], str]
 ) -> tuple[bytes, str]:
-    """Read a body up to its cap, decompressed; say what kept it from being read."""
+    """Read and decompress a body up to its cap; say why it could not be read, or ""."""
     said = response.headers.get("Content-Encoding", "")
     encoding = said.strip().lower()
     pieces: list[bytes] = []
     fits = encoding in {"", "identity", *GZIPPED}
     if fits:
         problem = (
-            f"the body is longer than {cap} bytes; ask for a smaller page_size, or raise "
+            f"the body is longer than {cap} bytes: ask for a smaller page_size, or raise "
             "Limits(max_body_bytes=)"
         )
         fits = (response.content_length or 0) <= cap
         if fits or not wanted:
             pieces, fits = await _read_up_to(cap, response, zipped=encoding in GZIPPED)
     else:
-        problem = f"the body is encoded as {scrub(said)[:64]}, though gzip was asked for"
+        problem = f"the body is encoded as {scrub(said)[:64]}, but only gzip was accepted"
     if not fits:
         response.close()
         if wanted:
@@ -356,7 +365,7 @@ def _error_of(
 ) -> IefError:
     """Map an error of aiohttp or of the system to ours."""
     if connections.closed:
-        return ConfigurationError(f"{what}: the session was closed while the request ran")
+        return ConfigurationError(f"{what}: the session was closed while the request was running")
     failure = _failure_of(error, url)
     detail = scrub(_detail(error, quotable=quotable))[:SNIPPET_CHARACTERS]
     message = f"{what}: {failure.value} ({url.host}:{url.port}{': ' if detail else ''}{detail})"
@@ -384,14 +393,14 @@ def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
 
 
 def _is_of_proxy(error: BaseException, url: URL) -> bool:
-    """Tell whether a name was looked up, or a connection made, for a proxy on the way to a host."""
+    """Tell whether the host name that was not found is the proxy's."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return (error.host, error.port) != (url.raw_host, url.port)
     return False
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Tell whether a resolver gave no answer: nothing is known of the name then."""
+    """Tell whether the resolver gave no answer, so that nothing is known of the name."""
     if not isinstance(error, aiohttp.ClientConnectorDNSError):
         return False
     said: BaseException = error.os_error
@@ -402,7 +411,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _detail(error: BaseException, *, quotable: bool) -> str:
-    """Return what an error adds to its class; never the whole URL, which time-outs print."""
+    """Return what an error adds to its class; never the whole URL, which time-outs quote."""
     if not quotable and not isinstance(error, OSError):  # all others may quote what came
         return ""
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -420,14 +429,14 @@ def _detail(error: BaseException, *, quotable: bool) -> str:
 
 
 class _Inflater:
-    """Undoes gzip a bounded step at a time, as a few bytes of it may stand for gigabytes."""
+    """Decompresses gzip in bounded steps, since a few bytes of it may stand for gigabytes."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
         self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what these bytes stand for."""
+        """Yield these bytes decompressed, in pieces."""
         while data:
             if self._member.eof:
                 self._member = zlib.decompressobj(GZIP)
@@ -439,7 +448,7 @@ class _Inflater:
             data = self._member.unconsumed_tail or self._member.unused_data
 
     def end(self) -> bytes:
-        """Return what is left, or raise `zlib.error` if the last member is not whole."""
+        """Return what is left, or raise `zlib.error` if the last member is not complete."""
         rest = self._member.flush()
         if not self._member.eof:
             message = "the gzip body ends early"
@@ -450,7 +459,7 @@ class _Inflater:
 async def _read_up_to(
     cap: int, response: aiohttp.ClientResponse, *, zipped: bool
 ) -> tuple[list[bytes], bool]:
-    """Read a body, and tell whether it is whole: beyond its cap, the rest is left where it is."""
+    """Read a body, and tell whether all of it was read: what is beyond its cap is not."""
     inflater = _Inflater() if zipped else None
     pieces: list[bytes] = []
     async for piece in response.content.iter_any():
@@ -459,7 +468,7 @@ async def _read_up_to(
             cap -= len(plain)
             if cap < 0:
                 return pieces, False
-            if len(plain) == INFLATED_BYTES:  # there is more of it, and others want the loop
+            if len(plain) == INFLATED_BYTES:  # there is more of it, and others need the loop
                 await asyncio.sleep(0)
     if inflater and pieces:
         pieces.append(inflater.end())

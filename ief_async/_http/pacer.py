@@ -1,9 +1,12 @@
-"""When may a request be sent, and when again: the retry loop. Only this file knows backoff.
+"""When a request may be sent, and when again.
 
 One `Pacer` serves all streams of a session: its slots, its gate and its retry budget are shared, in
-equal parts among the scans that want them. A permit is taken before a connection, and the wait
-before a repeat is slept outside the permit, so a sick page delays no healthy one. A 429 closes the
-gate for all, and halves the slots; each clean window gives one back.
+equal parts among the scans that want them. A slot is taken before a connection, and the wait before
+a repeat is slept without one, so a failing page delays no healthy one. A 429 closes the gate for
+all requests, and halves the slots; each clean window of answers gives one back.
+
+Which failures are worth a repeat is said by `RULES` in ``responses``; whether one is made, and
+after what wait, by `decide_retry`.
 """
 
 import logging
@@ -13,17 +16,84 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 
+import attrs
+
 from ief_async._errors import ApiError, IefError, ThrottledError, TransportError
 from ief_async._events import RequestRetried, Throttled
-from ief_async._http.limiter import RETRY_COST, Budget, SharedSlots, Slots, Tally
+from ief_async._http.limiter import Counters, RetryBudget, SharedSlots, Slots
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy
 
 T = TypeVar("T")
+RETRY_COST = 14
 THROTTLED_COST = 5
-FREE_REPEATS = (
-    100  # of one request that waits for its share of a quota: one that never gets it ends
-)
+# repeats of one request that waits for its share of a quota: one that never gets it has to end
+FREE_REPEATS = 100
+
+
+@attrs.frozen(kw_only=True)
+class RetryDecision:
+    """Whether a request is sent again.
+
+    Attributes:
+        again: whether it is.
+        wait: seconds before that; after a 429 nothing else is sent in them either.
+        cost: tokens of the retry budget that it takes.
+        reason: why it is not sent again although it might succeed, or "".
+    """
+
+    again: bool
+    wait: float
+    cost: int = 0
+    reason: str = ""
+
+
+def decide_retry(
+    failure: IefError,
+    retry: RetryPolicy,
+    *,
+    charged: int,
+    free: bool,
+    jitter: Callable[[float], float],
+    time_left: float,
+    tokens: int,
+) -> RetryDecision:
+    """Decide whether a request that failed is sent again.
+
+    Args:
+        failure: what it failed with.
+        retry: how often and how patiently it may be sent again.
+        charged: how many of its attempts count under ``retry.attempts``, this one included.
+        free: whether this one does not, as it only waits for its share of a quota.
+        jitter: draws a wait of at most so many seconds.
+        time_left: seconds until the deadline.
+        tokens: what is left of the retry budget.
+    """
+    throttled = isinstance(failure, ThrottledError)
+    wait = jitter(retry.ceiling(max(0, charged - 1), throttled=throttled))
+    asked = (failure.retry_after or 0.0) if isinstance(failure, ApiError) else 0.0
+    window = isinstance(failure, ApiError) and failure.window is not None
+    cap = "window_cap" if window else "retry_after_cap"
+    patient = asked <= getattr(retry, cap)
+    wait = max(wait, asked) if patient else wait  # a floor that jitter never shortens
+    cost = 0 if free else THROTTLED_COST if throttled else RETRY_COST
+    if not failure.transient:
+        return RetryDecision(again=False, wait=wait)
+    attempts = f"{failure.attempts} attempt{'s' * (failure.attempts != 1)}"
+    reason = ""
+    if charged >= retry.attempts and not free:
+        reason = f"Gave up after {attempts}."
+    elif not patient:
+        reason = (
+            f"Gave up after {attempts}: the server asks for a longer wait than RetryPolicy.{cap}."
+        )
+    elif wait >= time_left:
+        reason = f"Gave up after {attempts}: the next wait would pass the deadline."
+    elif cost > tokens:
+        reason = (
+            f"Gave up after {attempts}: too much fails, and the session's retry budget is spent."
+        )
+    return RetryDecision(again=not reason, wait=wait, cost=cost, reason=reason)
 
 
 class Pacer:
@@ -33,15 +103,15 @@ class Pacer:
         self,
         *,
         limits: Limits,
-        budget: Budget,
+        budget: RetryBudget,
         clock: Clock,
-        tally: Tally,
+        counters: Counters,
         observer: Observer,
         shared: SharedSlots | None = None,
     ) -> None:
         self.clock = clock
         self.budget = budget
-        self.tally = tally
+        self.counters = counters
         self.observer = observer
         self.slots = Slots(most=limits.concurrency, adaptive=limits.adaptive)
         self._shared = shared
@@ -59,14 +129,20 @@ class Pacer:
         scan: int | None = None,
         path: str = "",
         sent: int = 0,
-        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        permit: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> T:
         """Call ``attempt(number)`` until it gives a result, or raise the last error as it is.
 
-        Each call holds a permit of its scan, and before that its `turn`: who waits for that is in
-        nobody's way. `deadline` is a moment of the clock: a wait that would not fit before it fails
-        at once, with the error that led to it. `path` is what events call the request, `sent` how
-        often it was sent before.
+        Args:
+            attempt: sends the request once.
+            retry: how often and how patiently it is called.
+            deadline: a moment of the clock. A wait that would pass it fails at once, with the error
+                that led to it.
+            scan: whose share of the slots it takes.
+            path: what events call the request.
+            sent: how often the request was sent before.
+            permit: what an attempt needs from its credentials. It is entered before a slot is
+                taken, so that whoever waits for it keeps no slot from others.
         """
         started = self.clock.now()
         cost = number = charged = epoch = 0
@@ -74,7 +150,7 @@ class Pacer:
         while True:
             number += 1
             try:
-                async with turn(), self._permit(deadline, scan) as epoch:
+                async with permit(), self._slot(deadline, scan) as epoch:
                     result = await attempt(number)
             except IefError as error:
                 failure = error
@@ -83,59 +159,43 @@ class Pacer:
                 self.slots.note_success()
                 self._answered[path] += 1
                 return result
-            failure.attempts = number
+            failure.attempts = sent + number
             failure.elapsed = self.clock.now() - started
             # the quota went to others: this one waits for its share, and the service is well
             others = retry.attempts > 1 and self._answered[path] > answered
             free = others and _names_its_wait(failure) and number - charged <= FREE_REPEATS
             answered = self._answered[path]
             charged += not free
-            price, wait = self._weigh(failure, charged, retry, deadline, free=free)
+            decision = decide_retry(
+                failure,
+                retry,
+                charged=charged,
+                free=free,
+                jitter=self.clock.jitter,
+                time_left=deadline - self.clock.now(),
+                tokens=self.budget.tokens,
+            )
             if isinstance(failure, ThrottledError):
                 self.slots.note_throttled(epoch)
-                self._pause(failure, wait, scan, path)
-            if price is None:
+                self._pause(failure, decision.wait, scan, path)
+            if not decision.again:
+                if decision.reason:
+                    failure.add_note(decision.reason)
                 try:
                     raise failure
                 finally:
                     del failure  # it holds this frame, which would hold it: a cycle
             if self.observer.wants(logging.DEBUG):
-                self.tell_retry(failure, sent + number, wait=wait, scan=scan, path=path)
+                self.tell_retry(failure, sent + number, wait=decision.wait, scan=scan, path=path)
             del failure
-            cost = price
+            cost = decision.cost
             self.budget.spend(cost)
-            self.tally.retries += 1
-            await self.clock.sleep(wait)
-
-    def _weigh(
-        self, failure: IefError, charged: int, retry: RetryPolicy, deadline: float, *, free: bool
-    ) -> tuple[int | None, float]:
-        """Return what a repeat costs, or None for no repeat, and how long to wait."""
-        throttled = isinstance(failure, ThrottledError)
-        wait = self.clock.jitter(retry.ceiling(max(0, charged - 1), throttled=throttled))
-        asked = (failure.retry_after or 0.0) if isinstance(failure, ApiError) else 0.0
-        window = isinstance(failure, ApiError) and failure.window is not None
-        cap = "window_cap" if window else "retry_after_cap"
-        patient = asked <= getattr(retry, cap)
-        wait = max(wait, asked) if patient else wait  # a floor that jitter never shortens
-        cost = 0 if free else THROTTLED_COST if throttled else RETRY_COST
-        reasons = {
-            f"it was sent {failure.attempts} times": charged >= retry.attempts and not free,
-            f"the server asks for a longer wait than RetryPolicy.{cap}": not patient,
-            "the wait before a repeat would pass the deadline": self.clock.now() + wait >= deadline,
-            "the session's retry budget is spent, as too much fails": cost > self.budget.tokens,
-        }
-        if not failure.transient:
-            return None, wait
-        if any(reasons.values()):
-            reason = next(reason for reason, holds in reasons.items() if holds)
-            failure.add_note(f"Not sent again: {reason}.")
-            return None, wait
-        return cost, wait
+            self.counters.retries += 1
+            await self.clock.sleep(decision.wait)
 
     def _pause(self, failure: ThrottledError, wait: float, scan: int | None, path: str) -> None:
         """Close the gate for all; of a pause that only gets longer, no second line is written."""
-        self.tally.throttles += 1
+        self.counters.throttles += 1
         now = self.clock.now()
         begins = self._opens_at <= now < now + wait
         self._opens_at = max(self._opens_at, now + wait)
@@ -148,7 +208,7 @@ class Pacer:
                 retry_after=failure.retry_after,
                 concurrency=self.slots.allowed,
             )
-            line = "throttled: nothing is sent for %.3g s, then %d requests at once at most"
+            line = "throttled: nothing is sent for %.3g s, then at most %d requests at once"
             self.observer.tell(throttled, level, line, throttled.wait, throttled.concurrency)
 
     def tell_retry(
@@ -163,24 +223,24 @@ class Pacer:
             error=type(failure).__name__,
             wait=wait,
         )
-        line = "%s: attempt %d failed with %s; the next one comes in %.3g s"
+        line = "%s: attempt %d failed with %s; trying again in %.3g s"
         self.observer.tell(retried, logging.DEBUG, line, path, attempt, retried.error, wait)
 
     @asynccontextmanager
-    async def _permit(self, deadline: float, lane: object) -> AsyncIterator[int]:
+    async def _slot(self, deadline: float, lane: object) -> AsyncIterator[int]:
         """Hold a slot, once the gate is open and the rate allows a start; give its epoch."""
         await self.slots.take(lane)
         try:
             await self._start(deadline)
-            self.tally.in_flight += 1
+            self.counters.in_flight += 1
             try:
                 yield self.slots.epoch
             finally:
-                self.tally.in_flight -= 1
+                self.counters.in_flight -= 1
                 if self._shared is not None:
-                    self._shared.give(self)
+                    self._shared.give_back(self)
         finally:
-            self.slots.give(lane)
+            self.slots.give_back(lane)
 
     async def _start(self, deadline: float) -> None:
         """Wait until the gate is open and the rate allows one more; first come, first served."""
@@ -206,7 +266,7 @@ class Pacer:
             if max(self._opens_at, self._next_start) <= now < deadline:
                 self._next_start = now + self._spacing
                 return
-            shared.give(self)
+            shared.give_back(self)
 
     def _next_possible(self, deadline: float) -> float:
         """Return when the next request may start, or raise if that is too late."""

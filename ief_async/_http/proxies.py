@@ -1,4 +1,4 @@
-"""Proxies: what one has to look like, and which one the environment names."""
+"""Proxies: how one is written, and which one the environment names."""
 
 import re
 from base64 import b64encode
@@ -14,11 +14,11 @@ from ief_async._regions import DEFAULT_PORTS
 
 @attrs.frozen
 class Proxy:
-    """An HTTP proxy that tunnels TLS; who may use it is a secret.
+    """An HTTP proxy that tunnels TLS; its user and password are secret.
 
     Attributes:
         url: where it is, without user and password.
-        authorization: what is sent as ``Proxy-Authorization``, to the proxy alone, or None.
+        authorization: what is sent as ``Proxy-Authorization``, to the proxy only, or None.
     """
 
     url: str
@@ -33,7 +33,11 @@ class Proxy:
 
 
 def check_proxy(name: str, proxy: object) -> Proxy:
-    """Return the proxy that a URL names, or refuse what is no such."""
+    """Return the proxy that a URL names.
+
+    Raises:
+        ConfigurationError: it is not the URL of an HTTP proxy.
+    """
     try:
         parts = urlsplit(proxy if isinstance(proxy, str) else "")
         host, port = parts.hostname or "", parts.port
@@ -45,10 +49,10 @@ def check_proxy(name: str, proxy: object) -> Proxy:
     if parts.scheme not in DEFAULT_PORTS or not whole or extra:
         scheme, _, rest = str(proxy).partition("://")
         shown = f"{scheme}://***" if rest else type(proxy).__name__
-        del proxy, parts, user, password, rest  # no traceback is to show them
+        del proxy, parts, user, password, rest  # no traceback may show them
         message = (
-            f"{name} takes the URL of an HTTP proxy, http://[user:password@]host[:port], but was "
-            f"given {shown:.80}"
+            f"{name} must be the URL of an HTTP proxy, http://[user:password@]host[:port], got "
+            f"{shown:.80}"
         )
         raise ConfigurationError(message)
     host = f"[{host}]" if ":" in host else host

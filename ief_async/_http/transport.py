@@ -1,4 +1,4 @@
-"""One request from end to end: have a key, pace, sign, send, read, map errors, and once more."""
+"""One request from end to end: a key, a slot, a signature, the exchange, and what it means."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ief_async._auth import Key, Keyring, Project, Scope, Secret
+from ief_async._auth import CredentialProvider, Key, Project, Scope, Secret
 from ief_async._errors import (
     ApiError,
     AuthenticationError,
@@ -19,7 +19,6 @@ from ief_async._errors import (
     PayloadError,
     TransportError,
 )
-from ief_async._events import RequestFinished, RequestStarted
 from ief_async._http.connections import Connections
 from ief_async._http.exchange import ERROR_BODY_BYTES, Exchange, Unreached, exchange
 from ief_async._http.pacer import Pacer
@@ -35,6 +34,7 @@ from ief_async._http.responses import (
     request_id_of,
     word_refusal,
 )
+from ief_async._http.sending import Sending
 from ief_async._messages import Answer, Reply, Request
 from ief_async._observer import Observer, write
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
@@ -47,14 +47,20 @@ PLAIN_HEADERS = frozenset({"Content-Type"})  # of a request for a key
 
 
 class Endpoints:
-    """Where a service answers: the first address, until another one has answered in its place."""
+    """The addresses of a service: the first one is used until another one answers in its place.
+
+    Attributes:
+        known: all of them.
+        home: the first.
+        current: the one in use.
+    """
 
     def __init__(self, *known: str) -> None:
         self.known = known
         self.home = self.current = known[0]
 
     def urls(self, url: str) -> list[str]:
-        """Return the same URL at each address, the current one first; itself if it is elsewhere."""
+        """Return a URL at each address, the current one first; itself if it is of another host."""
         old = next((known for known in self.known if url.startswith(f"{known}/")), None)
         if old is None:
             return [url]
@@ -62,38 +68,20 @@ class Endpoints:
         return [known + rest for known in dict.fromkeys((self.current, *self.known))]
 
     def adopt(self, url: str, unreached: Collection[str]) -> None:
-        """Go on with the address of a URL that was answered, if the current one was not reached."""
+        """Use the address of a URL that was answered, if the current one was not reached."""
         answered = next(known for known in self.known if url.startswith(f"{known}/"))
         if any(failed.startswith(f"{self.current}/") for failed in unreached):
             write(logging.WARNING, "%s can't be reached; going on with %s", self.current, answered)
             self.current = answered
 
 
-@attrs.define
-class _Sending:
-    """What is known of a request on its way.
-
-    `path` is what events call it. `sent` and `refused` count how often it was sent, and refused for
-    a key that was then renewed; `stale` says whether its key is old, `fresh` whether it is to have
-    a connection of its own.
-    """
-
-    started: float
-    path: str
-    scan: int | None = None
-    sent: int = 0
-    refused: int = 0
-    stale: bool = False
-    fresh: bool = False
-
-
 @attrs.frozen(kw_only=True)
 class Transport:
-    """Sends requests of one project at one endpoint. All that it holds may be shared."""
+    """Sends the requests of one project at one endpoint. All that it holds may be shared."""
 
     endpoints: Endpoints
     iam_endpoint: str
-    keyring: Keyring
+    provider: CredentialProvider
     project: Project
     instance_id: str | None
     connections: Connections
@@ -106,7 +94,7 @@ class Transport:
 
     @property
     def endpoint(self) -> str:
-        """Where requests go now."""
+        """Where requests are sent now."""
         return self.endpoints.current
 
     @property
@@ -114,8 +102,8 @@ class Transport:
         return Scope(iam_endpoint=self.iam_endpoint, project=self.project.given or None)
 
     @property
-    def _whose(self) -> Hashable:
-        """Whom the requests are for, to tell apart what one key is accepted and refused for."""
+    def _label(self) -> Hashable:
+        """Whom the requests are for: a key may be accepted for one and refused for another."""
         return self.endpoints.home, self.project.given, self.instance_id
 
     async def get(
@@ -126,24 +114,30 @@ class Transport:
         deadline: float = math.inf,
         scan: int | None = None,
     ) -> Answer[T]:
-        """Fetch a target (path and query, already encoded) and `read` its body, with retries.
+        """Fetch a target and `read` its body, with retries.
 
-        ``{project_id}`` in it stands for the project. `deadline` is a moment of the clock, `scan`
-        the one whose share of the pace it is. Raises what `IefError` names, never aiohttp's errors.
+        Args:
+            target: path and query, encoded; ``{project_id}`` stands for the project's id.
+            read: makes the value from the body, or raises `PayloadError`.
+            deadline: a moment of the clock.
+            scan: the scan whose share of the slots it takes.
+
+        Raises:
+            IefError: what came of it after all attempts; never an error of aiohttp.
         """
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # In a task that was cancelled before and went on, `asyncio.timeout`, which aiohttp
-            # connects under, raises CancelledError before Python 3.11.3. A new task has no past.
+            # connects under, raises CancelledError before Python 3.11.3; in a new task it does not.
             return await asyncio.create_task(self.get(target, read, deadline=deadline, scan=scan))
-        self.connections.session()  # what can't be sent at all is no attempt
-        sending = _Sending(self.clock.now(), target.partition("?")[0], scan)
+        self.connections.session()  # what can't be sent at all counts no attempt
+        sending = Sending(self.clock.now(), target.partition("?")[0], scan)
         remaining = None if deadline == math.inf else max(0.0, deadline - sending.started)
         scope = asyncio.timeout(remaining)
         try:
             async with scope:
                 project_id = self.project.id or await self.project.find(
-                    self.keyring, self._send, self._ask, self._scope
+                    self.provider, self._send, self._ask, self._scope
                 )
                 target = target.replace("{project_id}", project_id)
                 headers = {"Content-Type": "application/json", "X-Project-Id": project_id}
@@ -164,10 +158,10 @@ class Transport:
         self,
         request: Request,
         read: Callable[[bytes], T],
-        sending: _Sending,
+        sending: Sending,
         deadline: float = math.inf,
     ) -> Answer[T]:
-        """Send a request under the key until it is answered; once again if the key was old."""
+        """Send an authenticated request until it is answered; once more if its key was stale."""
 
         async def attempt(_: int) -> Answer[T]:
             outcome = await self._signed(request, read, sending)
@@ -175,13 +169,13 @@ class Transport:
                 raise outcome
             return outcome
 
-        def turn() -> AbstractAsyncContextManager[None]:
-            if self.keyring.ready:
+        def permit() -> AbstractAsyncContextManager[None]:
+            if self.provider.ready:
                 return nullcontext()
-            return self.keyring.turn(self._send, self._scope, self._whose)
+            return self.provider.permit(self._send, self._scope, self._label)
 
         while True:
-            sending.stale = False  # what is refused unsent is refused for good
+            sending.stale = False  # what is refused before it was sent is refused for good
             try:
                 return await self.pacer.run(
                     attempt,
@@ -190,7 +184,7 @@ class Transport:
                     scan=sending.scan,
                     path=sending.path,
                     sent=sending.sent,
-                    turn=turn,
+                    permit=permit,
                 )
             except IefError as error:
                 error.attempts = sending.sent
@@ -200,13 +194,13 @@ class Transport:
                     raise
 
     async def _signed(
-        self, request: Request, read: Callable[[bytes], T], sending: _Sending
+        self, request: Request, read: Callable[[bytes], T], sending: Sending
     ) -> Answer[T] | IefError:
-        """Send a request once, read its answer, and see what that says of the key."""
-        key = self.keyring.key(self._whose)
+        """Send a request once, read its answer, and note what that says of the key."""
+        key = self.provider.key(self._label)
         sending.stale = key is None
         if key is None:
-            return AuthenticationError("the key changed while the request waited for its turn")
+            return AuthenticationError("the key changed while the request waited for a slot")
         sending.sent += 1
 
         def meaning(reached: Exchange) -> Answer[T] | IefError:
@@ -216,16 +210,16 @@ class Transport:
 
         outcome = await self._reach(request, key, meaning, sending)
         if isinstance(outcome, AuthenticationError):
-            sending.stale = self.keyring.refuse(key, outcome, self._whose)
+            sending.stale = self.provider.refuse(key, outcome, self._label)
             sending.refused += sending.stale
             if sending.stale and sending.refused == 1:
-                self.pacer.tally.retries += 1
+                self.pacer.counters.retries += 1
                 if self.observer.wants(logging.DEBUG):
                     self.pacer.tell_retry(
                         outcome, sending.sent, wait=0.0, scan=sending.scan, path=sending.path
                     )
         elif isinstance(outcome, Answer | ApiError) and not getattr(outcome, "transient", False):
-            self.keyring.accept(key, self._whose)
+            self.provider.accept(key, self._label)
         return outcome
 
     async def _reach(
@@ -233,11 +227,11 @@ class Transport:
         request: Request,
         key: Key,
         meaning: Callable[[Exchange], M | IefError],
-        sending: _Sending,
+        sending: Sending,
     ) -> M | IefError:
         """Send a request to the current endpoint, or to the others if its name or TLS fails.
 
-        One that answers is kept. Where none does, an error that a repeat may mend is preferred.
+        One that answers is kept. If none does, an error that a repeat may fix is preferred.
         """
         failures: list[IefError] = []
         tried: list[str] = []
@@ -254,14 +248,14 @@ class Transport:
         return next((error for error in reversed(failures) if error.transient), failures[-1])
 
     async def _ask(self, request: Request) -> Reply:
-        """Send a request under the key to another service than IEF, and return the answer."""
-        sending = _Sending(self.clock.now(), urlsplit(request.url).path)
+        """Send an authenticated request to another service than IEF."""
+        sending = Sending(self.clock.now(), urlsplit(request.url).path)
         answer = await self._deliver(request, bytes, sending)
         return Reply(status=OK, headers={}, body=answer.raw)
 
     async def _send(self, request: Request) -> Reply:
-        """Send a request for a key, which no key is needed for."""
-        sending = _Sending(self.clock.now(), urlsplit(request.url).path)
+        """Send a request for a key, which needs no key."""
+        sending = Sending(self.clock.now(), urlsplit(request.url).path)
 
         def meaning(reached: Exchange) -> Reply | IefError:
             if reached.status == OK and OK not in request.expected:
@@ -293,10 +287,10 @@ class Transport:
         request: Request,
         key: Key | None,
         meaning: Callable[[Exchange], M | IefError],
-        sending: _Sending,
+        sending: Sending,
     ) -> M | IefError | Unreached:
         """Send a request once, and say what its answer means."""
-        self.pacer.tally.requests += 1
+        self.pacer.counters.requests += 1
 
         def sign() -> Mapping[str, str]:
             return key.headers(request, now=self.clock.wall()) if key is not None else {}
@@ -309,7 +303,7 @@ class Transport:
             max_body_bytes=self.limits.max_body_bytes,
             scrub=partial(self._scrub, request, key),
             quotable=key is not None,
-            # what is sent once only has no repeat that could make up for a dead connection
+            # what is sent once has no repeat that could make up for a dead connection
             fresh=sending.fresh or request.timeout is not None,
         )
         if self.observer.wants(logging.DEBUG):
@@ -325,57 +319,21 @@ class Transport:
         answer: Awaitable[Exchange | Unreached],
         meaning: Callable[[Exchange], M | IefError],
         method: str,
-        sending: _Sending,
+        sending: Sending,
     ) -> M | IefError | Unreached:
-        """Wait for an answer, and tell when it was asked for and what came of it."""
+        """Wait for an answer; emit events when it is asked for and when it came."""
         started = self.clock.now()
-        self.observer.tell(
-            RequestStarted(
-                scan=sending.scan, method=method, path=sending.path, attempt=sending.sent
-            )
-        )
+        sending.tell_started(self.observer, method)
         try:
             reached = await answer
         except BaseException as error:
-            self._tell_finished(method, sending, self.clock.now() - started, None, error)
+            elapsed = self.clock.now() - started
+            sending.tell_finished(self.observer, method, elapsed, None, error)
             raise
         elapsed = self.clock.now() - started
         outcome = meaning(reached) if isinstance(reached, Exchange) else reached
-        self._tell_finished(method, sending, elapsed, reached, outcome)
+        sending.tell_finished(self.observer, method, elapsed, reached, outcome)
         return outcome
-
-    def _tell_finished(
-        self,
-        method: str,
-        sending: _Sending,
-        elapsed: float,
-        reached: Exchange | Unreached | None,
-        outcome: object,
-    ) -> None:
-        failure = outcome.error if isinstance(outcome, Unreached) else outcome
-        finished = RequestFinished(
-            scan=sending.scan,
-            method=method,
-            path=sending.path,
-            attempt=sending.sent,
-            status=reached.status if isinstance(reached, Exchange) else None,
-            error=type(failure).__name__ if isinstance(failure, BaseException) else None,
-            elapsed=elapsed,
-            bytes=len(reached.body) if isinstance(reached, Exchange) else 0,
-            request_id=getattr(failure, "request_id", None),
-        )
-        self.observer.tell(
-            finished,
-            logging.DEBUG,
-            "%s %s: %s in %.3f s, attempt %d, %d bytes, request id %s",
-            method,
-            finished.path,
-            " ".join(str(one) for one in (finished.status, finished.error) if one is not None),
-            elapsed,
-            finished.attempt,
-            finished.bytes,
-            finished.request_id,
-        )
 
     # -- what an answer means ------------------------------------------------------------------
 
@@ -385,9 +343,9 @@ class Transport:
         reached: Exchange,
         key: Key,
         read: Callable[[bytes], T],
-        sending: _Sending,
+        sending: Sending,
     ) -> Answer[T] | IefError:
-        """Read the body of a 200; one that carries an error is that error."""
+        """Read the body of a 200; if it is an error body, it is that error."""
         if reached.problem:
             problem = PayloadError(reached.problem)
             return self._payload_error(request, reached, problem, Failure.WRONG_BODY, key)
@@ -402,9 +360,9 @@ class Transport:
                 request_id=request_id_of(reached.headers, partial(self._scrub, request, key)),
                 elapsed=self.clock.now() - sending.started,
                 attempts=sending.sent,
-                scrub=self.keyring.scrub,
+                scrub=self.provider.scrub,
             )
-        # what is longer is no error, and would take long to read
+        # no error body is longer, and it would take long to parse
         short = len(reached.body) <= ERROR_BODY_BYTES
         if short and not problem.transient and has_error_code(reached.body):
             return self._refusal(request, reached, key)
@@ -419,7 +377,7 @@ class Transport:
         failure: Failure,
         key: Key | None,
     ) -> PayloadError:
-        """Say in an error of the body which answer it was."""
+        """Add to an error of the body which answer it was."""
         scrub = partial(self._scrub, request, key)
         request_id = request_id_of(reached.headers, scrub)
         error = PayloadError(
@@ -432,10 +390,7 @@ class Transport:
         return error
 
     def _refusal(self, request: Request, reached: Exchange, key: Key | None) -> ApiError:
-        """Turn an answer that says no into the error that says what to do about it.
-
-        Of one to a request for a key only a message is shown: the rest may be the key.
-        """
+        """Turn an answer that says no into an error that says what to do about it."""
         said = parse_refusal(
             reached.status,
             reached.headers,
@@ -445,7 +400,7 @@ class Transport:
             quotable=key is not None,
         )
         verdict = classify_refusal(said.status, said.code, for_key=key is None)
-        advice = self.keyring.advice(key, said.skew)
+        advice = self.provider.advice(key, said.skew)
         error = verdict.error(
             word_refusal(said, verdict, request=_name_of(request), credentials=advice),
             status=said.status,
@@ -459,15 +414,15 @@ class Transport:
         return error
 
     def _scrub(self, request: Request, key: Key | None, text: str) -> str:
-        """Return words of a server without anything secret that was sent to it."""
+        """Return the server's words without anything secret that was sent to it."""
         if key is not None:
-            return self.keyring.scrub(text, key)
+            return self.provider.scrub(text, key)
         # a request for a key has its secrets wherever its source put them
         sent = [value for name, value in request.headers.items() if name not in PLAIN_HEADERS]
         sent += [urlsplit(request.url).query, request.body.decode("utf-8", "replace")]
         for one in sent:
             text = Secret(one).scrub(text)
-        return self.keyring.scrub(text)
+        return self.provider.scrub(text)
 
 
 def _name_of(request: Request) -> str:

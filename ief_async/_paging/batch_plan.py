@@ -88,11 +88,6 @@ class BatchPlan:
         return self.phase is Phase.COMPLETE or self.phase is Phase.FAILED
 
     @property
-    def begun(self) -> bool:
-        """Whether rows of it came, now or before it was resumed."""
-        return bool(self.verdict.items or self.resumed_from.offset)
-
-    @property
     def expected(self) -> int | None:
         """How many rows this reading brings by its count, once that is known."""
         count = self.shape.count
@@ -152,16 +147,10 @@ class BatchPlan:
             return
         else:
             if self.phase is Phase.FIRST:
-                self._learn(answer)
+                self.requests.learn(answer)
+                self._go(Phase.PLAN)
             self._handle(answer)
         self._advance()
-
-    def _learn(self, answer: PageAnswer) -> None:
-        self.shape.learn(answer, self.verdict.flags)
-        self.requests.next_offset = max(answer.offset + 1, answer.end - self.shape.overlap)
-        if answer.offset == 0:
-            self.chain.first = answer.without_page()
-        self._go(Phase.PLAN)
 
     def _handle(self, answer: PageAnswer) -> None:
         """Do with an answer what the phase asks for. There are six cases."""
@@ -212,12 +201,8 @@ class BatchPlan:
             chain.ended = True
         elif fresh:
             chain.ended = False
-        elif shape.overlap and self.requests.probe is None:
-            size = min(shape.given, answer.request.limit)
-            ends = short and answer.offset + size >= (answer.count or 0)
-            if ends or len(answer.ids) <= shape.overlap:
-                self.requests.probe = answer.end  # no more, or pages are shorter than the overlap
-                self.requests.repeat(answer.end)
+        else:
+            self.requests.probe_behind(answer, short=short)
         chain.note_progress(answer, fresh=fresh, planned=self.phase is Phase.PLAN)
 
     def _deliver(self, answer: PageAnswer, *, proven: bool) -> bool:
@@ -238,10 +223,8 @@ class BatchPlan:
             self._accept(answer)
         elif answer.ids:
             self.verdict.flags.clamped = True
-            self.shape.resize(len(chain.last.ids) if chain.last is not None else 1)
             self._go(Phase.PLAN)
-            chain.empty_from = None
-            requests.next_offset = max(chain.behind, 1)
+            requests.plan_shorter()
         elif (answer.count or 0) > answer.offset and not chain.waiting:
             chain.end_below_count()  # its count lies; a list that shrank would count less
 
@@ -254,9 +237,9 @@ class BatchPlan:
     def _seek(self) -> None:
         """Look for what joins the first page that waits, or for the end of a list that shrank.
 
-        There are four cases. Nothing is proven, or a resumed batch has no anchors: take what there
-        is. The caller wants no repairs: likewise, but not without a flag. Pages don't overlap, and
-        one stayed empty: that is the end. Anything else: a walk.
+        There are four cases. Nothing can be proven: take what there is. The caller wants no
+        repairs: likewise, with a flag. Pages don't overlap, and one stayed empty: that is the end.
+        Anything else: a walk.
         """
         chain, overlap = self.chain, self.shape.overlap
         nothing_to_join = not (chain.ids or chain.waiting)
@@ -287,16 +270,12 @@ class BatchPlan:
             return
         self._go(Phase.PLAN)
         if step is Step.READ_ON:
-            self.requests.next_offset = chain.behind
-            if chain.empty_from is not None and chain.empty_from <= chain.behind:
-                chain.empty_from = None
+            self.requests.read_on()
         elif step is Step.SKIP:
             self._skip_empty()
         else:  # take pages as they come from here on: what joins them is not to be found
-            if step is Step.GAP:
-                flags.gap = True
-            else:
-                flags.unproven = True
+            flags.gap |= step is Step.GAP
+            flags.unproven |= step is Step.TOO_FAR
             chain.proof = False
             self._advance()
 
@@ -314,10 +293,10 @@ class BatchPlan:
     # -- ending ----------------------------------------------------------------------------------
 
     def _conclude(self) -> None:
-        """Deliver what is left; then say how it goes on. There are three cases.
+        """Deliver what is left; then say how it goes on. There are four cases.
 
-        Something moved: read the head once more. Rows changed places: sweep the list again. Else
-        that was all.
+        Something moved: read the head once more. Rows changed places: sweep the list again. The
+        last page may have been cut, as was seen since it came: read on. Else that was all.
         """
         chain, bridge = self.chain, self.bridge
         for offset in sorted(chain.waiting):
@@ -332,6 +311,8 @@ class BatchPlan:
             chain.proof = chain.ended = False
             bridge.sweeps += 1
             self.requests.next_offset, chain.empty_from = 0, None
+        elif chain.tail is not None and chain.is_cut:
+            self._read_on(chain.tail)
         else:
             self._finish()
 
@@ -369,12 +350,15 @@ class BatchPlan:
         return self.complete and self.chain.may_be_cut
 
     def doubt(self) -> None:
-        """Read on behind a page that may have been cut, though it looked like the end."""
-        self.chain.ended = False
+        """Read on behind the last page, as it may have been cut, though it looked like the end."""
         self.verdict.drift = "unknown"
-        self._go(Phase.PLAN)
         if self.chain.tail is not None:
-            self.requests.look_behind(self.chain.tail)
+            self._read_on(self.chain.tail)
+
+    def _read_on(self, tail: PageAnswer) -> None:
+        self._go(Phase.PLAN)
+        self.chain.last, self.chain.ended = tail, False  # the head has no page behind it
+        self.requests.look_behind(tail)
 
     def fail(self, *, unread: int | None = None) -> None:
         """Read nothing more; if so many rows that were taken stay unread, so do those behind."""

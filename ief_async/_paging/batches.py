@@ -11,16 +11,16 @@ from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, finger
 from ief_async._errors import CheckpointError, ConfigurationError
 from ief_async._models import Deployment, Group, Instance, Node, Pod
 
-URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB; half of it leaves them room
+URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB: half of that is safe
 OFFSET_DIGITS = 10
 
-# "filter" stands for a list without ids: its one "id" is its filters, as they stand in the URL
+# "filter" stands for a list without ids: its one "id" is the filters, as they stand in the URL
 Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
-KINDS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
-# what has an id by which no pods are asked for, and what to give instead
-STRANGERS: dict[type, str] = {
-    Pod: "a Pod: give its deployment_id or node_id",
-    Instance: "an Instance: its id goes to IefSession, or with_options, as instance_id=",
+SELECTORS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
+# models with an id by which no pods can be selected, and what to pass instead
+UNSUPPORTED_MODELS: dict[type, str] = {
+    Pod: "a Pod: pass its deployment_id or node_id",
+    Instance: "an Instance: pass its id as instance_id= to IefSession or with_options",
 }
 
 
@@ -51,38 +51,52 @@ class Batch:
 class Batcher:
     """Collects ids into batches: each id once, `size` of them at most, the URL under its limit.
 
-    With a checkpoint to resume from, its batches are cut as they were, and what is done comes as a
-    `Run` instead of a batch. Ids that it does not know make batches of their own.
+    With a checkpoint to resume from, the batches are cut as they were for the scan before. Ids that
+    it has finished come as a `Run` instead of a batch, and ids that it does not know make batches
+    of their own.
+
+    Attributes:
+        selector: how the ids select rows.
+        size: ids in a batch, at most.
+        fixed_bytes: how long the URL is without the ids.
+        skip_empty_nodes: whether nodes are left out that say they run nothing.
+        resume: the checkpoint to resume from, or None.
+        first: the hash of the first id, once it came.
     """
 
     selector: Selector
     size: int
-    fixed_bytes: int  # of the URL, without the ids
+    fixed_bytes: int
     skip_empty_nodes: bool = False
     resume: ScanCheckpoint | None = None
-    first: int | None = None  # the hash of the first id
+    first: int | None = None
     _ids: list[str] = attrs.field(factory=list)
     _bytes: int = 0
     _seen: set[str] = attrs.field(factory=set)
-    _parts: dict[int, Part] = attrs.field(factory=dict)  # by the first id's hash; not met yet
-    _entries: deque[Entry] = attrs.field(factory=deque)  # of the part that is met now
-    _run: Run = attrs.field(factory=Run)  # what of the first of them has come
+    _parts: dict[int, Part] = attrs.field(factory=dict)  # not begun, by the hash of the first id
+    _entries: deque[Entry] = attrs.field(factory=deque)  # of the part that was begun
+    _run: Run = attrs.field(factory=Run)  # the ids of the first of these entries that came
 
     def __attrs_post_init__(self) -> None:
         self._parts = {part.first: part for part in self.resume.parts} if self.resume else {}
 
     @property
-    def unmet_entries(self) -> tuple[Entry, ...]:
-        """What the checkpoint holds of the part that is met now, and has not come yet."""
+    def pending_entries(self) -> tuple[Entry, ...]:
+        """The entries of the checkpoint's present part whose ids have not come yet."""
         return tuple(self._entries)
 
     @property
-    def unmet_parts(self) -> tuple[Part, ...]:
-        """What the checkpoint holds of ids that have not come yet."""
+    def pending_parts(self) -> tuple[Part, ...]:
+        """The parts of the checkpoint of which no id has come yet."""
         return tuple(self._parts.values())
 
     def add(self, identity: object) -> list[Batch | Run]:
-        """Add an id; return what it makes complete."""
+        """Add an id; return the batches and runs that it completes.
+
+        Raises:
+            CheckpointError: the ids are not those of the checkpoint.
+            ConfigurationError: it is not an id, or one of another kind.
+        """
         checked = check_id(identity, self.selector)
         empty = self.skip_empty_nodes and getattr(identity, "deployment_num", None) == 0
         if checked in self._seen or empty:
@@ -93,7 +107,7 @@ class Batcher:
 
     def _add(self, checked: str) -> Iterator[Batch | Run]:
         if not self._entries and self._parts:
-            yield from self._meet(checked)
+            yield from self._begin_part(checked)
         if self._entries:
             yield from self._follow(checked)
             return
@@ -104,9 +118,13 @@ class Batcher:
         self._bytes += cost
 
     def flush(self) -> list[Batch]:
-        """Return the batch that is not full yet; the ids are at their end."""
+        """Return the batch that is not full yet, as there are no more ids.
+
+        Raises:
+            CheckpointError: the checkpoint holds more ids than have come.
+        """
         if self._entries or self._parts:
-            message = "the ids end before all that the checkpoint knows has come"
+            message = "there are fewer ids than the checkpoint holds"
             raise _another_scan(message)
         return list(self._cut())
 
@@ -116,18 +134,18 @@ class Batcher:
             self._ids.clear()
             self._bytes = 0
 
-    def _meet(self, identity: str) -> Iterator[Batch]:
-        """Begin the part of the checkpoint that begins with this id."""
+    def _begin_part(self, identity: str) -> Iterator[Batch]:
+        """Begin the part of the checkpoint whose first id this is, if there is one."""
         part = self._parts.pop(fingerprint(identity), None)
         if part is not None:
             yield from self._cut()
             self._entries.extend(part.entries)
         elif self.resume is not None and len(self.resume.parts) == 1:
-            message = f"the first id is {identity}, and the checkpoint began with another"
+            message = f"its first id is another than {identity}"
             raise _another_scan(message)
 
     def _follow(self, identity: str) -> Iterator[Batch | Run]:
-        """Add an id to the batch or run that the checkpoint has here."""
+        """Add an id to the batch or run that comes next in the checkpoint."""
         entry = self._entries[0]
         if entry.mark is not None:
             self._ids.append(identity)
@@ -135,7 +153,7 @@ class Batcher:
         if self._run.ids < entry.run.ids:
             return
         if self._run != entry.run:
-            message = f"the {self._run.ids} ids up to {identity} are not those of the checkpoint"
+            message = f"it holds other ids than the {self._run.ids} up to {identity}"
             raise _another_scan(message)
         self._entries.popleft()
         self._run = Run()
@@ -153,23 +171,25 @@ def _another_scan(problem: str) -> CheckpointError:
 
 
 def check_id(identity: object, selector: str) -> str:
-    """Return an id, or that of an object; refuse what would not be one id on the wire."""
+    """Return an id, or the id of a model.
+
+    Raises:
+        ConfigurationError: it would not be one id in the URL, or is of another kind.
+    """
     if selector == "filter":
         return str(identity)
-    for model, selectors in KINDS.items():
-        if isinstance(identity, model) and not selector.startswith(selectors):
-            message = f"{selector} was given a {model.__name__}: write {selectors}s=…"
+    for model, prefix in SELECTORS.items():
+        if isinstance(identity, model) and not selector.startswith(prefix):
+            message = f"{selector} must be other ids, got a {model.__name__}: pass it as {prefix}s="
             raise ConfigurationError(message)
-    for model, words in STRANGERS.items():
+    for model, words in UNSUPPORTED_MODELS.items():
         if isinstance(identity, model):
-            message = f"{selector} was given {words}"
+            message = f"{selector} must be other ids, got {words}"
             raise ConfigurationError(message)
     identity = getattr(identity, "id", identity)
     if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):
         return identity
-    message = (
-        f"{selector} takes ids of 1 to 64 letters, digits, - and _, but was given {identity!r:.80}"
-    )
+    message = f"{selector} must be ids of 1 to 64 letters, digits, - and _, got {identity!r:.80}"
     raise ConfigurationError(message)
 
 

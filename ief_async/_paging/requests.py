@@ -81,6 +81,11 @@ class Requests:
         return items
 
     @property
+    def may_be_split(self) -> bool:
+        """Whether the query may be asked in two: no rows of it came, now or before a resume."""
+        return not self.chain.verdict.items and not self.chain.resumed_at
+
+    @property
     def awaits_count(self) -> bool:
         """Whether the first page is in flight, which tells how much the list holds."""
         return self.shape.size is None and bool(self.in_flight)
@@ -91,6 +96,37 @@ class Requests:
         While pages come as planned, none is returned before those that go before it have come.
         """
         return self.chain.pop_anchored(self.earliest if planned else None)
+
+    def learn(self, answer: PageAnswer) -> None:
+        """Learn from the first page how long pages are, and plan the others."""
+        self.shape.learn(answer, self.chain.verdict.flags)
+        self.next_offset = max(answer.offset + 1, self.chain.behind_of(answer))
+        if answer.offset == 0:
+            self.chain.first = answer.without_page()
+
+    def probe_behind(self, answer: PageAnswer, *, short: bool) -> None:
+        """Look whether the list ends with a page that brought nothing, if it looks like it."""
+        if not self.shape.overlap or self.probe is not None:
+            return
+        size = min(self.shape.given, answer.request.limit)
+        ends = short and answer.offset + size >= (answer.count or 0)
+        if ends or len(answer.ids) <= self.shape.overlap:  # or pages are shorter than the overlap
+            self.probe = answer.end
+            self.repeat(answer.end)
+
+    def read_on(self) -> None:
+        """Plan what is behind the accepted pages, as the gap there is closed."""
+        chain = self.chain
+        self.next_offset = chain.behind
+        if chain.empty_from is not None and chain.empty_from <= chain.behind:
+            chain.empty_from = None
+
+    def plan_shorter(self) -> None:
+        """Plan anew with pages as long as the one that was accepted last."""
+        chain = self.chain
+        self.shape.resize(len(chain.last.ids) if chain.last is not None else 1)
+        chain.empty_from = None
+        self.next_offset = max(chain.behind, 1)
 
     def look_behind(self, answer: PageAnswer) -> None:
         """Take the length of a page for that of all, and plan the pages behind it."""

@@ -26,6 +26,7 @@ from ief_async._paging.batch_plan import BatchPlan
 from ief_async._paging.batches import Batch, Query
 from ief_async._paging.delivery import START
 from ief_async._paging.ledger import Ledger, Place
+from ief_async._paging.open_batches import OpenBatches
 from ief_async._paging.pages import Accepted, PageRequest
 from ief_async._paging.requests import Signal
 from ief_async._paging.shape import PageCap, Shape
@@ -64,7 +65,7 @@ class ScanPlan:
     closed: bool = False
     in_flight: int = 0
     _plans: dict[int, BatchPlan] = attrs.field(factory=dict)  # not finished, by number
-    _open: dict[int, BatchPlan] = attrs.field(factory=dict)  # not taken to their end, in order
+    _open: OpenBatches = attrs.field(init=False)
     _ledger: Ledger = attrs.field(factory=Ledger)
     _suspects: Suspects = attrs.field(init=False)
     _taken: int = 0  # items
@@ -72,6 +73,7 @@ class ScanPlan:
     _refused_ids: int | None = None  # so many in one query are too many
 
     def __attrs_post_init__(self) -> None:
+        self._open = OpenBatches(self.ordered)
         self._suspects = Suspects(self.cap)
 
     # -- batches ---------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ class ScanPlan:
         plan = self._begin(number, batch.query, place, mark)
         if self._refused_ids is not None and not mark.offset:
             self._halve(plan, self._refused_ids)
-            self._sort_open()
+            self._open.sort()
 
     def _begin(self, number: int, query: Query, place: Place, mark: Mark) -> BatchPlan:
         plan = BatchPlan(
@@ -100,22 +102,23 @@ class ScanPlan:
             count_only=self.count_only,
             resumed_from=mark,
         )
-        self._plans[number] = self._open[number] = plan
+        self._plans[number] = plan
+        self._open.add(plan)
         return plan
 
     def halve_batch(self, request: PageRequest) -> bool:
         """Ask for a batch that the server finds too large in two halves, and for all such ones."""
         plan = self._find(request)
         ids = len(request.query.ids)
-        if plan is None or plan.over or plan.begun or ids == 1:
+        if plan is None or plan.over or not plan.requests.may_be_split or ids == 1:
             return False
         self.in_flight -= 1
         self._refused_ids = min(ids, self._refused_ids or ids)
-        for other in list(self._open.values()):
-            unasked = not other.requests.in_flight and not other.begun
+        for other in list(self._open):
+            unasked = not other.requests.in_flight and other.requests.may_be_split
             if other is plan or unasked:
                 self._halve(other, self._refused_ids)
-        self._sort_open()
+        self._open.sort()
         return True
 
     def _halve(self, plan: BatchPlan, refused: int) -> None:
@@ -130,10 +133,6 @@ class ScanPlan:
             half = self._begin(number, query, self._ledger.place_of(number), START)
             self._halve(half, refused)
 
-    def _sort_open(self) -> None:
-        ordered = sorted(self._open.values(), key=lambda plan: plan.place)
-        self._open = {plan.number: plan for plan in ordered}
-
     def _find(self, request: PageRequest) -> BatchPlan | None:
         """Return the batch of a request, unless it was taken to its end, or split since."""
         plan = self._open.get(request.batch)
@@ -146,30 +145,22 @@ class ScanPlan:
         """How many batches there are, each half of one that was split for itself."""
         return self._ledger.added
 
-    @property
-    def held(self) -> int:
-        """How many pages arrived and were not taken yet."""
-        return sum(plan.held for plan in self._open.values())
-
     def pages(self) -> Iterator[Any]:
         """Give what was handed in with the pages that arrived and were not taken yet."""
-        for plan in self._open.values():
-            yield from (answer.page for answer in plan.chain.waiting.values())
-            yield from (accepted.page for accepted in plan.delivery.ready)
+        return self._open.pages()
 
     @property
     def ids_bytes(self) -> int:
         """What it takes to tell the rows of all open batches apart."""
-        return sum(plan.chain.ids.nbytes for plan in self._open.values())
+        return self._open.ids_bytes
 
     @property
     def expected(self) -> int | None:
         """How many rows all batches count together, once page 0 of each has come."""
-        expected = [plan.expected for plan in self._open.values()]
-        known = [rows for rows in expected if rows is not None]
-        if not self.closed or len(known) < len(expected):
+        expected = self._open.expected
+        if not self.closed or expected is None:
             return None
-        rows = self._ledger.expected + sum(known)
+        rows = self._ledger.expected + expected
         return rows if self.max_items is None else min(rows, self.max_items)
 
     @property
@@ -199,7 +190,7 @@ class ScanPlan:
 
     def reports(self) -> tuple[BatchReport, ...]:
         """Return what is known of each batch, in the order of the ids."""
-        return self._ledger.reports(plan.report() for plan in self._open.values())
+        return self._ledger.reports(plan.report() for plan in self._open)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -212,7 +203,10 @@ class ScanPlan:
         if self.done:
             return Signal.DONE
         if self.in_flight < self.concurrency and (candidates := self._may_ask()):
-            wanted = self._rows_wanted()
+            wanted = {}
+            if self.max_items is not None:
+                most = self.max_items - self._ledger.items
+                wanted = self._open.rows_wanted(most, self.limit)
             for plan in candidates:
                 request = plan.next_request(wanted.get(plan.number))
                 if isinstance(request, PageRequest):
@@ -228,7 +222,7 @@ class ScanPlan:
         The window has room: all. It has not, and there is a page to take: none. Nothing is in
         flight: all, as it would wait for ever. Else the earliest, if nothing of it is in flight.
         """
-        plans = list(self._open.values())
+        plans = list(self._open)
         if self._has_room():
             return plans
         if self.has_page:
@@ -239,7 +233,7 @@ class ScanPlan:
     def _has_room(self) -> bool:
         """Keep one place of the window free for the batch that the consumer waits for."""
         reserved = 0 if self._next_ready() else 1
-        return self.in_flight + self.held < 2 * self.concurrency - reserved
+        return self.in_flight + self._open.held < 2 * self.concurrency - reserved
 
     @property
     def wants_batch(self) -> bool:
@@ -248,29 +242,7 @@ class ScanPlan:
             return False
         if self.max_items is None:
             return True
-        promised = self._ledger.items + sum(plan.promised for plan in self._open.values())
-        return promised < self.max_items
-
-    def _rows_wanted(self) -> dict[int, int]:
-        """Return for each open batch how many rows of it are needed; {}: every one.
-
-        In order that is what the batches before it leave, else what all others leave. While it is
-        open how much a batch holds that was asked for, a page less than full is not asked for:
-        what comes may be enough.
-        """
-        if self.max_items is None:
-            return {}
-        promised = {number: plan.promised for number, plan in self._open.items()}
-        unknown = any(plan.requests.awaits_count for plan in self._open.values())
-        left = self.max_items - self._ledger.items
-        if not self.ordered:
-            left -= sum(promised.values())
-        wanted = {}
-        for number, rows in promised.items():
-            mine = left if self.ordered else left + rows
-            wanted[number] = 0 if unknown and mine < self.limit else mine
-            left -= rows if self.ordered else 0
-        return wanted
+        return self._ledger.items + self._open.promised < self.max_items
 
     # -- receiving -------------------------------------------------------------------------------
 
@@ -319,7 +291,7 @@ class ScanPlan:
         if not plan.over or plan.delivery.ready:
             return
         if plan.number in self._open:
-            del self._open[plan.number]
+            self._open.remove(plan)
             self._ledger.end(plan.report(), plan.expected)
             for closed in self._suspects.add(plan):
                 self._ledger.close(closed.place)
@@ -331,7 +303,7 @@ class ScanPlan:
     def _doubt_suspects(self) -> None:
         """Read on behind pages that ended their batches, as now it shows that they may be cut."""
         suspects = self._suspects
-        for plan in [*suspects.kept, *self._open.values()]:
+        for plan in [*suspects.kept, *self._open]:
             if plan.complete and plan.chain.is_cut:
                 plan.doubt()
                 if plan.number not in self._open:
@@ -343,10 +315,10 @@ class ScanPlan:
             if plan.complete:
                 plan.release()
                 self._ledger.close(plan.place)
-        self._sort_open()
+        self._open.sort()
 
     def _reopen(self, plan: BatchPlan) -> None:
-        self._open[plan.number] = plan
+        self._open.add(plan)
         self._ledger.begin_again(plan.number, plan.expected)
         if plan.number not in self._plans:
             self._plans[plan.number] = plan
@@ -364,7 +336,7 @@ class ScanPlan:
         `unread` is how many rows of the page that was taken last stay unread, and so all behind it.
         """
         plan = self._plans.get(number)
-        if plan is None:
+        if plan is None:  # it is finished, or was given up before
             return
         plan.fail(unread=unread)
         if unread is not None:
@@ -378,13 +350,7 @@ class ScanPlan:
 
     def _next_ready(self) -> BatchPlan | None:
         """Return the batch whose page is to be taken next, if it is there."""
-        last = self._last_place
-        for plan in self._open.values():
-            if plan.delivery.ready and (last is None or plan.place <= last):
-                return plan
-            if self.ordered:
-                break
-        return None
+        return self._open.next_ready(self._last_place)
 
     def take(self) -> Accepted | None:
         """Return the next page to deliver, or None if it is not there yet."""
@@ -402,19 +368,16 @@ class ScanPlan:
         if self.max_items is not None:
             self.max_items += 1
 
-    def acknowledge_rows(self, accepted: Accepted, rows: int) -> None:
-        """Note that the consumer has finished with so many rows of a page, and leaves the rest."""
-        plan = self._plans.get(accepted.request.batch)
-        if plan is not None:
-            plan.delivery.acknowledge(accepted, rows)
-            self._ledger.note_mark(plan.place, plan.delivery.mark)
+    def acknowledge(self, accepted: Accepted, rows: int | None = None) -> None:
+        """Note that the consumer has finished with all of a page that it took.
 
-    def acknowledge(self, accepted: Accepted) -> None:
-        """Note that the consumer has finished with all of a page that it took."""
+        With `rows` it has finished with so many of its new rows, and the rest is still in its hand.
+        """
         plan = self._plans.get(accepted.request.batch)
         if plan is not None:
-            plan.delivery.acknowledge(accepted, len(accepted.positions))
-            plan.delivery.unacknowledged -= 1
+            done = len(accepted.positions) if rows is None else rows
+            plan.delivery.acknowledge(accepted, done)
+            plan.delivery.unacknowledged -= rows is None
             self._update(plan)
 
     def entries(self, accepted: Accepted | None = None, rows: int = 0) -> tuple[Entry, ...]:

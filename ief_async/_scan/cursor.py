@@ -108,7 +108,7 @@ class Cursor(Generic[T]):
         read = 0
         if self._chunk is not None:
             read = self._structured
-            self._plan.acknowledge_rows(self.page, read)
+            self._plan.acknowledge(self.page, read)
         unread = len(self.page.positions) - read
         self.page = self._chunk = None
         return unread
@@ -122,7 +122,7 @@ class Cursor(Generic[T]):
 
     def _checkpoint_at(self, rows: int) -> ScanCheckpoint:
         """Return the checkpoint with so many rows of the page in hand finished with."""
-        entries = (*self._plan.entries(self.page, rows), *self._batcher.unmet_entries)
+        entries = (*self._plan.entries(self.page, rows), *self._batcher.pending_entries)
         first = self._batcher.first
         own = (Part(first, entries),) if first is not None and entries else ()
-        return ScanCheckpoint(scan=self._fingerprint, parts=(*own, *self._batcher.unmet_parts))
+        return ScanCheckpoint(scan=self._fingerprint, parts=(*own, *self._batcher.pending_parts))

@@ -83,7 +83,7 @@ class Fleet(Generic[T]):
     def reader(self, reader: Reader[Any]) -> None:
         self._reader = reader
         for member in self._members:
-            member.scan.reader = reader.of(member.target)
+            member.scan.reader = reader.for_target(member.target)
 
     def begin(self) -> None:
         """Start all scans, unless that was done before."""

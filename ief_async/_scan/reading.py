@@ -36,11 +36,11 @@ class Reader(Protocol[T]):
     ) -> list[T]:
         """Return the first of the rows at these positions, as many as can be read."""
 
-    def given(self, item: Any) -> T:
-        """Return what an item that was made elsewhere is here."""
+    def from_item(self, item: Any) -> T:
+        """Return what an object of the model is in a stream."""
 
-    def of(self, target: object) -> Self:
-        """Return what makes the items of a target."""
+    def for_target(self, target: object) -> Self:
+        """Return the reader for the rows of a target."""
 
 
 def structure_some(
@@ -89,7 +89,7 @@ def stand_in(
     if not callable(on_bad_item):
         return []
     item = on_bad_item(loads(answer.value.raw[at]), problem)
-    return [] if item is None else [reader.given(item)]
+    return [] if item is None else [reader.from_item(item)]
 
 
 def page_of(

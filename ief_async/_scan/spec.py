@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 import attrs
 
-from ief_async._arguments import check_choice, check_kind, check_number
+from ief_async._arguments import check_choice, check_kind, check_number, refuse
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._endpoints import Listing
 from ief_async._errors import (
@@ -39,23 +39,16 @@ def check_bad_item(name: str, value: object) -> None:
     if not callable(value):
         check_choice(name, value, get_args(OnBadItem)[0])
     elif any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
-        message = (
-            f"{name} takes a plain function of a row and its error, but was given an async one"
-        )
-        raise ConfigurationError(message)
+        refuse(name, "a plain function of a row and its error", "an async one")
 
 
 def as_checkpoint(given: object) -> ScanCheckpoint | None:
     """Return the checkpoint to resume from, which may be given as its JSON."""
     if isinstance(given, str | bytes):
         given = ScanCheckpoint.from_json(given)
-    if given is None or isinstance(given, ScanCheckpoint):
-        return given
-    message = (
-        "resume_from takes a ScanCheckpoint or what its to_json() gave, but was given "
-        f"{type(given).__name__}"
-    )
-    raise ConfigurationError(message)
+    if given is not None and not isinstance(given, ScanCheckpoint):
+        refuse("resume_from", "a ScanCheckpoint or its JSON", type(given).__name__)
+    return given
 
 
 def select_ids(**given: object) -> tuple[Selector, Iterable[object] | AsyncIterable[object]]:
@@ -80,13 +73,11 @@ def select_ids(**given: object) -> tuple[Selector, Iterable[object] | AsyncItera
 
 
 def check_iterable(name: str, ids: object) -> Iterable[object]:
-    """Refuse one id where several are taken: a bare text would be read letter by letter."""
+    """Refuse one id where several are taken: a bare string would be read letter by letter."""
     if isinstance(ids, str | bytes):
-        message = f"{name} takes several ids, but was given one text: write [{ids!r:.80}]"
-        raise ConfigurationError(message)
+        refuse(name, "an iterable of ids", f"{type(ids).__name__}: write [{ids!r:.80}]")
     if not isinstance(ids, Iterable):
-        message = f"{name} takes an iterable of ids, but was given {type(ids).__name__}"
-        raise ConfigurationError(message)
+        refuse(name, "an iterable of ids", type(ids).__name__)
     return ids
 
 

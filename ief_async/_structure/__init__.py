@@ -1,7 +1,7 @@
 """From the bytes of an answer to attrs objects.
 
-Pure: no clock, no event loop, no socket, no logging. Bytes and a model come in; items, or a
-`PayloadError` that names the place, go out.
+Bytes and a model come in; items, or a `PayloadError` that names the place, go out. Pure: no clock,
+no event loop, no socket, no logging.
 """
 
 from ief_async._structure.envelope import (
@@ -13,25 +13,26 @@ from ief_async._structure.envelope import (
     rows_in,
     split,
 )
-from ief_async._structure.flatten import Pairs, Plain, narrowed, twin_of
+from ief_async._structure.flatten import KeyValues, LineReader, flat_mirror
+from ief_async._structure.narrow import narrowed
 from ief_async._structure.schema_watch import ModelWatch, SchemaWatch, decode_rows
 from ief_async._structure.structure import Structure, structure_of
 
 __all__ = [
     "SNIPPET_CHARACTERS",
+    "KeyValues",
+    "LineReader",
     "ModelWatch",
-    "Pairs",
-    "Plain",
     "Row",
     "Rows",
     "SchemaWatch",
     "Structure",
     "decode_rows",
+    "flat_mirror",
     "loads",
     "narrowed",
     "read_within",
     "rows_in",
     "split",
     "structure_of",
-    "twin_of",
 ]

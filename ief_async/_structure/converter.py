@@ -1,4 +1,7 @@
-"""The tolerant path: a converter that takes what servers are known to send in place of a value."""
+"""The tolerant path: a cattrs converter that also takes what servers send in place of a value.
+
+Numbers as strings and strings as numbers, null for a list, "" for no number, "false" for False.
+"""
 
 import contextlib
 import math
@@ -11,7 +14,6 @@ from typing import (
     Annotated,
     Any,
     NoReturn,
-    TypeVar,
     Union,
     cast,
     get_args,
@@ -26,30 +28,10 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from ief_async._models import parse_timestamp
 
-T = TypeVar("T")
-
-
 _OVERRIDE = type(override())
 
-
-def key_of(field: "attrs.Attribute[Any]") -> str | None:
-    """Return the key that a field is read from: its name, or what cattrs is told; None: no key."""
-    told = _override_of(field)
-    if told is None:
-        return field.name if field.init else None
-    if told.omit or (told.omit is None and not field.init):
-        return None
-    return told.rename or field.name
-
-
-def _override_of(field: "attrs.Attribute[Any]") -> Any:
-    """Return what an annotation tells cattrs of a field, or None."""
-    given = get_args(field.type) if get_origin(field.type) is Annotated else ()
-    return next((one for one in given if isinstance(one, _OVERRIDE)), None)
-
-
-PLAIN = {str, int, float, bool, Any, types.NoneType}
-WORDLESS = {int, float, bool, datetime}  # of which "" is none
+SCALARS_AND_ANY = {str, int, float, bool, Any, types.NoneType}
+EMPTY_MEANS_NULL = {int, float, bool, datetime}  # types for which "" is no value
 ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
     list: list,
     tuple: tuple,
@@ -64,7 +46,23 @@ ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
 MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
 
 
-def _text(value: Any, kind: Any) -> str:
+def key_of(field: "attrs.Attribute[Any]") -> str | None:
+    """Return the JSON key that a field is read from, or None if it is read from no key."""
+    given = _override_of(field)
+    if given is None:
+        return field.name if field.init else None
+    if given.omit or (given.omit is None and not field.init):
+        return None
+    return given.rename or field.name
+
+
+def _override_of(field: "attrs.Attribute[Any]") -> Any:
+    """Return the override for cattrs in a field's annotation, or None."""
+    given = get_args(field.type) if get_origin(field.type) is Annotated else ()
+    return next((one for one in given if isinstance(one, _OVERRIDE)), None)
+
+
+def _structure_string(value: Any, kind: Any) -> str:
     if kind is not str:  # a StrEnum, which cattrs gives to the hook of its base
         return cast("str", kind(value))
     if isinstance(value, str):
@@ -76,10 +74,10 @@ def _text(value: Any, kind: Any) -> str:
     raise TypeError
 
 
-def _scalar(value: Any, kind: Any) -> Any:
-    """Read a number or a truth, from a text too, as msgspec does: "false" is False.
+def _structure_scalar(value: Any, kind: Any) -> Any:
+    """Read a number or a boolean, also from a string, as msgspec does: "false" is False.
 
-    Texts may have zeros in front; numbers that no float can hold are refused.
+    Leading zeros in strings are skipped; numbers that are infinite as a float are refused.
     """
     if isinstance(value, str):
         value = re.sub("^(-?)0+(?=[0-9])", r"\1", value)
@@ -88,39 +86,41 @@ def _scalar(value: Any, kind: Any) -> Any:
     return msgspec.convert(value, kind, strict=False)
 
 
-def _moment(value: Any, _: Any) -> datetime:
-    moment: datetime | None = parse_timestamp(_text(value, str))
-    if moment is None:
+def _structure_datetime(value: Any, _: Any) -> datetime:
+    time: datetime | None = parse_timestamp(_structure_string(value, str))
+    if time is None:
         raise TypeError
-    return moment
+    return time
 
 
 def is_optional(annotation: Any) -> bool:
+    """Tell whether an annotation is ``X | None`` of one type X."""
     members = get_args(annotation)
     others = [member for member in members if member is not types.NoneType]
     return _is_union(annotation) and len(others) == 1 < len(members)
 
 
-def _optional(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Take null, and where a text can't be meant "" and "null" as well."""
+def _optional_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take null; where the type is not a string, "" and "null" as well."""
     inner = next(member for member in get_args(annotation) if member is not types.NoneType)
     hook = converter.get_structure_hook(inner)
-    nothing = ("", "null") if inner in WORDLESS else ()
+    nulls = ("", "null") if inner in EMPTY_MEANS_NULL else ()
 
     def structure(value: Any, _: Any) -> Any:
-        said = value is not None and not (isinstance(value, str) and value.lower() in nothing)
-        return hook(value, inner) if said else None
+        if value is None or (isinstance(value, str) and value.lower() in nulls):
+            return None
+        return hook(value, inner)
 
     return structure
 
 
-def _is_choice(annotation: Any) -> bool:
+def _is_scalar_union(annotation: Any) -> bool:
     members = set(get_args(annotation))
     return _is_union(annotation) and members <= {str, int, float, bool, types.NoneType}
 
 
-def _choice(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Take a union of plain types: a value of one of them as it is, else as the first it can be."""
+def _scalar_union_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take a union of scalars: a value of one of them as it is, else as the first that fits."""
     members = get_args(annotation)
     hooks = [
         (member, converter.get_structure_hook(member))
@@ -143,12 +143,12 @@ def _is_array(annotation: Any) -> bool:
     return (get_origin(annotation) or annotation) in ARRAYS
 
 
-def _array(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Take JSON arrays only: a text must not be spelt out into its letters."""
+def _array_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take JSON arrays only: a string must not become a list of its characters."""
     container = ARRAYS[get_origin(annotation) or annotation]
     elements = get_args(annotation) or (Any,)
     if container is tuple and elements[1:] not in {(), (...,)}:
-        problem = "a tuple of JSON values is of one type, as in tuple[str, ...]"
+        problem = "a tuple must have one type for all items, as in tuple[str, ...]"
         raise cattrs.StructureHandlerNotFoundError(problem, annotation)
     element = elements[0]
     inner = list_structure_factory(list[element], converter)  # type: ignore[valid-type]  # a variable is a type here
@@ -165,39 +165,45 @@ def _is_bare_mapping(annotation: Any) -> bool:
     return (get_origin(annotation) or annotation) in MAPPINGS and not get_args(annotation)
 
 
-def _mapping(value: Any, _: Any) -> dict[str, Any]:
+def _structure_mapping(value: Any, _: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError
     return value
 
 
-def _no_json(_: Any, __: Any) -> NoReturn:
+def _refuse_bytes(_: Any, __: Any) -> NoReturn:
     raise TypeError  # JSON has no bytes, and bytes(5) are five zeros
 
 
-def _object(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Take JSON objects; null counts as left out where the type has no None, "" where it counts."""
+def _attrs_hook(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take JSON objects; a null that the field's type does not take counts as left out.
+
+    So does "" for a required number, boolean or time.
+    """
     fields = attrs.fields(get_origin(model) or model)
-    # cattrs heeds these by itself from 26.1 on
-    told: dict[str, Any] = {one.name: _override_of(one) for one in fields if _override_of(one)}
-    inner = make_dict_structure_fn(model, converter, **told)
-    wordless = {key_of(field) for field in fields if _bare(field.type) in WORDLESS}
-    nullable = {key_of(field) for field in fields if _is_nullable(_bare(field.type))}
+    # from version 26.1 on cattrs finds these by itself
+    overrides: dict[str, Any] = {one.name: _override_of(one) for one in fields if _override_of(one)}
+    inner = make_dict_structure_fn(model, converter, **overrides)
+    empty_means_null = {
+        key_of(field) for field in fields if _without_metadata(field.type) in EMPTY_MEANS_NULL
+    }
+    nullable = {key_of(field) for field in fields if _is_nullable(_without_metadata(field.type))}
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise TypeError
-        said = {
+        given = {
             name: item
             for name, item in value.items()
-            if not (item is None and name not in nullable) and not (item == "" and name in wordless)
+            if not (item is None and name not in nullable)
+            and not (item == "" and name in empty_means_null)
         }
-        return inner(said, model)
+        return inner(given, model)
 
     return structure
 
 
-def _bare(annotation: Any) -> Any:
+def _without_metadata(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
@@ -213,15 +219,20 @@ def _is_nullable(annotation: Any) -> bool:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    for kind, hook in ((str, _text), (int, _scalar), (float, _scalar), (bool, _scalar)):
+    for kind, hook in (
+        (str, _structure_string),
+        (int, _structure_scalar),
+        (float, _structure_scalar),
+        (bool, _structure_scalar),
+    ):
         converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook(datetime, _moment)
-    converter.register_structure_hook(bytes, _no_json)
-    converter.register_structure_hook_func(_is_bare_mapping, _mapping)
-    converter.register_structure_hook_factory(_is_array, _array)
-    converter.register_structure_hook_factory(_is_choice, _choice)
-    converter.register_structure_hook_factory(is_optional, _optional)
-    converter.register_structure_hook_factory(attrs.has, _object)
+    converter.register_structure_hook(datetime, _structure_datetime)
+    converter.register_structure_hook(bytes, _refuse_bytes)
+    converter.register_structure_hook_func(_is_bare_mapping, _structure_mapping)
+    converter.register_structure_hook_factory(_is_array, _array_hook)
+    converter.register_structure_hook_factory(_is_scalar_union, _scalar_union_hook)
+    converter.register_structure_hook_factory(is_optional, _optional_hook)
+    converter.register_structure_hook_factory(attrs.has, _attrs_hook)
     return converter
 
 

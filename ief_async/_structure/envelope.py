@@ -1,4 +1,4 @@
-"""From the bytes of an answer to its rows: the count, the ids, and each row as it came."""
+"""From the bytes of an answer to its rows: the count, the ids, and each row as raw bytes."""
 
 import json
 import math
@@ -11,7 +11,6 @@ from typing import (
     Annotated,
     Any,
     NoReturn,
-    TypeVar,
 )
 
 import attrs
@@ -19,34 +18,32 @@ import msgspec
 
 from ief_async._errors import PayloadError
 
-T = TypeVar("T")
-
 SNIPPET_CHARACTERS = 200
-TIMES_THE_LIMIT = 10
-USUAL_LIMIT = 1_000  # the largest page that any list is known to give
+MOST_TIMES_LIMIT = 10  # as many rows as were asked for are read at most
+LARGEST_LIMIT = 1_000  # the largest page that any list is known to give
 USUAL_BYTES = 2 * 1024 * 1024
-GLANCE_BYTES = 4 * 1024
+SAMPLE_BYTES = 4 * 1024
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-ROW_MARK = b'"id"'  # every row has one, and some have more
-LARGE_ROW_BYTES = 256 * 1024  # a hundred times what a pod takes: nothing to look through
-LONGEST_NUMBER = 4_000  # digits; `int` itself takes 4,300
+ROW_MARK = b'"id"'  # each row has at least one
+LARGE_ROW_BYTES = 256 * 1024  # a hundred times a pod: a schema watch skips such a row
+MOST_DIGITS = 4_000  # of a number; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
-# What may stand for one row: a view into the body, or bytes made by the tolerant reader.
+# one row: a view into the body, or bytes that the tolerant reader made
 Row = msgspec.Raw | bytes
 
 
 @attrs.frozen
 class Rows:
-    """One page as it came.
+    """One page of a list.
 
     Attributes:
-        count: what the server says the whole list holds, or None if it does not say.
-        ids: the id of every row, in the server's order.
-        raw: every row as JSON bytes, in the same order; none if there are `items`.
-        items: every row as an object, if all were made at once.
-        bad: what is wrong with each row that is no object with an id, by its position. It has a
-            stand-in for an id, as rows are told apart by ids.
+        count: how many rows the whole list has, as the server says, or None if it does not say.
+        ids: the id of each row, in the server's order.
+        raw: each row as JSON bytes, in the same order; empty if there are `items`.
+        items: each row as an object, if they were made in the same pass, else None.
+        bad: by position, what is wrong with each row that is not an object with an id. Such a row
+            has a made-up id, as rows are told apart by their ids.
     """
 
     count: int | None
@@ -58,7 +55,7 @@ class Rows:
     def ids_at(self, offset: int) -> list[str]:
         """Return the ids of a page at this offset.
 
-        The position is part of a stand-in: two rows that hold the same and have no id are two rows.
+        A made-up id contains the position, so that two equal rows without an id are two rows.
         """
         if not self.bad:
             return self.ids
@@ -67,7 +64,7 @@ class Rows:
         ]
 
 
-# A Long that counts, or its digits as a text; read strictly, so that "null" is no null.
+# a count: a Long, or its digits as a string. Read strictly, so that the string "null" is refused.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Digits = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
 COUNT: msgspec.json.Decoder[int | str | None] = msgspec.json.Decoder(_Count | _Digits | None)
@@ -75,7 +72,7 @@ COUNT: msgspec.json.Decoder[int | str | None] = msgspec.json.Decoder(_Count | _D
 
 @lru_cache(maxsize=32)
 def _envelope(key: str, row: Any) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of ``{"count": …, key: [row, …]}`` that skips everything else."""
+    """Return a decoder of ``{"count": …, key: [row, …]}`` that skips all other keys."""
     shape = msgspec.defstruct(
         "Envelope",
         [
@@ -88,7 +85,7 @@ def _envelope(key: str, row: Any) -> msgspec.json.Decoder[Any]:
 
 @lru_cache(maxsize=128)
 def flat_envelope(key: str, model: Any) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of the same that makes objects, leniently, and leaves the count as it is."""
+    """Return a decoder of the same that makes objects, leniently, and leaves the count raw."""
     shape = msgspec.defstruct(
         "FlatEnvelope",
         [
@@ -100,15 +97,24 @@ def flat_envelope(key: str, model: Any) -> msgspec.json.Decoder[Any]:
 
 
 def read_within(read: Callable[[bytes], Rows], body: bytes, *, key: str, limit: int | None) -> Rows:
-    """`read` an answer of at most ten times as many rows as were asked for.
+    """Read an answer, which may have at most ten times as many rows as were asked for.
 
-    More are refused before they are taken apart, so that they do not keep the event loop: a million
-    rows of 15 bytes are counted in 0.05 s, where a scan took 9 s to read them. A server that does
-    not heed `limit` is read within these bounds; without a limit they are ten times the largest
-    page that is known. What remains: a body of 70 MiB that is all rows is counted in 0.3 s, and one
-    row of a million keys takes 0.03 s, or 2 s if it is one that only cattrs takes.
+    More are refused before they are decoded, so that they do not block the event loop: a million
+    rows of 15 bytes are counted in 0.05 s, and a scan took 9 s to read them. A server that ignores
+    `limit` is read within this bound; without a limit it is ten times the largest known page. What
+    remains: a body of 70 MiB that is all rows is counted in 0.3 s, and one row of a million keys
+    takes 0.03 s, or 2 s if only cattrs takes it.
+
+    Args:
+        read: reads the body, such as `split`.
+        body: the body of the answer.
+        key: the name of the list in the body.
+        limit: how many rows were asked for; None if the request did not say.
+
+    Raises:
+        PayloadError: there are too many rows, or `read` refuses the body.
     """
-    most = TIMES_THE_LIMIT * (limit or USUAL_LIMIT)
+    most = MOST_TIMES_LIMIT * (limit or LARGEST_LIMIT)
     if _may_hold(body, most):
         _refuse_flood(_rows_in(body, key), most, key)
     rows = read(body)
@@ -117,19 +123,19 @@ def read_within(read: Callable[[bytes], Rows], body: bytes, *, key: str, limit: 
 
 
 def _may_hold(body: bytes, most: int) -> bool:
-    """Tell whether a body may hold so many rows: at a glance, if it is no larger than usual."""
-    glance = body[:GLANCE_BYTES]
-    if len(body) <= USUAL_BYTES and glance.count(ROW_MARK) * len(body) <= most * len(glance):
+    """Tell whether a body may hold so many rows; of a usual size, only its beginning is read."""
+    sample = body[:SAMPLE_BYTES]
+    if len(body) <= USUAL_BYTES and sample.count(ROW_MARK) * len(body) <= most * len(sample):
         return False
     return body.count(ROW_MARK) > most
 
 
 def _rows_in(body: bytes, key: str) -> int:
-    """Count the rows; 0 if it is no list, which is for others to say."""
+    """Count the rows; 0 if the body is not a list, which `split` reports."""
     try:
         rows = _envelope(key, msgspec.Raw).decode(body.removeprefix(b"\xef\xbb\xbf")).rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # what only the slow reader takes can't be counted: a tenth of the marks is a safe guess
+        # only the slow reader takes lone surrogates: a tenth of the marks is a safe guess
         return body.count(ROW_MARK) // 10 if SURROGATE.search(body) else 0
     return len(rows or ())
 
@@ -137,31 +143,35 @@ def _rows_in(body: bytes, key: str) -> int:
 def _refuse_flood(rows: int, most: int, key: str) -> None:
     if rows > most:
         message = (
-            f"{key}: {rows} rows came, more than {TIMES_THE_LIMIT} times as many as were asked for "
-            f"({most // TIMES_THE_LIMIT}); report it with the request id"
+            f"{key}: got {rows} rows, more than {MOST_TIMES_LIMIT} times as many as were asked for "
+            f"({most // MOST_TIMES_LIMIT}); report it with the request id"
         )
         raise PayloadError(message, path=key)
 
 
-class _Identified(msgspec.Struct, gc=False):
+class _WithId(msgspec.Struct, gc=False):
     """The one field of a row that a scan needs before the row is structured."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-_IDENTIFIED = msgspec.json.Decoder(_Identified)
+_WITH_ID = msgspec.json.Decoder(_WithId)
 
 
 def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
     """Read the envelope of a list answer: count, ids, and the rows as raw bytes.
 
-    With `tolerate` a row that is no object with an id is among `Rows.bad`.
+    Args:
+        body: the body of the answer.
+        key: the name of the list in it.
+        tolerate: whether a row that is not an object with an id goes to `Rows.bad`.
 
-    Raises `PayloadError` if the body is not ``{"count": …, key: [{"id": …}, …]}``; it is transient
-    if the body is no JSON at all (empty, cut, an HTML page), as the next answer may be whole.
+    Raises:
+        PayloadError: the body is not ``{"count": …, key: [{"id": …}, …]}``. It is transient if the
+            body is not JSON at all (empty, cut, an HTML page), as the next answer may be whole.
     """
     if not body.strip():
-        message = "the server answered 200 with an empty body; it is not read as an empty list"
+        message = "the server answered 200 with an empty body, which is not an empty list"
         raise PayloadError(message, transient=True)
     failure: PayloadError
     try:
@@ -174,7 +184,9 @@ def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
             return loose
         failure = loose
     except RecursionError:
-        failure = PayloadError("the body is nested too deeply to be read")
+        failure = PayloadError(
+            "the body is nested too deeply to be read; report it with the request id"
+        )
     raise failure
 
 
@@ -188,11 +200,11 @@ def _split(body: bytes, key: str, *, tolerate: bool) -> Rows:
     envelope = _envelope(key, msgspec.Raw).decode(body)
     raw = envelope.rows
     try:
-        identified = _envelope(key, _Identified).decode(body)
-    except msgspec.ValidationError:  # of a row, as the envelope is what it has to be
+        identified = _envelope(key, _WithId).decode(body)
+    except msgspec.ValidationError:  # of a row: the envelope itself was read
         if not tolerate:
             raise
-        return _rows_with_bad_ones(envelope, raw, raw, key, _IDENTIFIED.decode)
+        return _rows_with_bad_ones(envelope, raw, raw, key, _WITH_ID.decode)
     return _rows(identified, raw, key)
 
 
@@ -201,9 +213,9 @@ def _rows_with_bad_ones(
     rows: Sequence[Any],
     raw: Sequence[Row],
     key: str,
-    identify: Callable[[Any], _Identified],
+    identify: Callable[[Any], _WithId],
 ) -> Rows:
-    """Note what is wrong with each row that is no object with an id."""
+    """Return rows, with what is wrong with each that is not an object with an id."""
     ids: list[str] = []
     bad: dict[int, PayloadError] = {}
     for at, row in enumerate(rows):
@@ -213,7 +225,7 @@ def _rows_with_bad_ones(
             problem, _, where = str(error).partition(" - at `$")
             path = f"{key}[{at}]{where.rstrip('`')}"
             bad[at] = PayloadError(f"{path}: {problem}. {ADVICE}", path=path)
-            # no id begins like this; what a row holds is the best sign of which one it is
+            # no real id begins with NUL; a row without an id is recognised by its content
             ids.append(f"\0{blake2b(bytes(raw[at]), digest_size=12).hexdigest()}")
     return Rows(_count_of(envelope), ids, raw, bad=bad)
 
@@ -227,26 +239,26 @@ def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
     if raw is None:
         if count == 0:
             return Rows(0, [], ())
-        said = "no count" if count is None else f"count {count}"
-        message = f"{key} is null beside {said}; only null beside count 0 is an empty list"
+        beside = "without a count" if count is None else f"with count {count}"
+        message = f"{key} is null {beside}; only null with count 0 is an empty list. {ADVICE}"
         raise PayloadError(message, path=key)
     return Rows(count, [row.id for row in envelope.rows], raw)
 
 
 def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadError:
-    """Read what only the standard library's reader takes: half of a surrogate pair in a text."""
+    """Read a body with lone surrogates, which only the standard library's decoder takes."""
     try:
         if SURROGATE.search(body) is None:
-            raise ValueError  # noqa: TRY301  the ordinary end: the body is no JSON
+            raise ValueError  # noqa: TRY301  the usual case: the body is not JSON
         document = parse(body)
         rows = document.get(key) if isinstance(document, dict) else None
-        # written again, with the halves escaped, the rows are plain JSON bytes
+        # encoded again, with the surrogates escaped, the rows are bytes that msgspec takes
         raw = [json.dumps(row).encode() for row in rows] if isinstance(rows, list) else None
     except (ValueError, RecursionError):
         snippet = body[: 4 * SNIPPET_CHARACTERS].decode("utf-8", "replace")[:SNIPPET_CHARACTERS]
-        message = f"the body of a 200 is no JSON ({len(body)} bytes); it may be cut, or a web page"
+        message = f"the body of a 200 is not JSON ({len(body)} bytes): it may be cut, or a web page"
         return PayloadError(message, snippet=snippet, transient=True)
-    if isinstance(document, dict):  # none of its other names, which may be halves as well
+    if isinstance(document, dict):  # other keys may have lone surrogates, too
         document = {name: document[name] for name in ("count", key) if name in document}
     if isinstance(rows, list):
         document[key] = [
@@ -256,9 +268,9 @@ def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadEr
     try:
         if tolerate and raw is not None:
             envelope = msgspec.convert(document, _envelope(key, Any).type)
-            identify = partial(msgspec.convert, type=_Identified)
+            identify = partial(msgspec.convert, type=_WithId)
             return _rows_with_bad_ones(envelope, envelope.rows, raw, key, identify)
-        return _rows(msgspec.convert(document, _envelope(key, _Identified).type), raw, key)
+        return _rows(msgspec.convert(document, _envelope(key, _WithId).type), raw, key)
     except msgspec.ValidationError as error:
         return _misshapen(str(error), key)
     except PayloadError as error:
@@ -266,11 +278,17 @@ def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadEr
 
 
 def parse(text: bytes) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+    """Return a JSON document; NaN and Infinity are refused, endless integers are infinite.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded_int)
 
 
 def loads(row: Row) -> Any:
-    """Return a row as `json.loads` does; as its text if that can't be."""
+    """Return a row as `json.loads` does, or as a string if it is not JSON."""
     text = bytes(row)
     try:
         return parse(text)
@@ -278,17 +296,17 @@ def loads(row: Row) -> Any:
         return text.decode("utf-8", "replace")
 
 
-def _whole(digits: str) -> float:
-    return int(digits) if len(digits) <= LONGEST_NUMBER else math.inf
+def _bounded_int(digits: str) -> float:
+    return int(digits) if len(digits) <= MOST_DIGITS else math.inf
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    message = f"{name} is no JSON"
+    message = f"{name} is not JSON"
     raise ValueError(message)
 
 
 def _misshapen(message: str, key: str) -> PayloadError:
-    """Turn the decoder's words on the envelope into ours; they name types and a path, no values."""
+    """Return an error from the decoder's message, which names types and a path, and no values."""
     problem, _, where = message.partition(" - at `$")
     path = where.rstrip("`").removeprefix(".").replace("rows", key, 1)
     return PayloadError(

@@ -1,18 +1,19 @@
-"""From the bytes of an answer to attrs objects. Pure: no clock, no loop, no socket.
+"""From rows of JSON to attrs objects: a fast path by msgspec, and a tolerant one by cattrs.
 
-cattrs is the authority on how JSON becomes objects; msgspec's decoder is its fast path.
+cattrs decides how JSON becomes objects; msgspec's decoder does the same faster.
 
 1. `split` reads a whole body once: its count, the id of every row, and each row as raw bytes.
-   A body that is not the documented envelope ends here, as a typed error.
+   A body that is not the documented envelope raises a typed error here.
 2. `Structure.items` turns some of those rows into objects, so that a caller decides how many at a
-   time: msgspec decodes them in one call. If it refuses something, only the rows that it refuses
-   go through the cattrs converter, whose hooks bring the known contradictions of the service
-   together: numbers for strings and back, null for lists, "" for "no number", "false" for False.
-3. What that refuses too is a `PayloadError` that names the field and never shows a value.
+   time: msgspec decodes them in one call. If it refuses, only the rows that it refuses go through
+   the cattrs converter, whose hooks take the known contradictions of the service: numbers as
+   strings and strings as numbers, null for lists, "" for "no number", "false" for False.
+3. A row that cattrs refuses too raises a `PayloadError` that names the field and shows no value.
 
-Both paths mean the same. A text that stands for a number is read by msgspec's rules on either: so
-"null" is no number as "" is, "1e2" is 100, and "nan" and "inf" are floats. What no field takes is
-skipped unread on the fast path, even if its text is no UTF-8 or its number is no float.
+Both paths give equal objects. A string in the place of a number is read by msgspec's rules on
+either path: "null" and "" are no number, "1e2" is 100, and "nan" and "inf" are floats. A key that
+no field has is skipped unread on the fast path, even if its text is invalid UTF-8 or its number too
+large for a float.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ import msgspec
 from cattrs.v import transform_error
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure.converter import CONVERTER, PLAIN, is_optional
+from ief_async._structure.converter import CONVERTER, SCALARS_AND_ANY, is_optional
 from ief_async._structure.envelope import (
     ADVICE,
     COUNT,
@@ -60,32 +61,42 @@ HEAP_TYPE = 1 << 9  # of `type.__flags__`: a class that Python code made, and no
 
 
 class Structure(Generic[T]):
-    """How rows become objects of one attrs class. Made once per class: see `structure_of`."""
+    """How rows become objects of one attrs class. Made once per class: see `structure_of`.
+
+    Attributes:
+        model: the class.
+
+    Raises:
+        ConfigurationError: JSON can't hold the type of a field.
+    """
 
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._page, self._row = _fast_decoders(model)
-        self._flat = self.fast and _is_flat(model)
+        self._scalars_alone = self.fast and _has_scalars_alone(model)
         try:
             self._tolerant = CONVERTER.get_structure_hook(model)
         except (cattrs.StructureHandlerNotFoundError, NameError, TypeError) as error:
-            problem = f"model={model.__name__}: {error}; use fields of types that JSON can hold"
+            why = (
+                str(error).partition(" Register")[0].rstrip(".")
+            )  # the rest is for users of cattrs
+            problem = f"model must have fields of JSON's types, got {model.__name__}: {why}"
         else:
             return
         raise ConfigurationError(problem)
 
     @property
     def fast(self) -> bool:
-        """Whether msgspec builds what cattrs would, so that cattrs has the odd rows alone."""
+        """Whether msgspec builds the same objects as cattrs, which then gets unusual rows alone."""
         return self._page is not None
 
     def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
-        """Read an answer as `split` does, but make objects that hold plain values alone at once.
+        """Read an answer as `split` does; objects of scalars alone are made in the same pass.
 
-        That costs less than taking the rows apart, and a millisecond for a thousand of them.
+        That costs less than taking the rows apart: a millisecond for a thousand of them.
         """
-        if self._flat:
-            with contextlib.suppress(Exception):  # whatever it is, `split` says so, or the odd row
+        if self._scalars_alone:
+            with contextlib.suppress(Exception):  # then `split` or `items` says what is wrong
                 envelope = flat_envelope(key, cast("Any", self.model)).decode(body)
                 count = COUNT.decode(envelope.count)
                 ids = [item.id for item in envelope.rows]
@@ -132,18 +143,18 @@ class Structure(Generic[T]):
                 except PayloadError:
                     if items:
                         break  # the next call begins with this row
-                    _count(model_errors, own_error)
+                    _count_error(model_errors, own_error)
                     raise
-                _count(model_errors, own_error)
+                _count_error(model_errors, own_error)
             items.append(item)
         return items
 
-    def of(self, _: object) -> Self:
-        """Return what makes the items of a target: nothing here depends on it."""
+    def for_target(self, _: object) -> Self:
+        """Return the reader for the rows of a target: this one, as targets make no difference."""
         return self
 
-    def given(self, item: T) -> T:
-        """Return what an item that was made elsewhere is here."""
+    def from_item(self, item: T) -> T:
+        """Return what an object of the model is in a stream: itself."""
         return item
 
     def _decoded(self, row: Row) -> tuple[T | None, str | None]:
@@ -159,18 +170,22 @@ class Structure(Generic[T]):
             return None, _own_error(error)
 
     def item_tolerantly(self, row: bytes, path: str) -> T:
-        """Structure one row by cattrs alone: what it takes, and how, is what the library means."""
+        """Structure one row by cattrs alone.
+
+        Raises:
+            PayloadError: cattrs refuses it too.
+        """
         failure: PayloadError
         try:
             document = parse(row)
         except (ValueError, RecursionError):
-            failure = PayloadError(f"{path} is no JSON. {ADVICE}", path=path)
+            failure = PayloadError(f"{path} is not valid JSON. {ADVICE}", path=path)
         else:
             try:
                 structured: T = self._tolerant(document, self.model)
             except Exception as error:  # noqa: BLE001  a model's own validators may raise anything
-                failure = _unstructured(error, path, self.model)
-                _forget_frames(error)
+                failure = _refusal(error, path, self.model)
+                _drop_frames(error)
             else:
                 return structured
         try:
@@ -183,17 +198,21 @@ _cached = lru_cache(maxsize=128)(Structure)
 
 
 def structure_of(model: type[T]) -> Structure[T]:
-    """Return the `Structure` of an attrs class, made at most once."""
+    """Return the `Structure` of an attrs class, made at most once.
+
+    Raises:
+        ConfigurationError: `model` is not an attrs class, or JSON can't hold a field's type.
+    """
     if not isinstance(get_origin(model) or model, type) or not attrs.has(model):
-        message = f"model takes an attrs class, but was given {model!r:.80}"
+        message = f"model must be an attrs class, got {model!r:.80}"
         raise ConfigurationError(message)
     return _cached(model)
 
 
-def _forget_frames(error: BaseException) -> None:
-    """Cut what was raised from the frames it came through: cattrs leaves cycles of both.
+def _drop_frames(error: BaseException) -> None:
+    """Remove the tracebacks of an error and of its causes: cattrs leaves reference cycles there.
 
-    Until they are collected they would hold whoever called, up to the iterator of a stream.
+    Until they are collected they would keep all callers alive, up to the iterator of a stream.
     """
     left: list[BaseException | None] = [error]
     while left:
@@ -215,18 +234,18 @@ def _own_error(error: Exception) -> str | None:
     return type(error).__name__
 
 
-def _count(model_errors: Counter[str] | None, own_error: str | None) -> None:
+def _count_error(model_errors: Counter[str] | None, own_error: str | None) -> None:
     if model_errors is not None and own_error is not None:
         model_errors[own_error] += 1
 
 
-def _unstructured(error: Exception, path: str, model: type) -> PayloadError:
-    """Name the fields that cattrs refuses: three of them at most, and none of their values."""
+def _refusal(error: Exception, path: str, model: type) -> PayloadError:
+    """Return an error that names the fields that cattrs refuses: three at most, and no value."""
     if not isinstance(error, cattrs.BaseValidationError):
-        return PayloadError(f"{path} is not {_name(model)}. {ADVICE}", path=path)
+        return PayloadError(f"{path} is not {_type_name(model)}. {ADVICE}", path=path)
     problems = [
         problem.split(" @ ", 1)
-        for problem in transform_error(error, path=path, format_exception=_problem)
+        for problem in transform_error(error, path=path, format_exception=_describe)
     ]
     shown = "; ".join(
         f"{where[:SNIPPET_CHARACTERS]} {what[:SNIPPET_CHARACTERS]}" for what, where in problems[:3]
@@ -236,22 +255,24 @@ def _unstructured(error: Exception, path: str, model: type) -> PayloadError:
     return PayloadError(f"{shown}{more}. {ADVICE}", path=problems[0][1][:SNIPPET_CHARACTERS])
 
 
-def _problem(error: BaseException, expected: Any) -> str:
+def _describe(error: BaseException, expected: Any) -> str:
     if isinstance(error, KeyError) and expected is not None:
         return "is missing"
-    return "is not what the model takes" if expected is None else f"is not {_name(expected)}"
+    if expected is None:  # of the object as a whole: its model raised
+        return f"is refused by the model ({type(error).__name__})"
+    return f"is not {_type_name(expected)}"
 
 
-def _name(expected: Any) -> str:
+def _type_name(expected: Any) -> str:
     return str(getattr(expected, "__name__", expected)) if not get_args(expected) else str(expected)
 
 
 def _fast_decoders(
     model: type[T],
 ) -> tuple[msgspec.json.Decoder[list[T]] | None, msgspec.json.Decoder[T] | None]:
-    """Return decoders of many rows and of one, or None twice where msgspec means something else."""
+    """Return decoders of many rows and of one, or None twice if msgspec builds other objects."""
     try:
-        if not _means_the_same(model, set()):
+        if not _msgspec_agrees(model, set()):
             return None, None
         many = msgspec.json.Decoder(list[model], strict=False)  # type: ignore[valid-type]  # a variable is a type here
         return many, msgspec.json.Decoder(model, strict=False)
@@ -259,15 +280,15 @@ def _fast_decoders(
         return None, None
 
 
-def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
+def _msgspec_agrees(annotation: Any, seen: set[Any]) -> bool:
     """Tell whether msgspec builds this type as cattrs does.
 
-    It runs no converters of attrs and no ``__init__`` but attrs' own, fills in fields that are no
-    arguments, takes what a class has by a field's name for the field's value in a row that lacks
-    it, and reads a time without a zone as naive. Whatever holds such a thing, or any type
-    but the plain ones of JSON, takes the cattrs path.
+    msgspec runs neither converters nor an ``__init__`` that attrs did not write; it sets fields
+    that are not arguments; where a row lacks a field it takes the class attribute of that name; and
+    it reads a time without a zone as naive. A class with any of these, or with a type that is not
+    one of JSON's own, takes the cattrs path.
     """
-    if annotation in seen or annotation in PLAIN:
+    if annotation in seen or annotation in SCALARS_AND_ANY:
         return True
     seen.add(annotation)
     if isinstance(annotation, type) and attrs.has(annotation):
@@ -278,7 +299,7 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
             and field.converter is None
             and hints.get(field.name, field) == field.type
             and _has_own_default(annotation, field)
-            and _means_the_same(field.type, seen)
+            and _msgspec_agrees(field.type, seen)
             for field in attrs.fields(annotation)
         )
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -288,32 +309,34 @@ def _means_the_same(annotation: Any, seen: set[Any]) -> bool:
         inner = inner[1:]
     elif not (origin is list or (origin is tuple and inner[1:] == (...,))):
         return False
-    return _means_the_same(inner[0], seen)
+    return _msgspec_agrees(inner[0], seen)
 
 
 def resolve_names(model: Any) -> None:
-    """Put classes in the place of their names in annotations.
+    """Replace forward references in the annotations of a model by the classes themselves.
 
-    Only where there are names: it also forgets what a ``field_transformer`` made of the types.
+    Only if it has some: `attrs.resolve_types` undoes what a ``field_transformer`` did to types.
     """
-    if any(_has_names(field.type) for field in attrs.fields(model)):
+    if any(_has_forward_references(field.type) for field in attrs.fields(model)):
         attrs.resolve_types(model)
 
 
-def _has_names(annotation: Any) -> bool:
+def _has_forward_references(annotation: Any) -> bool:
     if isinstance(annotation, str | ForwardRef):
         return True
-    return get_origin(annotation) is not Literal and any(map(_has_names, get_args(annotation)))
+    return get_origin(annotation) is not Literal and any(
+        map(_has_forward_references, get_args(annotation))
+    )
 
 
 def _has_plain_init(model: Any) -> bool:
-    """Tell whether to set the fields of an empty object is all that making one comes to.
+    """Tell whether creating an object only sets its fields.
 
-    msgspec makes an empty object, sets fields past ``__setattr__``, asks for those that a row lacks
-    by ``getattr``, and calls ``__attrs_post_init__``: nothing else of a class is run.
+    msgspec makes an empty object, sets fields past ``__setattr__``, reads those that a row lacks by
+    ``getattr``, and calls ``__attrs_post_init__`` and validators: it runs nothing else of a class.
     """
     made_by = vars(model).get("__init__")
-    if not _is_of_attrs(made_by) or HASH_CACHE in (
+    if not _made_by_attrs(made_by) or HASH_CACHE in (
         *made_by.__code__.co_names,
         *made_by.__code__.co_consts,
     ):
@@ -323,32 +346,32 @@ def _has_plain_init(model: Any) -> bool:
         and type(model).__call__ is type.__call__
         and model.__new__ is object.__new__
         and model.__getattribute__ is object.__getattribute__
-        and (model.__setattr__ is object.__setattr__ or _is_of_attrs(model.__setattr__))
-        and (not hasattr(model, "__getattr__") or _is_of_attrs(model.__getattr__))
+        and (model.__setattr__ is object.__setattr__ or _made_by_attrs(model.__setattr__))
+        and (not hasattr(model, "__getattr__") or _made_by_attrs(model.__getattr__))
         and not hasattr(model, "__attrs_pre_init__")
         and not inspect.isabstract(model)
     )
 
 
-def _is_of_attrs(function: Any) -> bool:
-    """Tell whether attrs made a method, or wrote it."""
+def _made_by_attrs(function: Any) -> bool:
+    """Tell whether a method is part of attrs, or was generated by it."""
     code = getattr(function, "__code__", None)
     return code is not None and (
         code.co_filename.startswith("<attrs generated") or code.co_filename == ATTRS_FILE
     )
 
 
-def _is_flat(model: type) -> bool:
-    """Tell whether objects hold plain values alone, one of them the row's id."""
+def _has_scalars_alone(model: type) -> bool:
+    """Tell whether all fields of a class are scalars, and one of them is the row's id."""
     kinds = {field.name: field.type for field in attrs.fields(model)}
-    plain = PLAIN - {Any}
+    scalars = SCALARS_AND_ANY - {Any}
     return kinds.get("id") is str and all(
-        kind in plain or (is_optional(kind) and {*get_args(kind)} <= plain)
+        kind in scalars or (is_optional(kind) and {*get_args(kind)} <= scalars)
         for kind in kinds.values()
     )
 
 
 def _has_own_default(model: type, field: "attrs.Attribute[Any]") -> bool:
-    """Tell whether the class has no more by that name than a slot, or the default itself."""
+    """Tell whether the class attribute of a field's name is its slot or its default."""
     found = getattr(model, field.name, field.default)
     return found is field.default or isinstance(found, types.MemberDescriptorType)

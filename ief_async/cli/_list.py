@@ -110,7 +110,10 @@ def _form(arguments: argparse.Namespace) -> str:
     by_name = ENDINGS.get(Path(name).suffix)
     form: str | None = arguments.output or by_name
     if arguments.file and form not in {*BINARY, "ndjson"}:
-        message = f"--file takes {' '.join(ENDINGS)}, or -o {', '.join([*BINARY, 'ndjson'])}"
+        message = (
+            f"--file must end in one of {' '.join(ENDINGS)}, or come with -o "
+            f"{', '.join([*BINARY, 'ndjson'])}"
+        )
         raise Usage(message)
     if form in BINARY and not arguments.file and sys.stdout.isatty():
         message = f"-o {form} is nothing for a terminal: give --file, or a pipe"

@@ -8,6 +8,7 @@ import attrs
 from ief_async._errors import Failure
 from ief_async._texts import printable
 from ief_async._writing import put
+from ief_async.cli._words import message_of
 
 TOLD = 3  # failures that are told one by one
 
@@ -31,7 +32,7 @@ class Outcome:
 
 def told(failures: Sequence[Failure]) -> list[str]:
     """Return a line for each of the first failures."""
-    lines = [str(one.error) for one in failures[:TOLD]]
+    lines = [message_of(one.error) for one in failures[:TOLD]]
     more = len(failures) - len(lines)
     return [*lines, f"… and {more} more"] if more else lines
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._scan import Page, Stream, engine_of
-from ief_async._structure import Plain, structure_of
+from ief_async._structure import LineReader, structure_of
 from ief_async._worker import Worker
 from ief_async._writing import Exact
 from ief_async.cli._outcome import Outcome
@@ -72,7 +72,7 @@ async def print_pages(
     ends the command waits for the page in hand: what is kept is what is out, neither more nor less.
     """
     engine = engine_of(stream)
-    engine.reader = Plain(structure_of(engine.reader.model), for_arrow=False)
+    engine.reader = LineReader(structure_of(engine.reader.model), for_arrow=False)
     pages = 0
     worker = Worker()
     shared = _is_shared()

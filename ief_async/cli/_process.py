@@ -27,6 +27,7 @@ from ief_async.cli._arguments import Exit, program
 from ief_async.cli._commands import COMMANDS
 from ief_async.cli._inputs import read_ids
 from ief_async.cli._outcome import Outcome, Usage, say, told
+from ief_async.cli._words import in_options, message_of
 
 # the requests to end that this system knows: Ctrl-C, `kill`, and a terminal that is closed
 ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -61,7 +62,8 @@ def _end(arguments: argparse.Namespace, given: Sequence[str], requests: "_Reques
             )
         return Exit.WHOLE
     except IefError as error:
-        say(str(error), *getattr(error, "__notes__", ()), *_next(error))
+        notes = map(in_options, getattr(error, "__notes__", ()))
+        say(message_of(error), *notes, *_next(error))
         code = _code_of(error)
     except OSError as error:
         say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
@@ -150,10 +152,10 @@ def _next(error: IefError) -> Sequence[str]:
 
 
 class _Printable(logging.Formatter):
-    """Lines that steer no terminal, whatever a server said."""
+    """Lines in the words of the command that steer no terminal, whatever a server said."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), lines=True)
+        return printable(in_options(super().format(record)), lines=True)
 
 
 class _OnStderr(logging.Handler):

@@ -18,11 +18,11 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import closing
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from ief_async._arguments import check_number
+from ief_async._arguments import check_choice, check_number, refuse
 from ief_async._auth import EcsMetadata
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._endpoints import PODS, Identified, Listed
@@ -50,17 +50,19 @@ def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
     """Return an attrs validator that takes the words of a `Literal`."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
-        if not isinstance(value, str) or value not in get_args(choices):
-            known = ", ".join(map(repr, get_args(choices)))
-            message = f"{attribute.name} takes one of {known}, but was given {value!r:.80}"
-            if value == "collect":
-                message += (
-                    ": a failed batch would be left out without a word, as a partition gives "
-                    "batches of rows and no report"
-                )
-            elif callable(value):
-                message += ": a partition pickles, and a function of this process may not"
-            raise ConfigurationError(message)
+        try:
+            check_choice(attribute.name, value, choices)
+        except ConfigurationError as error:
+            message = str(error)
+        else:
+            return
+        if value == "collect":
+            message += (
+                ": a partition has no report, so nothing would say that a failed batch is missing"
+            )
+        elif callable(value):
+            message += ": a partition is pickled, and a function of this process may not be"
+        raise ConfigurationError(message)
 
     return validate
 
@@ -69,28 +71,35 @@ def _one_of(choices: Any) -> Callable[[Any, Any, Any], None]:
 class Partition:
     """A piece of a scan: what one task of an engine reads, by `read_partition`.
 
-    It pickles, and holds no secret: of the credentials only where they come from.
+    Made by `plan_pods`. It can be pickled, and holds no secret: of the credentials only the name of
+    their source.
 
     Attributes:
-        ids: what it reads the pods of.
-        selector: what the ids are of.
-        credentials: the name of their source, as `plan_pods` takes it.
-        project_id: as `IefSession` has it, and so the next four.
-        region: …
-        endpoint: …
-        iam_endpoint: …
-        instance_id: …
-        columns: the fields of a pod that are read; None: all.
-        page_size: as `IefSession.iter_pods` has it, and so the next two.
-        batch_size: …
-        concurrency: …
+        ids: the deployments, nodes or groups whose pods it reads.
+        selector: what kind of ids they are.
+        credentials: the name of the source of the keys, as for `plan_pods`.
+        project_id: as for `IefSession`.
+        region: as for `IefSession`.
+        endpoint: as for `IefSession`.
+        iam_endpoint: as for `IefSession`.
+        instance_id: as for `IefSession`.
+        columns: the fields of a pod that are read; None for all.
+        page_size: as for `IefSession.iter_pods`.
+        batch_size: as for `IefSession.iter_pods`.
+        concurrency: as for `IefSession.iter_pods`.
         requests_per_second: its share of what the whole scan may send.
-        on_error: what a failed batch of ids leads to, as `plan_pods` has it.
-        on_drift: what is done about a list that moves, likewise.
-        on_bad_item: what a row leads to that can't be read, likewise.
+        on_error: what happens when a batch of ids fails, as for `plan_pods`.
+        on_drift: what happens when a list changes while it is read, as for `plan_pods`.
+        on_bad_item: what happens to a row that can't be read, as for `plan_pods`.
         rows: how many pods were counted when it was planned.
         pages: how many requests they take.
         checkpoint: where the reading begins, if a part of it is done.
+
+    Example:
+        ::
+
+            (partition,) = plan_pods(deployment_ids)
+            print(f"{partition.rows} pods: {partition.schema.names}")
     """
 
     ids: tuple[str, ...]
@@ -149,52 +158,62 @@ def plan_pods(
     """Cut a scan into partitions of 50 to 100 pages, by counting: no pod is read.
 
     A plain function, for a driver's script or a notebook: it blocks, and may be called where an
-    event loop runs. Every id is in exactly one partition, in the order given. Pods of one id are
-    never divided: a moving list can be read right from its beginning alone, or from where a reader
-    has been. So one deployment of more than 100 pages is a partition of its own.
+    event loop runs. Every id is in exactly one partition, in the order given. The pods of one id
+    are never divided: a changing list can be read reliably only from its beginning, or from where a
+    reader has been. So one deployment of more than 100 pages is a partition of its own.
 
     A partition that is read again, because it failed or its worker was killed, is read as the list
     is then: its pods are complete, and those that moved between deployments meanwhile may be in two
     partitions, or in none.
 
     Args:
-        deployment_ids: what to read the pods of; without any ids all deployments are looked up.
+        deployment_ids: the deployments whose pods are read; without any ids all deployments are
+            looked up.
         node_ids: nodes instead.
         group_ids: node groups instead.
-        credentials: the name of where keys come from, looked up by each worker: ``"env"`` as in
+        credentials: the name of the source of the keys, looked up by each worker: ``"env"`` as in
             `IefSession.from_env`, ``"profile:NAME"``, ``"ecs"`` for the metadata of the server that
             the worker runs on, or ``"package.module:function"``, which is called there without
             arguments, or is an async function that the session calls. Never a key itself.
-        project_id: as for `IefSession`, and so the next four.
-        region: likewise.
-        endpoint: likewise.
-        iam_endpoint: likewise.
-        instance_id: likewise.
-        columns: fields of a pod; only these are decoded, and are columns.
+        project_id: as for `IefSession`.
+        region: as for `IefSession`.
+        endpoint: as for `IefSession`.
+        iam_endpoint: as for `IefSession`.
+        instance_id: as for `IefSession`.
+        columns: fields of a pod; only these are decoded and become columns.
         page_size: as for `IefSession.iter_pods`; larger here, as nobody waits for the first pod.
-        batch_size: likewise.
+        batch_size: as for `IefSession.iter_pods`.
         concurrency: requests of one partition in flight at most.
         requests_per_second: what all workers together may send; each partition has its share.
         on_error: "raise": the first batch of ids that fails ends the reading of its partition.
             "defer": the others are read first, then `PartialScanError` is raised. There is no
-            "collect": it says what failed in a report, which a partition does not have.
+            "collect": it lists failures in a report, which a partition does not have.
         on_drift: "raise": a list that leaves rows in doubt, or shows fewer than it counts, fails
-            with `DriftError`, after it was read again within bounds. So an engine fails, or tries
-            again, and never gives fewer rows in silence. "repair", "report" and "ignore" are as for
-            `IefSession.iter_pods`: rows may be missing, and the worker logs a warning if so. It
-            holds for the list of deployments, too, if that is looked up.
+            with `DriftError`, after it was read again within bounds. So an engine fails or tries
+            again, and never returns fewer rows in silence. "repair", "report" and "ignore" are as
+            for `IefSession.iter_pods`: rows may be missing, and the worker logs a warning if so. It
+            also holds for the list of deployments, if that is looked up.
         on_bad_item: "raise": a row that can't be read fails its batch of ids with `PayloadError`.
             "skip": it is left out, and the worker logs a warning with their number; so is a
-            deployment without an id, where they are looked up. No function, as for
-            `IefSession.iter_pods`: a partition pickles.
+            deployment without an id, where they are looked up. A function, as for
+            `IefSession.iter_pods`, is refused: a partition is pickled.
         workers: how many partitions are read at a time.
         resume_from: the checkpoint of a scan by `IefSession.iter_pods` with the same ids, page and
             batch size: only what it did not finish is planned.
 
+    Returns:
+        The partitions; none if there is nothing to read.
+
     Raises:
         ConfigurationError: an argument can't work.
         CheckpointError: `resume_from` is of another scan.
-        IefError: the service could not be asked.
+        IefError: a request failed, after all attempts.
+
+    Example:
+        ::
+
+            partitions = plan_pods(requests_per_second=60, workers=4)
+            print(sum(partition.rows for partition in partitions), "pods")
     """
     check_number("workers", workers, least=1, whole=True)
     if columns is not None:
@@ -225,10 +244,7 @@ def plan_pods(
         pages=0,
     )
     if isinstance(ids, AsyncIterable):
-        message = (
-            f"{ID_ARGUMENTS[selector]} takes an iterable of ids, but was given {type(ids).__name__}"
-        )
-        raise ConfigurationError(message)
+        refuse(ID_ARGUMENTS[selector], "an iterable of ids", type(ids).__name__)
     several = None if listed else list(ids)
     spec = _spec(partition, (), resume_from)  # of what is counted
 
@@ -336,16 +352,29 @@ def read_partition(partition: Partition) -> Iterator["pa.RecordBatch"]:
     """Read the pods of a partition as Arrow record batches, in their order.
 
     A plain generator, for an engine's task: an event loop runs in a thread of its own, so a slow
-    consumer holds no request up; what is read ahead is bounded as in every scan. The first request
-    goes alone, so a key that is refused costs one call. When the generator is closed, left or
-    collected, no request of it is in flight and its thread has ended; when the script ends with it
-    alive, or by Ctrl-C, likewise.
+    consumer delays no request; what is read ahead is bounded as in every scan. The first request
+    is sent alone, so a key that is refused costs one call. Once the generator is closed, left or
+    collected, no request of it is in flight and its thread has ended; the same holds when the
+    script ends while it is alive, or by Ctrl-C.
+
+    Args:
+        partition: one that `plan_pods` returned, here or on another machine.
+
+    Returns:
+        A generator of record batches with the partition's `schema`.
 
     Raises:
         ConfigurationError: the credentials' source can't be used here; or the generator was begun
             before this process was forked, or the interpreter is ending.
         DriftError: the list leaves rows in doubt, with ``on_drift="raise"``.
         IefError: whatever ended the scan. An engine then reads the partition again, as a whole.
+
+    Example:
+        ::
+
+            for partition in plan_pods(deployment_ids, columns=["id", "state"]):
+                for batch in read_partition(partition):
+                    print(batch.num_rows, "pods")
     """
     with closing(Job(partial(_read, partition))) as job:
         while (batch := job.take()) is not None:
@@ -400,8 +429,8 @@ def _session(partition: Partition, limits: Limits) -> IefSession:
         if source is None:
             shown = f"{len(name)} characters" if isinstance(name, str) else type(name).__name__
             message = (
-                "credentials takes the name of a source, which each worker looks up: 'env', "
-                f"'profile:NAME', 'ecs' or 'package.module:function', but was given {shown}"
+                "credentials must be the name of a source, which each worker looks up: 'env', "
+                f"'profile:NAME', 'ecs' or 'package.module:function', got {shown}"
             )
             raise ConfigurationError(message)
         given["credentials"] = source if inspect.iscoroutinefunction(source) else source()

@@ -21,16 +21,27 @@ __all__ = ["read_pods"]
 def read_pods(partitions: Sequence[Partition]) -> Any:
     """Return a `dask.dataframe.DataFrame` of the pods of partitions, one task for each.
 
-    Its columns have Arrow's types, as `ief_async.sinks.arrow_schema` says.
+    Its columns have Arrow's types, as `ief_async.sinks.arrow_schema` lists them.
 
     Args:
-        partitions: what `plan_pods` gave.
+        partitions: those that `plan_pods` returned.
+
+    Returns:
+        The data frame; nothing is read before it is computed.
 
     Raises:
         ConfigurationError: there is no partition, or dask is missing.
+
+    Example:
+        ::
+
+            from ief_async.engines import plan_pods
+
+            pods = read_pods(plan_pods(deployment_ids, columns=["id", "state"]))
+            print(pods.groupby("state").size().compute(retries=3))
     """
     if not partitions:
-        message = "there is no partition to read: plan_pods() found no deployment"
+        message = "partitions must not be empty: plan_pods() found no deployment"
         raise ConfigurationError(message)
     try:
         from dask import dataframe

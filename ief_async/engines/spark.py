@@ -19,6 +19,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ief_async._arguments import refuse
 from ief_async._errors import ConfigurationError
 from ief_async._models import TIMESTAMPS, Pod
 from ief_async.engines import Partition, plan_pods, read_partition
@@ -44,12 +45,19 @@ RATE = "requests_per_second"
 
 
 class IefPods(DataSource):  # type: ignore[misc]  # pyspark need not be there
-    """The data source ``ief_pods``.
+    """The data source ``ief_pods``, for Spark 4.
 
-    Its options are `plan_pods`' arguments: ids as a JSON array or separated by commas, numbers as
-    text. ``workers``, which `requests_per_second` is divided by, is by default how many tasks Spark
-    runs at a time. An own ``schema("id string, state string")`` reads those columns alone: Spark
-    tells a Python source of no others that it could leave out.
+    Its options are the arguments of `plan_pods`: ids as a JSON array or separated by commas, and
+    numbers as text. ``workers``, by which `requests_per_second` is divided, is by default how many
+    tasks Spark runs at a time. With a schema of your own, as in ``schema("id string, state
+    string")``, only those columns are read: Spark tells a Python source nothing else of columns.
+
+    Example:
+        ::
+
+            spark.dataSource.register(IefPods)
+            pods = spark.read.format("ief_pods").option("page_size", "500").load()
+            print(pods.count(), "pods")
     """
 
     @classmethod
@@ -98,13 +106,24 @@ def read_pods(spark: Any, partitions: Sequence[Partition]) -> Any:
 
     Args:
         spark: the Spark session.
-        partitions: what `plan_pods` gave.
+        partitions: those that `plan_pods` returned.
+
+    Returns:
+        The data frame; nothing is read before an action needs it.
 
     Raises:
         ConfigurationError: there is no partition.
+
+    Example:
+        ::
+
+            from ief_async.engines import plan_pods
+
+            pods = read_pods(spark, plan_pods(deployment_ids))
+            pods.groupBy("state").count().show()
     """
     if not partitions:
-        message = "there is no partition to read: plan_pods() found no deployment"
+        message = "partitions must not be empty: plan_pods() found no deployment"
         raise ConfigurationError(message)
     schema = _spark_schema(partitions[0].schema)
     rows = [(number, pickle.dumps(one)) for number, one in enumerate(partitions)]
@@ -133,12 +152,9 @@ def _arguments(options: dict[str, str]) -> dict[str, Any]:
     """Return the arguments of `plan_pods` that options say."""
     unknown = sorted(options.keys() - {*WHOLE, *TEXTS, *IDS, RATE})
     if unknown:
-        takes = ", ".join([*IDS, *TEXTS, *WHOLE, RATE])
-        message = (
-            f"the source ief_pods takes no option {', '.join(unknown)}, as keys are never options; "
-            f"it takes {takes}"
-        )
-        raise ConfigurationError(message)
+        names = ", ".join([*IDS, *TEXTS, *WHOLE, RATE])
+        problem = f"{', '.join(unknown)} (keys are never options)"
+        refuse("an option of ief_pods", f"one of {names}", problem)
     given: dict[str, Any] = {name: options[name] for name in TEXTS if name in options}
     try:
         given |= {name: int(options[name]) for name in WHOLE if name in options}
@@ -146,7 +162,9 @@ def _arguments(options: dict[str, str]) -> dict[str, Any]:
         given |= {name: _ids(options[name]) for name in IDS if name in options}
     except ValueError:
         numbers = ", ".join([*WHOLE, RATE])
-        message = f"{numbers} take numbers, {', '.join(IDS)} a JSON array or ids between commas"
+        message = (
+            f"{numbers} must be numbers, and {', '.join(IDS)} JSON arrays or ids between commas"
+        )
     else:
         return {"workers": _tasks(), **given}
     raise ConfigurationError(message)

@@ -5,18 +5,21 @@
     scan = ief.iter_pods(ids, page_size=1000, resume_from=load_checkpoint("fleet.checkpoint"))
     await write_parquet(scan, "fleet.parquet", checkpoint="fleet.checkpoint")
 
-NDJSON needs nothing besides; all else needs pyarrow: ``pip install 'ief-async[arrow]'``.
+NDJSON works without further packages; Parquet and Arrow need pyarrow:
+``pip install 'ief-async[arrow]'``.
 
-Rows are those of the stream, in its order. Each has all fields of the stream's model, whatever the
-server left out, so files of different days have the same columns. A stream of `scan_fleet` has one
-more in front: ``target``, the target's name. What the stream's ``on_bad_item`` says holds for what
-can't be read, and for what fits into no column. A file holds what the pods hold: the values of
-their environment variables, too.
+The rows are those of the stream, in its order. Each has all fields of the stream's model, whatever
+the server left out, so files of different days have the same columns. A stream of `scan_fleet` has
+one more column in front: ``target``, the target's name. The stream's ``on_bad_item`` decides about
+rows that can't be read, and about values that fit into no column.
+
+A file holds what the pods hold: the values of their environment variables, too.
 """
 
 from ief_async._structure import narrowed
 from ief_async.sinks._arrow import arrow_schema, read_table, record_batches
 from ief_async.sinks._export import write_arrow, write_ndjson, write_parquet
+from ief_async.sinks._formats import format_suffixes as format_suffixes
 from ief_async.sinks._state import export_of as export_of
 from ief_async.sinks._state import load_checkpoint, save_checkpoint
 

@@ -1,174 +1,257 @@
-"""File formats: each a class, chosen by the file's name."""
+"""File formats: one class each, and the suffixes of their files.
 
-import contextlib
+A new format is a class here and its lines in `BY_SUFFIX`, and a public ``write_…`` function in
+`_export`.
+"""
+
 import gzip
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
 from ief_async._arguments import check_number
 from ief_async._scan import Stream
-from ief_async._writing import exact
-from ief_async.sinks._arrow import BATCH, Columns, check_names, columns_of, import_pyarrow
-from ief_async.sinks._files import PIECE
-from ief_async.sinks._rows import TARGET, engine_behind
+from ief_async.sinks._arrow import (
+    BATCH_ROWS,
+    Columns,
+    check_column_names,
+    columns_of,
+    import_pyarrow,
+)
+from ief_async.sinks._files import READ_BYTES, Closable, UnclosedFile
+from ief_async.sinks._rows import TARGET, engine_of_stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
-END_OF_BATCHES = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream
+GROUP_ROWS = 20_000  # of a row group: smaller ones are slower to write, and larger when written
 
 
-class Writer(Protocol):
+class Writer(Closable, Protocol):
     """A format in the act of being written to a file, which stays open."""
 
     def write(self, rows: Sequence[bytes]) -> None:
         """Write some rows, given as lines of JSON."""
 
-    def take(self, part: Path) -> int:
-        """Write the rows of a part; return how many that were."""
-
-    def close(self) -> None:
-        """Write what has to stand at the end."""
+    def append_part(self, part: Path) -> int:
+        """Write the rows of a part; return how many they are."""
 
 
-class Kept:
-    """A file for writers that close what they write to, and that write when they are closed."""
+class Format(ABC):
+    """How the rows of one export are written.
 
-    closed = False
+    Attributes:
+        name: what the state of an export calls the format.
+        part_ending: the bytes that each part ends in.
+        columns: how rows become record batches; None if the format takes lines of JSON.
+        fields: the names of the columns.
+        write_rows: how many rows are handed to a writer at a time, at least.
+    """
+
+    name: ClassVar[str]
+    part_ending: ClassVar[bytes]
+    columns: Columns | None
+    fields: tuple[str, ...]
+    write_rows: int
+
+    @classmethod
+    @abstractmethod
+    def of(cls, stream: Stream[Any], group_rows: int) -> "Format":
+        """Return the format of an export of this stream, with so many rows in a row group."""
+
+    @abstractmethod
+    def check_path(self, path: Path) -> None:
+        """Refuse a path whose suffix needs a package that is missing."""
+
+    @abstractmethod
+    def writer(self, file: UnclosedFile, name: str) -> Writer:
+        """Begin a file with this name; a file object has the name ""."""
+
+    @abstractmethod
+    def part_writer(self, file: UnclosedFile) -> Writer:
+        """Begin a part, which `Writer.append_part` reads."""
+
+
+@attrs.frozen
+class Ndjson(Format):
+    """Lines of JSON. ``.gz`` and ``.zst`` behind the suffix compress them."""
+
+    name: ClassVar[str] = "ndjson"
+    part_ending: ClassVar[bytes] = b"\n"
+    fields: tuple[str, ...]
+    columns: None = None
+    write_rows: int = 1
+
+    @classmethod
+    def of(cls, stream: Stream[Any], group_rows: int) -> "Ndjson":  # noqa: ARG003  lines have no row groups
+        """Return the format of an export of this stream."""
+        return cls(_field_names(stream))
+
+    def check_path(self, path: Path) -> None:
+        """Refuse ``.zst`` without pyarrow, which compresses it."""
+        if path.suffix == ".zst":
+            import_pyarrow()
+
+    def writer(self, file: UnclosedFile, name: str) -> Writer:
+        """Begin a file, compressed if its name says so."""
+        if name.endswith(".gz"):
+            return LineWriter(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        if name.endswith(".zst"):
+            pa = import_pyarrow()
+            return LineWriter(pa.CompressedOutputStream(pa.PythonFile(file, mode="w"), "zstd"))
+        return LineWriter(file)
+
+    def part_writer(self, file: UnclosedFile) -> Writer:
+        """Begin a part: lines, not compressed."""
+        return LineWriter(file)
+
+
+@attrs.frozen
+class _RecordBatches(Format):
+    """What the formats of Arrow have in common: their parts are Arrow streams."""
+
+    part_ending: ClassVar[bytes] = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+    fields: tuple[str, ...]
+    columns: Columns
+    group_rows: int
+
+    @classmethod
+    def of(cls, stream: Stream[Any], group_rows: int) -> "_RecordBatches":
+        """Return the format of an export of this stream."""
+        check_number("rows", group_rows, least=1, whole=True)
+        return cls(_field_names(stream), columns_of(stream), group_rows)
+
+    def check_path(self, path: Path) -> None:
+        """Accept any path: pyarrow, which writes it, was imported for the columns."""
+
+    @property
+    def write_rows(self) -> int:  # type: ignore[override]  # it is only read
+        """Batches are small enough to be made quickly."""
+        return min(self.group_rows, BATCH_ROWS)
+
+    def part_writer(self, file: UnclosedFile) -> Writer:
+        """Begin a part: an Arrow stream, whatever the format of the file."""
+        return self._batch_writer(file, import_pyarrow().ipc.new_stream)
+
+    def _batch_writer(self, file: UnclosedFile, begin: Callable[..., Any]) -> Writer:
+        options = import_pyarrow().ipc.IpcWriteOptions(compression="zstd")
+        writer = begin(file, self.columns.schema, options=options)
+        return BatchWriter(self.columns, self.group_rows, writer)
+
+
+@attrs.frozen
+class Parquet(_RecordBatches):
+    """Parquet, compressed by zstd."""
+
+    name: ClassVar[str] = "parquet"
+
+    def writer(self, file: UnclosedFile, name: str) -> Writer:  # noqa: ARG002  its name changes nothing
+        """Begin a file."""
+        from pyarrow import parquet
+
+        writer = parquet.ParquetWriter(file, self.columns.schema, compression="zstd")
+        return BatchWriter(self.columns, self.group_rows, writer)
+
+
+@attrs.frozen
+class Arrow(_RecordBatches):
+    """Arrow IPC, compressed by zstd; the streaming format for ``.arrows`` and file objects."""
+
+    name: ClassVar[str] = "arrow"
+
+    def writer(self, file: UnclosedFile, name: str) -> Writer:
+        """Begin a file."""
+        ipc = import_pyarrow().ipc
+        streamed = not name or name.endswith(".arrows")
+        return self._batch_writer(file, ipc.new_stream if streamed else ipc.new_file)
+
+
+BY_SUFFIX: Mapping[str, type[Format]] = {
+    ".parquet": Parquet,
+    ".arrow": Arrow,
+    ".arrows": Arrow,
+    ".feather": Arrow,
+    ".ndjson": Ndjson,
+    ".jsonl": Ndjson,
+}
+
+
+def format_suffixes() -> dict[str, str]:
+    """Return the name of a format for each suffix that a file of it may have."""
+    return {suffix: kind.name for suffix, kind in BY_SUFFIX.items()}
+
+
+class LineWriter:
+    """Writes lines of JSON."""
 
     def __init__(self, file: Any) -> None:
-        self.exact = exact(file)
-        self.crc = 0
-        self._dropped = False
-
-    def write(self, data: Any) -> int:
-        if self._dropped:
-            return memoryview(data).nbytes
-        self.crc = crc32(data, self.crc)
-        return self.exact.write(data)
-
-    def flush(self) -> None:
-        """Leave it to the file's owner."""
-
-    def close(self) -> None:
-        """Leave it to the file's owner."""
-
-    def drop(self, writer: Writer) -> None:
-        """End a writer whose file is not to be finished."""
-        self._dropped = True
-        with contextlib.suppress(Exception):
-            writer.close()
-
-
-class Ndjson:
-    """Lines of JSON, compressed as the name says."""
-
-    def __init__(self, file: Kept, name: str) -> None:
-        self._file: Any = file
-        if name.endswith(".gz"):
-            self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
-        elif name.endswith(".zst"):
-            pa = import_pyarrow()
-            self._file = pa.CompressedOutputStream(pa.PythonFile(file, mode="w"), "zstd")
+        self._file = file
 
     def write(self, rows: Sequence[bytes]) -> None:
+        """Write some rows."""
         self._file.write(b"\n".join([*rows, b""]))
 
-    def take(self, part: Path) -> int:
+    def append_part(self, part: Path) -> int:
+        """Write the lines of a part; return how many they are."""
         rows = 0
         with part.open("rb") as lines:
-            while some := lines.read(PIECE):
+            while some := lines.read(READ_BYTES):
                 self._file.write(some)
                 rows += some.count(b"\n")
         return rows
 
     def close(self) -> None:
+        """Write the end of what is compressed."""
         self._file.close()
 
 
-class Columnar:
-    """Record batches, by a writer of pyarrow's."""
+class BatchWriter:
+    """Writes record batches, in row groups of some size, by a writer of pyarrow's."""
 
-    def __init__(self, columns: Columns, rows: int, writer: Any) -> None:
+    def __init__(self, columns: Columns, group_rows: int, writer: Any) -> None:
         self._columns = columns
-        self._rows = rows
+        self._group_rows = group_rows
         self._writer = writer
-        self._held: list[pa.RecordBatch] = []  # too few for a row group
+        self._pending: list[pa.RecordBatch] = []  # too few rows for a row group
 
     def write(self, rows: Sequence[bytes]) -> None:
-        self._add(self._columns.batch(rows))
+        """Write some rows, as soon as there are enough for a row group."""
+        self._append(self._columns.batch(rows))
 
-    def take(self, part: Path) -> int:
+    def append_part(self, part: Path) -> int:
+        """Write the batches of a part; return how many rows they have."""
         pa = import_pyarrow()
         rows = 0
         with pa.memory_map(str(part)) as source:
             for batch in pa.ipc.open_stream(source):
-                self._add(batch)
+                self._append(batch)
                 rows += len(batch)
         return rows
 
-    def _add(self, batch: "pa.RecordBatch") -> None:
-        self._held.append(batch)
-        if sum(map(len, self._held)) >= self._rows:
-            self._release()
+    def _append(self, batch: "pa.RecordBatch") -> None:
+        self._pending.append(batch)
+        if sum(map(len, self._pending)) >= self._group_rows:
+            self._write_group()
 
-    def _release(self) -> None:
-        if self._held:
-            table = import_pyarrow().Table.from_batches(self._held).combine_chunks()
-            self._writer.write_table(table, self._rows + len(table))  # as one
-            self._held = []
+    def _write_group(self) -> None:
+        if self._pending:
+            table = import_pyarrow().Table.from_batches(self._pending).combine_chunks()
+            self._writer.write_table(table, self._group_rows + len(table))  # as one
+            self._pending = []
 
     def close(self) -> None:
-        self._release()
+        """Write the last row group, and the end of the file."""
+        self._write_group()
         self._writer.close()
 
 
-@attrs.frozen
-class Form:
-    """What is written: in which format, which columns, how many rows at a time."""
-
-    name: str
-    fields: tuple[str, ...]
-    columns: Columns | None
-    rows: int
-
-    @property
-    def piece(self) -> int:
-        """How many rows are handed to the writer at least: lines of JSON by the page."""
-        return 1 if self.columns is None else min(self.rows, BATCH)
-
-    def writer(self, file: Kept, path: Path | None) -> Writer:
-        """Begin a file; None stands for a file object."""
-        name = path.name if path is not None else ""
-        if self.columns is None:
-            return Ndjson(file, name)
-        ipc = import_pyarrow().ipc
-        if self.name == "parquet":
-            from pyarrow import parquet
-
-            writer = parquet.ParquetWriter(file, self.columns.schema, compression="zstd")
-        else:
-            new = ipc.new_file if name and not name.endswith(".arrows") else ipc.new_stream
-            options = ipc.IpcWriteOptions(compression="zstd")
-            writer = new(file, self.columns.schema, options=options)
-        return Columnar(self.columns, self.rows, writer)
-
-    def part_writer(self, file: Kept) -> Writer:
-        """Begin a part: of lines or of batches, whatever becomes of them."""
-        return attrs.evolve(self, name="arrow").writer(file, None)
-
-
-def form_of(name: str, stream: Stream[Any], rows: int) -> Form:
-    check_number("rows", rows, least=1, whole=True)
-    engine = engine_behind(stream)
+def _field_names(stream: Stream[Any]) -> tuple[str, ...]:
+    """Return the columns of an export: the model's fields, and the target of a fleet's scan."""
+    engine = engine_of_stream(stream)
     fields = [field.name for field in attrs.fields(engine.reader.model)]
     names = (*([TARGET] if engine.of_targets else []), *fields)
-    check_names(names)
-    columns = None if name == "ndjson" else columns_of(stream)
-    return Form(name, names, columns, rows)
+    check_column_names(names)
+    return names

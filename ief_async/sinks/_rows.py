@@ -1,7 +1,7 @@
-"""The pages of a stream as rows of a sink."""
+"""The pages of a stream as lines of JSON."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import attrs
 import msgspec
@@ -9,35 +9,38 @@ import msgspec
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._errors import ConfigurationError
 from ief_async._scan import Stream, engine_of
-from ief_async._structure import Plain
+from ief_async._structure import LineReader
 
-if TYPE_CHECKING:
-    pass
-TARGET = "target"
+TARGET = "target"  # the first column of a fleet's scan
 Keep = Callable[[Any], bool]
 
 
 @attrs.frozen
-class Lines:
-    """What a page became: its rows as lines of JSON, and what is done with it."""
+class LinePage:
+    """One page of a stream.
+
+    Attributes:
+        rows: its rows as lines of JSON, without those that ``keep`` left out.
+        checkpoint: the stream's, once these rows are written.
+    """
 
     rows: Sequence[bytes]
     checkpoint: ScanCheckpoint
 
 
-class Pages:
-    """The pages of a stream as lines of JSON. When it dies, the scan ends."""
+class LinePages:
+    """Iterates the pages of a stream as `LinePage`. When it is dropped, the scan ends."""
 
     def __init__(self, stream: Stream[Any], *, for_arrow: bool, keep: Keep | None = None) -> None:
-        engine = engine_behind(stream)
+        engine = engine_of_stream(stream)
         self._pages = stream.pages()
         self._of_targets = engine.of_targets
-        engine.reader = Plain(engine.reader, for_arrow=for_arrow, keep=keep)
+        engine.reader = LineReader(engine.reader, for_arrow=for_arrow, keep=keep)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Lines:
+    async def __anext__(self) -> LinePage:
         page = await anext(self._pages)
         items: Sequence[Any] = page.items
         begin = b""
@@ -48,11 +51,18 @@ class Pages:
         if begin:  # in front of each line's own fields
             lines = [begin + line[1:] for line in lines]
         assert page.checkpoint is not None  # noqa: S101  every page of a scan has one
-        return Lines(lines, page.checkpoint)
+        return LinePage(lines, page.checkpoint)
 
 
-def engine_behind(stream: object) -> Any:
+def engine_of_stream(stream: object) -> Any:
+    """Return what runs behind a stream.
+
+    Raises:
+        ConfigurationError: it is not a stream.
+    """
     if not isinstance(stream, Stream):
-        message = f"a sink takes a stream, as of iter_pods(), but was given {type(stream).__name__}"
+        message = (
+            f"stream must be a Stream, such as iter_pods() returns, got {type(stream).__name__}"
+        )
         raise ConfigurationError(message)
     return engine_of(stream)

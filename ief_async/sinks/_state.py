@@ -1,10 +1,13 @@
-"""Checkpoints in files, and the state of an export that was interrupted."""
+"""Checkpoints in files, and the state of an export that was interrupted.
+
+The JSON that is written here is read by later releases: its keys and versions are a format.
+"""
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -12,12 +15,10 @@ from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError
 from ief_async.sinks._files import replace_file
 
-if TYPE_CHECKING:
-    pass
-EXPORT = "ief_async_export"
+EXPORT_KEY = "ief_async_export"
 VERSION = 2
-UNSUMMED = 1  # the version whose states say nothing of their parts but the names
-ANEW = "delete it to start over"
+VERSION_WITHOUT_SUMS = 1  # whose states have the names of their parts alone
+START_OVER = "delete it to start over"
 
 
 @attrs.frozen
@@ -25,10 +26,10 @@ class FilePart:
     """A file beside the export's own, with some of its rows.
 
     Attributes:
-        name: its name.
-        size: its bytes; None where a state of an older version does not say.
-        crc: of all of its bytes; None likewise.
-        rows: how many it holds; None likewise.
+        name: the name of the file.
+        size: its length in bytes; None if the state was written by an older version.
+        crc: the CRC-32 of its content; None likewise.
+        rows: how many rows it holds; None likewise.
     """
 
     name: str
@@ -39,14 +40,14 @@ class FilePart:
 
 @attrs.frozen(kw_only=True)
 class ExportState:
-    """What is known of an export that is not whole.
+    """The state of an export that is not finished.
 
     Attributes:
-        file: the name of the file that it is to be.
-        form: its format.
+        file: the name of the file that it writes.
+        form: the name of its format.
         fields: the names of its columns.
-        parts: the files that its rows are in, beside it.
-        checkpoint: what they hold.
+        parts: the files beside it that hold the rows written so far.
+        checkpoint: where the scan goes on behind these rows.
     """
 
     file: str
@@ -56,60 +57,84 @@ class ExportState:
     checkpoint: ScanCheckpoint
 
     def to_json(self) -> bytes:
-        said = {EXPORT: VERSION, **attrs.asdict(self, recurse=False)}
-        said["parts"] = [attrs.astuple(part) for part in self.parts]
-        said["checkpoint"] = json.loads(self.checkpoint.to_json())
-        return json.dumps({**said, "sum": sum_of(said)}, indent=1).encode()
+        """Return the state as it is kept in a file."""
+        document = {EXPORT_KEY: VERSION, **attrs.asdict(self, recurse=False)}
+        document["parts"] = [attrs.astuple(part) for part in self.parts]
+        document["checkpoint"] = json.loads(self.checkpoint.to_json())
+        return json.dumps({**document, "sum": checksum(document)}, indent=1).encode()
 
     @classmethod
     def read(cls, text: bytes) -> "ExportState | None":
-        """Read what `to_json` wrote; None if it is the checkpoint of no export."""
+        """Read what `to_json` wrote; None if the text is not the state of an export.
+
+        Raises:
+            CheckpointError: it is the state of an export, but damaged or of another version.
+        """
         version: object = None
         try:
-            said = json.loads(text)
-            version = said.pop(EXPORT, None)
+            document = json.loads(text)
+            version = document.pop(EXPORT_KEY, None)
             if version is None:
                 return None
-            if version == UNSUMMED:
-                return cls._of(said, [FilePart(str(name)) for name in said["parts"]])
-            if version == VERSION and said.pop("sum") == sum_of({EXPORT: version, **said}):
-                return cls._of(said, [FilePart(*part) for part in said["parts"]])
+            if version == VERSION_WITHOUT_SUMS:
+                return cls._of(document, [FilePart(str(name)) for name in document["parts"]])
+            if version == VERSION and document.pop("sum") == checksum(
+                {EXPORT_KEY: version, **document}
+            ):
+                return cls._of(document, [FilePart(*part) for part in document["parts"]])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            if version != VERSION:  # no JSON, or no such: the checkpoint's own reader says what
+            if version != VERSION:  # something else, of which the reader of checkpoints says what
                 return None
-        message = "the state of the export is damaged: delete it to start over"
+        message = f"the state of the export is damaged: {START_OVER}"
         if version != VERSION:
-            message = f"the export is of version {version!r:.20}, and this release reads {VERSION}"
+            message = (
+                f"the state of the export has version {version!r:.20}, and this release reads "
+                f"{VERSION}: update ief-async, or {START_OVER}"
+            )
         raise CheckpointError(message)
 
     @classmethod
-    def _of(cls, said: dict[str, Any], parts: Sequence[FilePart]) -> "ExportState":
+    def _of(cls, document: dict[str, Any], parts: Sequence[FilePart]) -> "ExportState":
         return cls(
-            file=said["file"],
-            form=said["form"],
-            fields=tuple(said["fields"]),
+            file=document["file"],
+            form=document["form"],
+            fields=tuple(document["fields"]),
             parts=tuple(parts),
-            checkpoint=ScanCheckpoint.from_json(json.dumps(said["checkpoint"])),
+            checkpoint=ScanCheckpoint.from_json(json.dumps(document["checkpoint"])),
         )
 
 
-def sum_of(said: dict[str, Any]) -> str:
-    return f"{fingerprint(json.dumps(said, sort_keys=True)):016x}"
+def checksum(document: dict[str, Any]) -> str:
+    """Return the checksum that is kept with the state of an export."""
+    return f"{fingerprint(json.dumps(document, sort_keys=True)):016x}"
 
 
-def begins(checkpoint: ScanCheckpoint) -> bool:
-    """Tell whether nothing was delivered before this."""
+def nothing_delivered(checkpoint: ScanCheckpoint) -> bool:
+    """Tell whether a checkpoint is one of a scan that delivered nothing yet."""
     entries = [entry for part in checkpoint.parts for entry in part.entries]
     unread = all(entry.mark is not None and entry.mark.offset == 0 for entry in entries)
-    return unread and all(map(begins, checkpoint.targets))
+    return unread and all(map(nothing_delivered, checkpoint.targets))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
-    """Return the checkpoint in a file that an export or `save_checkpoint` wrote; None without one.
+    """Return the checkpoint in a file, to give to a stream as ``resume_from=``.
+
+    Args:
+        path: the file that an export or `save_checkpoint` wrote.
+
+    Returns:
+        The checkpoint, or None if there is no such file: the scan begins at its start then.
 
     Raises:
-        CheckpointError: the file was changed, is something else, or of a newer version.
-        OSError: it can't be read.
+        CheckpointError: the file was changed, is something else, or was written by a newer version.
+        OSError: the file can't be read.
+
+    Example:
+        ::
+
+            from ief_async.sinks import load_checkpoint
+
+            stream = ief.iter_pods(ids, resume_from=load_checkpoint("fleet.checkpoint"))
     """
     try:
         text = Path(path).read_bytes()
@@ -120,7 +145,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> ScanCheckpoint | None:
 
 
 def export_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the name of the file whose export keeps its state here; None if none does."""
+    """Return the name of the file whose export keeps its state here, or None."""
     try:
         saved = ExportState.read(Path(path).read_bytes())
     except FileNotFoundError:
@@ -129,5 +154,26 @@ def export_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def save_checkpoint(checkpoint: ScanCheckpoint, path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint to a file, which has the old one or the new one, and never half of it."""
+    """Write a checkpoint to a file, for `load_checkpoint`.
+
+    The file is replaced in one step: it holds the old checkpoint or the new one, never a part of
+    one, even if the process or the machine stops meanwhile.
+
+    Args:
+        checkpoint: what ``stream.checkpoint()``, `Page.checkpoint` or ``error.checkpoint`` is.
+        path: the file.
+
+    Raises:
+        OSError: the file can't be written.
+
+    Example:
+        ::
+
+            from ief_async.sinks import save_checkpoint
+
+            stream = ief.iter_pods(ids)
+            async for page in stream.pages():
+                print(len(page.items))
+                save_checkpoint(page.checkpoint, "fleet.checkpoint")
+    """
     replace_file(Path(path), checkpoint.to_json().encode())

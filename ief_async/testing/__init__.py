@@ -2,6 +2,8 @@
 
 ::
 
+    from ief_async.testing import FakeIef, Fault
+
     async with FakeIef(pods=1_000, deployments=20) as fake:
         fake.script(Fault.throttle("2"), Fault.cut())
         ...  # send requests to fake.endpoint with fake.project_id and fake.token

@@ -23,6 +23,14 @@ HEADER_TOO_LARGE = 494  # used by nginx and this gateway, in no standard
 class FakeRequest:
     """One request as the server saw it.
 
+    ::
+
+        from ief_async.testing import FakeIef
+
+        async with FakeIef() as fake:
+            ...  # send requests
+            offsets = [seen.query.get("offset") for seen in fake.requests]
+
     Attributes:
         method: As sent.
         path: As sent, escapes included.

@@ -22,24 +22,33 @@ _LOGIN_PAGE = (
 
 @attrs.frozen
 class Fault:
-    """One thing that a server can do wrong. Made by the class methods, each named after its fault.
+    """One thing that a server can do wrong. Each class method makes the fault it is named after.
 
-    A fault is plain data, so one can be built on another: ``attrs.evolve(Fault.cut(), delay=1)``.
+    ::
+
+        import attrs
+        from ief_async.testing import FakeIef, Fault
+
+        async with FakeIef(pods=500) as fake:
+            fake.script(Fault.throttle("2"), None, attrs.evolve(Fault.cut(), delay=1))
+            fake.intercept(lambda seen: Fault.drop() if seen.query.get("offset") else None)
+            ...  # the first three requests meet the script, the others the hook
+
     In the body of an answer whose status is not 200, ``{request_id}`` stands for the id that the
     answer carries in ``X-Request-Id``.
 
     Attributes:
-        name: the constructor's name, for messages.
-        answer: what is sent in place of the real answer, if anything.
-        change: what is done to the answer before it is sent.
-        literal: bytes in place of the whole HTTP answer; ``b""`` is silence.
-        before: bytes sent ahead of the answer.
-        after: bytes sent behind the answer.
-        keep: the share of the body that is sent; the headers still promise all of it.
-        delay: seconds before the first byte; infinite: there is never one.
-        trickle: None, or what comes one byte at a time: the body, or the head as well.
-        interval: seconds between those bytes.
-        end: what becomes of the connection: used again, closed (FIN), or reset (RST).
+        name: The name of the class method, for messages.
+        answer: What is sent instead of the real answer; None means the real answer.
+        change: A function that changes the answer before it is sent.
+        literal: Bytes that are sent instead of the whole HTTP answer; ``b""`` sends nothing.
+        before: Bytes that are sent before the answer.
+        after: Bytes that are sent after the answer.
+        keep: The share of the body that is sent; the headers still promise all of it.
+        delay: How many seconds pass before the first byte; if infinite, none is ever sent.
+        trickle: What is sent one byte at a time: the body, or the head as well.
+        interval: How many seconds pass between those bytes.
+        end: The connection stays open, is closed (FIN) or is reset (RST).
     """
 
     name: str
@@ -65,7 +74,17 @@ class Fault:
         headers: Headers = (),
         body: bytes | None = None,
     ) -> Self:
-        """Answer with a status, and an error in one of the shapes that are known, or any body."""
+        """Answer with a status and an error document, or any other body.
+
+        Args:
+            status: Any number.
+            error_code: The code in the document; by default the usual one of the status.
+            error_msg: The message in the document; by default the usual one of the status.
+            shape: Which part of the service answers: the error document has the shape of IEF, of
+                the API gateway, of IAM (two versions), of other services, or is HTML or empty.
+            headers: Headers that are added, or replace the usual ones.
+            body: A body instead of the error document.
+        """
         answer = error_answer(status, error_code, error_msg, shape)
         if body is not None:
             answer = attrs.evolve(answer, body=body)
@@ -73,9 +92,10 @@ class Fault:
 
     @classmethod
     def throttle(cls, retry_after: str | Sequence[str] | None = None) -> Self:
-        """Answer 429 APIGW.0308, with as many ``Retry-After`` headers as given, word for word.
+        """Answer 429 APIGW.0308. The message names no window; that of a `Quota` does.
 
-        Its text names no window; a `Quota` does.
+        Args:
+            retry_after: The value of ``Retry-After``, or several for as many headers.
         """
         values = [retry_after] if isinstance(retry_after, str) else retry_after or ()
         headers = [("Retry-After", value) for value in values]
@@ -83,7 +103,12 @@ class Fault:
 
     @classmethod
     def redirect(cls, location: str | None, status: int = 302) -> Self:
-        """Point elsewhere, or nowhere with None."""
+        """Redirect.
+
+        Args:
+            location: The value of ``Location``; None leaves the header out.
+            status: The status.
+        """
         headers = () if location is None else (("Location", location),)
         return cls("redirect", answer=Answer(b"", status, None, headers))
 
@@ -97,7 +122,15 @@ class Fault:
         headers: Headers = (),
         framed: bool = True,
     ) -> Self:
-        """Answer with another body; unframed: without a length, up to the end of the connection."""
+        """Answer with another body.
+
+        Args:
+            data: The body.
+            status: The status.
+            content_type: The value of ``Content-Type``; None leaves the header out.
+            headers: Headers that are added, or replace the usual ones.
+            framed: If false, no length is stated: the body ends with the connection.
+        """
         answer = Answer(data, status, content_type, tuple(headers), framed)
         return cls("body", answer=answer, end="open" if framed else "close")
 
@@ -113,12 +146,20 @@ class Fault:
 
     @classmethod
     def edit(cls, change: Callable[[bytes], bytes]) -> Self:
-        """Send the real answer with its body changed."""
+        """Send the real answer with its body changed.
+
+        Args:
+            change: Returns the new body. The length that is stated fits it.
+        """
         return cls("edit", change=lambda real: attrs.evolve(real, body=change(real.body)))
 
     @classmethod
     def headers(cls, *headers: tuple[str, str]) -> Self:
-        """Send the real answer with these headers added, or put in place of the usual ones."""
+        """Send the real answer with other headers.
+
+        Args:
+            headers: Pairs of name and value; they are added, or replace the usual ones.
+        """
         return cls("headers", change=lambda real: real.with_headers(*headers))
 
     @classmethod
@@ -128,12 +169,22 @@ class Fault:
 
     @classmethod
     def around(cls, *, before: bytes = b"", after: bytes = b"") -> Self:
-        """Send the real answer with bytes ahead of it (103 early hints) or past its length."""
+        """Send the real answer between other bytes.
+
+        Args:
+            before: Bytes before the answer, such as ``103 Early Hints``.
+            after: Bytes after the length that is stated.
+        """
         return cls("around", before=before, after=after)
 
     @classmethod
     def raw(cls, data: bytes, *, close: bool = True) -> Self:
-        """Send these bytes in place of a whole HTTP answer."""
+        """Send bytes instead of a whole HTTP answer.
+
+        Args:
+            data: The bytes.
+            close: If false, the connection stays open.
+        """
         return cls("raw", literal=data, end="close" if close else "open")
 
     @classmethod
@@ -148,39 +199,45 @@ class Fault:
 
     @classmethod
     def cut(cls, keep: float = 0.5, *, reset: bool = False, framed: bool = True) -> Self:
-        """Promise the real answer, send this share of its body, end the connection."""
+        """Send a part of the real answer, and end the connection.
+
+        Args:
+            keep: The share of the body that is sent.
+            reset: Whether the connection is reset instead of closed.
+            framed: If false, no length is stated, so the part looks like a whole body.
+        """
         end: Literal["close", "reset"] = "reset" if reset else "close"
         change = None if framed else _unframed
         return cls("cut", keep=keep, end=end, change=change)
 
     @classmethod
     def cut_chunk(cls) -> Self:
-        """Send the real answer in chunks, the last of them cut, none of length 0."""
+        """Send the real answer as one chunk, and close the connection within it."""
         return cls("cut_chunk", change=_chunked, keep=0.5, end="close")
 
     @classmethod
     def bad_chunk(cls) -> Self:
-        """Send the real answer in chunks whose second size is no number."""
+        """Send the real answer in chunks, the second with a size that is not a number."""
         return cls("bad_chunk", change=functools.partial(_chunked, tail=b"zz\r\n"), end="close")
 
     @classmethod
     def close_after(cls) -> Self:
-        """Send the real answer, let the client think that the connection lives on, close it."""
+        """Send the real answer and close the connection, without ``Connection: close``."""
         return cls("close_after", end="close")
 
     @classmethod
     def gzip(cls) -> Self:
-        """Send the real answer compressed, as it should be."""
+        """Send the real answer compressed, without any fault."""
         return cls("gzip", change=_gzipped)
 
     @classmethod
     def gzip_cut(cls) -> Self:
-        """Send half of the compressed answer, under a length that fits the half."""
+        """Send one half of the compressed answer; the length that is stated fits the half."""
         return cls("gzip_cut", change=_gzip_half)
 
     @classmethod
     def gzip_plain(cls) -> Self:
-        """Say that the real answer is compressed, and send it plain."""
+        """Send the real answer uncompressed, under ``Content-Encoding: gzip``."""
         return cls("gzip_plain", change=_says_gzip)
 
     @classmethod
@@ -190,12 +247,20 @@ class Fault:
 
     @classmethod
     def gzip_bomb(cls, size: int = 256 << 20) -> Self:
-        """Answer with blanks that are small on the wire and this many bytes unpacked."""
+        """Answer with blanks that are small on the wire and large when unpacked.
+
+        Args:
+            size: How many bytes they are when unpacked.
+        """
         return cls("gzip_bomb", answer=_says_gzip(Answer(_compressed_blanks(size))))
 
     @classmethod
     def gzip_members(cls, n: int = 200_000) -> Self:
-        """Answer with this many empty gzip members in a row."""
+        """Answer with many empty gzip members.
+
+        Args:
+            n: How many.
+        """
         return cls("gzip_members", answer=_says_gzip(Answer(gzip.compress(b"", mtime=0) * n)))
 
     @classmethod
@@ -205,12 +270,21 @@ class Fault:
 
     @classmethod
     def slow(cls, seconds: float) -> Self:
-        """Send the real answer late."""
+        """Send the real answer late.
+
+        Args:
+            seconds: How late.
+        """
         return cls("slow", delay=seconds)
 
     @classmethod
     def drip(cls, interval: float = 1.0, *, head: bool = False) -> Self:
-        """Send the body of the real answer one byte at a time; with ``head`` the head as well."""
+        """Send the real answer one byte at a time.
+
+        Args:
+            interval: How many seconds pass between two bytes.
+            head: Whether the head is sent like this as well, and not only the body.
+        """
         return cls("drip", trickle="head" if head else "body", interval=interval)
 
 
@@ -273,7 +347,7 @@ DEFAULT_MIX: tuple[Fault, ...] = (
     Fault.html(),
     Fault.empty(),
 )
-"""What ``fault_rate`` draws from unless told otherwise: each is worth a retry."""
+"""The faults that ``fault_rate`` draws from by default: a client should retry each of them."""
 
 
 class FaultPlan:
@@ -292,7 +366,7 @@ class FaultPlan:
         self.used = 0
 
     def next(self, seen: FakeRequest) -> Fault:
-        """Return the fault of this request; `NORMAL` is none."""
+        """Return the fault of this request; `NORMAL` is the normal answer."""
         if self.script:
             fault = self.script.popleft()
         elif self.hook is not None:
@@ -305,7 +379,7 @@ class FaultPlan:
     def _draw(self) -> Fault | None:
         """Return a random fault, or None; the share of faults never exceeds the rate."""
         self._credit += self._rate
-        # With credit the chance is one half: the share is kept, the moment stays open.
+        # With credit the chance is one half: the rate is kept, but no client can count on it.
         if self._credit < 1 or self._random.random() >= max(0.5, self._rate):
             return None
         self._credit -= 1

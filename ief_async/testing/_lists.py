@@ -3,7 +3,7 @@
 All documents agree with the pods and follow from the seed. Each list writes its times in another
 one of the known formats, so that no client can rely on one.
 
-A new list is a method of `Lists` that makes one document, and a row in `Lists.__init__`.
+A new list is a row in `Lists.__init__` and a method that makes one of its documents.
 """
 
 import json
@@ -141,51 +141,52 @@ class Lists:
         def documents(size: int, make: Callable[[int], Document]) -> Documents:
             return Documents(size, make, reverse=reverse)
 
-        self.deployments = DocumentList(
-            "v3/deployments",
-            "deployments",
-            documents(len(ids.deployment), self._deployment),
-            {
-                "name": _has_name,
-                "node_id": lambda row, identity: identity in row["node_ids"],
-                "group_id": lambda row, identity: identity == row["group_id"],
-            },
-            exclusive=("node_id", "group_id"),
-            default_limit=10,
-            max_limit=100,
+        lists = (
+            DocumentList(
+                "v3/deployments",
+                "deployments",
+                documents(len(ids.deployment), self._deployment),
+                {
+                    "name": _has_name,
+                    "node_id": lambda row, identity: identity in row["node_ids"],
+                    "group_id": lambda row, identity: identity == row["group_id"],
+                },
+                exclusive=("node_id", "group_id"),
+                default_limit=10,
+                max_limit=100,
+            ),
+            DocumentList(
+                "v2/nodes",
+                "nodes",
+                documents(len(self._node_ids), self._node),
+                {
+                    "name": _has_name,
+                    "state": _has_state,
+                    "tags": _has_tags,
+                    "group_id": lambda row, identity: identity in row["group_ids"],
+                    "device_id": _has_device,
+                    "device_name": self._has_device_name,
+                    "app_name": self._has_app,
+                },
+                ignored={"app_name": "tags"},
+                default_limit=500,
+                max_limit=1000,
+                count_first=False,
+            ),
+            DocumentList(
+                "v2/groups",
+                "edge_groups",
+                documents(len(ids.group), self._group),
+                {"name": _has_name},
+            ),
+            DocumentList(
+                "v2/ief-instances",
+                "ief_instances",
+                documents(instances, self._instance),
+                can_sort=False,
+                by_instance=False,
+            ),
         )
-        self.nodes = DocumentList(
-            "v2/nodes",
-            "nodes",
-            documents(len(self._node_ids), self._node),
-            {
-                "name": _has_name,
-                "state": _has_state,
-                "tags": _has_tags,
-                "group_id": lambda row, identity: identity in row["group_ids"],
-                "device_id": _has_device,
-                "device_name": self._has_device_name,
-                "app_name": self._has_app,
-            },
-            ignored={"app_name": "tags"},
-            default_limit=500,
-            max_limit=1000,
-            count_first=False,
-        )
-        self.groups = DocumentList(
-            "v2/groups",
-            "edge_groups",
-            documents(len(ids.group), self._group),
-            {"name": _has_name},
-        )
-        self.instances = DocumentList(
-            "v2/ief-instances",
-            "ief_instances",
-            documents(instances, self._instance),
-            can_sort=False,
-            by_instance=False,
-        )
-        lists = (self.deployments, self.nodes, self.groups, self.instances)
         self.by_path = {one.path: one for one in lists}
 
     def _times(self, kind: str, number: int) -> tuple[datetime, datetime]:

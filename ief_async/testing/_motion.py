@@ -1,14 +1,16 @@
 """Motion: what happens to the pods of a fake fleet between two requests."""
 
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import attrs
-from attrs.validators import and_, ge, in_, le, optional
+from attrs.validators import optional
+
+from ief_async.testing._validators import is_at_least, is_one_of, is_share
 
 Place = Literal["anywhere", "head", "tail"]
 
-_is_rate = ge(0.0)
-_is_place = in_(get_args(Place))
+_is_rate = is_at_least(0)
+_is_place = is_one_of(Place)
 
 
 @attrs.frozen(kw_only=True)
@@ -17,10 +19,12 @@ class Motion:
 
     ::
 
+        from ief_async.testing import FakeIef, Motion
+
         motion = [Motion.uniform(inserts=2, deletes=2), Motion.bursts(chance=0.01)]
         async with FakeIef(pods=2_000, motion=motion) as fake:
             ...  # read the fleet
-            missing = fake.survivors() - ids  # of the pods that were there throughout
+            expected = fake.survivors()  # the pods that were there throughout
 
     Use the class methods to make one. All rates are expected numbers per request: a rate of 2.5
     inserts two pods, and a third one half of the time.
@@ -41,15 +45,15 @@ class Motion:
     deletes: float = attrs.field(default=0.0, validator=_is_rate)
     touches: float = attrs.field(default=0.0, validator=_is_rate)
     at: Place = attrs.field(default="anywhere", validator=_is_place)
-    chance: float = attrs.field(default=0.0, validator=and_(_is_rate, le(1.0)))
-    least: int = attrs.field(default=1, validator=ge(1))
+    chance: float = attrs.field(default=0.0, validator=is_share)
+    least: int = attrs.field(default=1, validator=is_at_least(1))
     most: int = attrs.field(default=1)
     new: Place | None = attrs.field(default=None, validator=optional(_is_place))
 
     @most.validator
     def _reaches_least(self, _: object, most: int) -> None:
         if most < self.least:
-            msg = f"most must be at least {self.least}, as least is; got {most}"
+            msg = f"most must be at least {self.least}, got {most}"
             raise ValueError(msg)
 
     @classmethod

@@ -4,6 +4,8 @@ from collections import deque
 
 import attrs
 
+from ief_async.testing._validators import is_above, is_at_least
+
 _UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 
@@ -12,6 +14,8 @@ class Quota:
     """A throttling window of the gateway: it refuses requests for lists beyond a number.
 
     ::
+
+        from ief_async.testing import FakeIef, Quota
 
         async with FakeIef(quota=Quota(limit=60, seconds=60)) as fake:
             ...  # the 61st request within a minute is a 429
@@ -29,8 +33,8 @@ class Quota:
         error_code: The error code of a refusal.
     """
 
-    limit: int = attrs.field(validator=attrs.validators.ge(1))
-    seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    limit: int = attrs.field(validator=is_at_least(1))
+    seconds: float = attrs.field(default=60.0, validator=is_above(0))
     sliding: bool = False
     error_code: str = "APIGW.0308"
 

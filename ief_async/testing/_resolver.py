@@ -10,8 +10,15 @@ class FakeResolver(AbstractResolver):
 
     ::
 
-        later = socket.gaierror(socket.EAI_AGAIN, "try again")
-        connector = aiohttp.TCPConnector(resolver=FakeResolver(later), use_dns_cache=False)
+        import socket
+
+        import aiohttp
+        from ief_async.testing import FakeResolver
+
+        resolver = FakeResolver(socket.gaierror(socket.EAI_AGAIN, "try again"))
+        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            ...  # the first lookup fails, the others lead to 127.0.0.1
 
     Args:
         failures: The exceptions that the first lookups raise, one each.

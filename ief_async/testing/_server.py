@@ -63,6 +63,8 @@ class FakeStatistics:
 
     ::
 
+        from ief_async.testing import FakeIef, Quota
+
         async with FakeIef(quota=Quota(limit=60)) as fake:
             ...  # read the fleet
             assert fake.statistics().in_flight_peak <= 8
@@ -90,7 +92,7 @@ class FakeStatistics:
 def _in_server_thread(
     method: Callable[Concatenate["FakeIef", _P], _T],
 ) -> Callable[Concatenate["FakeIef", _P], _T]:
-    """Run a method in the server's own thread, if it has one: there the fleet stands still."""
+    """Run a method in the server's own thread, if it has one: between two of its requests."""
 
     @functools.wraps(method)
     def called(fake: "FakeIef", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -141,11 +143,14 @@ class FakeIef:
 
     ::
 
+        from ief_async import IefSession, Token
+        from ief_async.testing import FakeIef, Fault
+
         async with FakeIef(500, deployments=20, page_cap=50, latency=0.01) as fake:
-            fake.script(Fault.throttle("0"), Fault.cut())  # the next two requests
-            credentials = Token(fake.token)
+            fake.script(Fault.throttle("0"), Fault.cut())  # for the next two requests
+            token = Token(fake.token)
             async with IefSession(
-                project_id=fake.project_id, credentials=credentials, endpoint=fake.endpoint
+                fake.project_id, credentials=token, endpoint=fake.endpoint
             ) as ief:
                 pods = await ief.iter_pods(fake.deployment_ids).collect()
             assert len(pods) == 500
@@ -176,9 +181,9 @@ class FakeIef:
         quota: How many requests for lists the gateway lets pass; None means all.
         fault_rate: The share of requests that get a random fault. It is never exceeded.
         faults: The faults from which a random one is drawn.
-        service: How lists behave otherwise, orderly or not.
+        service: How the lists behave in all other respects.
         account: Users, passwords, keys and projects.
-        moved: No more arguments are accepted. An argument of version 0.1 that is now a field of
+        moved: No other argument is accepted. One that version 0.1 had and that is now a field of
             `Service` or `Account` raises a TypeError that says so.
 
     Attributes:
@@ -196,26 +201,26 @@ class FakeIef:
         TypeError: An argument is unknown, or moved to `Service` or `Account`.
     """
 
-    token = _Setting[str | None]()
-    latency = _Setting[float]()
-    page_cap = _Setting[int | None]()
-    quota = _Setting[Quota | None]()
-    instance_id = _Setting[str | None]("service")
-    clock = _Setting[Callable[[], float]]("service")
-    domain = _Setting[str]("account")
-    user = _Setting[str]("account")
-    user_id = _Setting[str]("account")
-    password = _Setting[str]("account")
-    passcode = _Setting[str | None]("account")
-    access_key = _Setting[str]("account")
-    secret_key = _Setting[str]("account")
-    region = _Setting[str]("account")
-    projects = _Setting[Sequence[Mapping[str, Any]]]("account")
-    token_lifetime = _Setting[float]("account")
-    token_characters = _Setting[int | None]("account")
-    keys_lifetime = _Setting[float]("account")
-    metadata = _Setting[Metadata]("account")
-    expired = _Setting[Expired]("account")
+    token: _Setting[str | None] = _Setting()
+    latency: _Setting[float] = _Setting()
+    page_cap: _Setting[int | None] = _Setting()
+    quota: _Setting[Quota | None] = _Setting()
+    instance_id: _Setting[str | None] = _Setting("service")
+    clock: _Setting[Callable[[], float]] = _Setting("service")
+    domain: _Setting[str] = _Setting("account")
+    user: _Setting[str] = _Setting("account")
+    user_id: _Setting[str] = _Setting("account")
+    password: _Setting[str] = _Setting("account")
+    passcode: _Setting[str | None] = _Setting("account")
+    access_key: _Setting[str] = _Setting("account")
+    secret_key: _Setting[str] = _Setting("account")
+    region: _Setting[str] = _Setting("account")
+    projects: _Setting[Sequence[Mapping[str, Any]]] = _Setting("account")
+    token_lifetime: _Setting[float] = _Setting("account")
+    token_characters: _Setting[int | None] = _Setting("account")
+    keys_lifetime: _Setting[float] = _Setting("account")
+    metadata: _Setting[Metadata] = _Setting("account")
+    expired: _Setting[Expired] = _Setting("account")
 
     def __init__(
         self,
@@ -312,22 +317,22 @@ class FakeIef:
     @property
     def deployments(self) -> Sequence[dict[str, Any]]:
         """The present deployments in the server's order; each one is made when it is read."""
-        return self._lists.deployments.documents
+        return self._lists.by_path["v3/deployments"].documents
 
     @property
     def nodes(self) -> Sequence[dict[str, Any]]:
-        """The present nodes, likewise; ``deployment_num`` is the number of their pods."""
-        return self._lists.nodes.documents
+        """The present nodes, as `deployments`; ``deployment_num`` is the number of their pods."""
+        return self._lists.by_path["v2/nodes"].documents
 
     @property
     def groups(self) -> Sequence[dict[str, Any]]:
-        """The present groups, likewise."""
-        return self._lists.groups.documents
+        """The present groups, as `deployments`."""
+        return self._lists.by_path["v2/groups"].documents
 
     @property
     def instances(self) -> Sequence[dict[str, Any]]:
-        """The instances, likewise."""
-        return self._lists.instances.documents
+        """The instances, as `deployments`."""
+        return self._lists.by_path["v2/ief-instances"].documents
 
     # --- start and stop ---
 
@@ -452,7 +457,7 @@ class FakeIef:
                 (``"reset"``) or closed (``"closed"``).
 
         Raises:
-            ValueError: ``how`` is none of these.
+            ValueError: ``how`` is another value.
         """
         check_forgotten(how)
         if self._connections is not None:

@@ -1,14 +1,15 @@
-"""What a `FakeIef` can be told about the account and the service, checked when it is made."""
+"""Settings of a `FakeIef`: what the account accepts, and how the service behaves."""
 
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
-from attrs.validators import and_, ge, in_, le, optional
+from attrs.validators import optional
 
 from ief_async.testing._quota import Quota
+from ief_async.testing._validators import is_at_least, is_one_of, is_share
 
 Expired = Literal["APIGW.0307", "APIGW.0301", "IEF.310002"]
 Metadata = Literal["token", "plain", "none"]
@@ -18,12 +19,6 @@ Order = Literal["stable", "reversed", "shuffled", "ties"]
 Offsets = Literal["rows", "ignored", "pages"]
 Limits = Literal["kept", "ignored"]
 Counts = Literal["true", "none", "page"] | int | Callable[[int, random.Random], int | str | None]
-
-is_share = and_(ge(0.0), le(1.0))
-
-
-def _is_one_of(choices: Any) -> Any:
-    return in_(get_args(choices))
 
 
 def _is_count(_: object, __: object, counts: object) -> None:
@@ -38,9 +33,11 @@ class Account:
 
     ::
 
+        from ief_async.testing import Account, FakeIef
+
         async with FakeIef(account=Account(passcode="123456", token_lifetime=60)) as fake:
-            ...  # log in as fake.user of fake.domain; the token expires after a minute
-            fake.password = "another"  # each attribute may be changed while the server runs
+            ...  # log in as fake.user of fake.domain: the token expires after a minute
+            fake.password = "another"  # may be changed while the server runs
 
     Attributes:
         project_id: The only project that has a fleet. It can't be changed later.
@@ -72,11 +69,11 @@ class Account:
     passcode: str | None = attrs.field(default=None, repr=False)
     access_key: str = "FAKEACCESSKEY0000001"
     secret_key: str = attrs.field(default="FakeSecretKeyThatOpensNothing00000000001", repr=False)
-    token_lifetime: float = attrs.field(default=86_400.0, validator=ge(0))
+    token_lifetime: float = attrs.field(default=86_400.0, validator=is_at_least(0))
     token_characters: int | None = None
-    keys_lifetime: float = attrs.field(default=3_600.0, validator=ge(0))
-    metadata: Metadata = attrs.field(default="token", validator=_is_one_of(Metadata))
-    expired: Expired = attrs.field(default="APIGW.0307", validator=_is_one_of(Expired))
+    keys_lifetime: float = attrs.field(default=3_600.0, validator=is_at_least(0))
+    metadata: Metadata = attrs.field(default="token", validator=is_one_of(Metadata))
+    expired: Expired = attrs.field(default="APIGW.0307", validator=is_one_of(Expired))
 
     @projects.default
     def _one_project(self) -> Sequence[Mapping[str, Any]]:
@@ -88,6 +85,8 @@ class Service:
     """How the service behaves where its documentation leaves it open, and how its lists go wrong.
 
     ::
+
+        from ief_async.testing import FakeIef, Service
 
         async with FakeIef(500, service=Service(order="shuffled", empty_rate=0.05)) as fake:
             ...  # every request sees another order, and one page in twenty is empty
@@ -122,15 +121,15 @@ class Service:
         clock: Seconds since 1970. It may be changed while the server runs.
     """
 
-    default_limit: int = attrs.field(default=10, validator=ge(1))
-    over_cap: OverCap = attrs.field(default="clamp", validator=_is_one_of(OverCap))
-    unknown_ids: UnknownIds = attrs.field(default="empty", validator=_is_one_of(UnknownIds))
+    default_limit: int = attrs.field(default=10, validator=is_at_least(1))
+    over_cap: OverCap = attrs.field(default="clamp", validator=is_one_of(OverCap))
+    unknown_ids: UnknownIds = attrs.field(default="empty", validator=is_one_of(UnknownIds))
     instance_id: str | None = None
-    order: Order = attrs.field(default="stable", validator=_is_one_of(Order))
-    offsets: Offsets = attrs.field(default="rows", validator=_is_one_of(Offsets))
-    limits: Limits = attrs.field(default="kept", validator=_is_one_of(Limits))
+    order: Order = attrs.field(default="stable", validator=is_one_of(Order))
+    offsets: Offsets = attrs.field(default="rows", validator=is_one_of(Offsets))
+    limits: Limits = attrs.field(default="kept", validator=is_one_of(Limits))
     counts: Counts = attrs.field(default="true", validator=_is_count)
-    lag: int = attrs.field(default=0, validator=ge(0))
+    lag: int = attrs.field(default=0, validator=is_at_least(0))
     empty_rate: float = attrs.field(default=0.0, validator=is_share)
     cached_rate: float = attrs.field(default=0.0, validator=is_share)
     hidden_rate: float = attrs.field(default=0.0, validator=is_share)
@@ -140,14 +139,14 @@ class Service:
 
 @attrs.define(kw_only=True)
 class Settings:
-    """What a `FakeIef` was told and what may be changed while it runs; one object for all parts."""
+    """The settings of one `FakeIef`, which may change while it runs; all its parts share them."""
 
     account: Account
     service: Service
     token: str | None
-    page_cap: int | None = attrs.field(validator=optional(ge(1)))
+    page_cap: int | None = attrs.field(validator=optional(is_at_least(1)))
     quota: Quota | None
-    latency: float = attrs.field(validator=ge(0))
+    latency: float = attrs.field(validator=is_at_least(0))
     endpoint: str = ""
 
 

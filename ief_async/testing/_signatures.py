@@ -36,6 +36,8 @@ def sign(
 
     ::
 
+        from ief_async.testing import sign
+
         value = sign("AK", "SK", method="GET", host="127.0.0.1", path="/v3/projects", now=0)
         assert value.startswith("SDK-HMAC-SHA256 Access=AK, SignedHeaders=host;x-sdk-date, ")
 

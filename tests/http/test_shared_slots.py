@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from ief_async import Limits, RetryPolicy, TransportError
-from ief_async._http.limiter import Budget, SharedSlots, Tally
+from ief_async._http.limiter import Counters, RetryBudget, SharedSlots
 from ief_async._http.pacer import Pacer
 from ief_async._observer import Observer
 
@@ -17,9 +17,9 @@ def pacer(clock, shared, rate=None):
     """Return the pacer of one of the sessions."""
     return Pacer(
         limits=Limits(concurrency=100, requests_per_second=rate),
-        budget=Budget(500),
+        budget=RetryBudget(500),
         clock=clock.clock,
-        tally=Tally(),
+        counters=Counters(),
         observer=Observer(),
         shared=shared,
     )
@@ -60,7 +60,7 @@ async def test_a_free_slot_goes_to_the_lane_that_holds_the_fewest():
 
     tasks = [asyncio.create_task(take(lane)) for lane in "abd"]
     await turns()
-    slots.give("c")
+    slots.give_back("c")
     await turns()
 
     assert ["d"] == order
@@ -83,7 +83,7 @@ async def test_a_rate_holds_for_requests_that_wait_for_a_shared_slot(fake_clock)
     await turns()
     fake_clock.time += 5
     for lane in range(8):
-        slots.give(lane)
+        slots.give_back(lane)
     await asyncio.gather(*tasks)
 
     assert 10 == len(started)
@@ -122,7 +122,7 @@ async def test_deadline_ends_the_wait_for_a_shared_slot(fake_clock):
     task = asyncio.create_task(late)
     await turns()
     fake_clock.time += 6
-    slots.give("another")
+    slots.give_back("another")
     with pytest.raises(TransportError, match="deadline"):
         await task
 

@@ -5,6 +5,7 @@ from typing import Any, assert_type
 
 from ief_async.testing import (
     DEFAULT_MIX,
+    Account,
     FakeIef,
     FakeRequest,
     FakeResolver,
@@ -12,6 +13,7 @@ from ief_async.testing import (
     Fault,
     Motion,
     Quota,
+    Service,
     sign,
 )
 
@@ -22,6 +24,19 @@ async def started() -> None:
         assert_type(fake, FakeIef)
     with FakeIef([{"id": "p"}], token=None, motion=Motion.uniform(inserts=1, deletes=1)) as fake:
         assert_type(fake, FakeIef)
+
+
+def told_more() -> None:
+    """What a test tells it of the account and the service, and may change later."""
+    account = Account(passcode="1", projects=[{"id": "a" * 32, "name": "cn-north-4"}])
+    service = Service(order="ties", counts=lambda total, chance: total + chance.randint(0, 1))
+    fake = FakeIef(5, account=account, service=service)
+    fake.expired = "APIGW.0301"
+    fake.clock = lambda: 0.0
+    fake.page_cap = None
+    assert_type(fake.password, str)
+    assert_type(fake.passcode, str | None)
+    assert_type(fake.project_id, str)
 
 
 def looked_up() -> None:

@@ -4,13 +4,21 @@ import asyncio
 import io
 import os
 import sys
-import threading
 from pathlib import Path
 
 import attrs
 import pytest
-from conftest import session_with
-from test_sinks import ONCE, expected_in, export, interrupted, pods_of, rows_in
+from conftest import session_with, until
+from exports import (
+    ONCE,
+    Slow,
+    expected_in,
+    export,
+    interrupted,
+    pods_of,
+    rows_in,
+    tasks_of_scans,
+)
 
 from ief_async import (
     CheckpointError,
@@ -34,40 +42,10 @@ from ief_async.sinks import (
     write_parquet,
 )
 from ief_async.sinks._arrow import Columns
-from ief_async.sinks._formats import Ndjson
+from ief_async.sinks._formats import LineWriter
 from ief_async.testing import Account, FakeIef, Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-
-
-class Slow:
-    """Holds a method of a writer until it is let go, and counts who is in it at once."""
-
-    def __init__(self, monkeypatch, of, name, *, skip=0):
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.inside = self.most = self.calls = 0
-        self._lock = threading.Lock()
-        real = getattr(of, name)
-
-        def held(*given):
-            with self._lock:
-                self.calls += 1
-                self.inside += 1
-                self.most = max(self.most, self.inside)
-            if self.calls > skip:
-                self.entered.set()
-                self.go_on.wait(30)
-            try:
-                return real(*given)
-            finally:
-                self.inside -= 1
-
-        monkeypatch.setattr(of, name, held)
-
-    async def is_entered(self):
-        """Wait until a thread is in it."""
-        await asyncio.to_thread(self.entered.wait, 30)
 
 
 @pytest.mark.parametrize("cancels", [1, 3])
@@ -78,11 +56,11 @@ async def test_rows_that_wait_for_a_thread_are_saved(cancels, monkeypatch, tmp_p
         many = asyncio.Event()  # pages, which wait behind the slow one
         fake.intercept(lambda _: many.set() if fake.statistics().requests > 6 else None)
         with monkeypatch.context() as patch:
-            slow = Slow(patch, Ndjson, "write")
+            slow = Slow(patch, LineWriter, "write")
             task = asyncio.ensure_future(export(fake, path, state, pages=100))
             await slow.is_entered()
             await many.wait()
-            await asyncio.sleep(0.05)
+            await until(lambda: fake.statistics().in_flight == 0)
             for _ in range(cancels):
                 task.cancel()
                 await asyncio.sleep(0)
@@ -152,7 +130,7 @@ async def test_what_ended_an_export_is_told_first(monkeypatch, tmp_path):
         with pytest.raises(ServerError) as caught:
             await export(fake, path, state, pages=100)
 
-    assert any("is not saved: OSError(28, 'full')" in note for note in caught.value.__notes__)
+    assert any("are not saved: OSError(28, 'full')" in note for note in caught.value.__notes__)
 
 
 async def test_exports_leave_each_others_parts_alone(tmp_path):
@@ -226,13 +204,13 @@ async def test_bad_places_are_refused_before_anything_is_sent(monkeypatch, tmp_p
     before = set(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused = [
-        (folder, None, ConfigurationError, "no file that can be replaced"),
-        (folder, state, ConfigurationError, "no file that can be replaced"),
-        (pipe, None, ConfigurationError, "open it yourself"),
-        ("", None, ConfigurationError, "no file that can be replaced"),
-        (io.StringIO(), None, ConfigurationError, "binary file, but was given StringIO"),
-        (file, file, ConfigurationError, "a path of its own"),
-        (file, folder / ".." / file.name, ConfigurationError, "a path of its own"),
+        (folder, None, ConfigurationError, "can't be replaced, as it is not a file"),
+        (folder, state, ConfigurationError, "can't be replaced, as it is not a file"),
+        (pipe, None, ConfigurationError, "or a file object"),
+        ("", None, ConfigurationError, "can't be replaced, as it is not a file"),
+        (io.StringIO(), None, ConfigurationError, "binary file, got StringIO"),
+        (file, file, ConfigurationError, "another path than to"),
+        (file, folder / ".." / file.name, ConfigurationError, "another path than to"),
         (file, folder, OSError, "folder"),
         (file, tmp_path / "no" / "state", OSError, "no/"),
         (tmp_path / "no" / "a.ndjson", tmp_path / "s", OSError, "no"),
@@ -398,9 +376,9 @@ class Clashing:
 async def test_columns_of_one_name_are_refused(tmp_path):
     """A field that is named as an added column is an error that says how to leave it out."""
     async with FakeIef(3) as fake, session_with(fake) as ief:
-        with pytest.raises(ConfigurationError, match=r"created_at_text: .*narrowed\(\)"):
+        with pytest.raises(ConfigurationError, match=r"'created_at_text', .*narrowed\(\)"):
             await read_table(ief.iter_pods(["d"], model=Clashing))
-        with pytest.raises(ConfigurationError, match="two columns would be named target"):
+        with pytest.raises(ConfigurationError, match="has a field 'target', which is also"):
             await write_ndjson(scan_fleet(targets_of(fake), model=Clashing), tmp_path / "a")
 
 
@@ -422,8 +400,7 @@ async def test_rows_before_an_error_of_the_ids_come_first():
         stream = ief.iter_pods(ids(), batch_size=1)
         batches = record_batches(stream)
         task = asyncio.ensure_future(anext(batches))
-        while stream.progress.items < 250:  # noqa: ASYNC110  a stream tells nobody of its progress
-            await asyncio.sleep(0)
+        await until(lambda: stream.progress.items >= 250)
         read.set()
         seen += (await task)["id"].to_pylist()
         with pytest.raises(KeyError):
@@ -434,8 +411,8 @@ async def test_rows_before_an_error_of_the_ids_come_first():
     assert [pod["id"] for pod in fake.pods] == seen
 
 
-@pytest.mark.parametrize("later", [0, 0.1])
-async def test_batches_that_are_cancelled_end(monkeypatch, later):
+@pytest.mark.parametrize("more", [0, 100])
+async def test_batches_that_are_cancelled_end(monkeypatch, more):
     """Cancelled while a batch is made, or the next one read, they end, and leave no gap."""
     async with FakeIef(2_000) as fake, session_with(fake) as ief:
         slow = Slow(monkeypatch, Columns, "batch")
@@ -443,13 +420,14 @@ async def test_batches_that_are_cancelled_end(monkeypatch, later):
         batches = record_batches(stream, rows=100)
         task = asyncio.ensure_future(anext(batches))
         await slow.is_entered()
-        await asyncio.sleep(later)
+        behind = stream.progress.items + more
+        await until(lambda: stream.progress.items >= behind)
         task.cancel()
         slow.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert [] == [batch async for batch in batches]
-        assert not [one for one in asyncio.all_tasks() if "Scan." in one.get_coro().__qualname__]
+        assert not tasks_of_scans()
 
 
 async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
@@ -463,10 +441,9 @@ async def test_an_error_while_a_batch_is_made_is_raised_once(monkeypatch):
         batches = record_batches(ief.iter_pods(fake.deployment_ids), rows=100)
         with pytest.raises(MemoryError):
             await anext(batches)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: not tasks_of_scans())
         assert [] == [batch async for batch in batches]
-        assert not [one for one in asyncio.all_tasks() if "Scan." in one.get_coro().__qualname__]
+        assert not tasks_of_scans()
 
 
 # ---- what stands there already -------------------------------------------------------------------

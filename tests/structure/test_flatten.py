@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Generic, Literal, NewType, TypeVar
 
 import attrs
 import pytest
-from test_structure import rows_of
+from rows import rows_of
 
 from ief_async import ConfigurationError, PayloadError, Pod
-from ief_async._structure.flatten import Plain, narrowed, twin_of
+from ief_async._structure.flatten import LineReader, flat_mirror
+from ief_async._structure.narrow import narrowed
 from ief_async._structure.structure import structure_of
 
 T = TypeVar("T")
@@ -162,7 +163,7 @@ def test_models_of_users_have_columns(case):
     rows = rows_of(first, {"id": "b", "x": said})
     structure = structure_of(model)
     items = structure.items(rows, range(2), key="pods")
-    for_arrow, for_json = (Plain(structure, for_arrow=whether) for whether in (True, False))
+    for_arrow, for_json = (LineReader(structure, for_arrow=whether) for whether in (True, False))
 
     lines = for_arrow.items(rows, range(2), key="pods")
     documents = for_json.items(rows, range(2), key="pods")
@@ -183,7 +184,7 @@ def test_labels_that_the_pods_refuse_are_refused(for_arrow):
     rows = rows_of({"id": "a", "affinity": affinity})
     structure = structure_of(Pod)
     refused = []
-    for reader in (structure, Plain(structure, for_arrow=for_arrow)):
+    for reader in (structure, LineReader(structure, for_arrow=for_arrow)):
         with pytest.raises(PayloadError) as caught:
             reader.items(rows, [0], key="pods")
         refused.append(caught.value.path)
@@ -200,7 +201,7 @@ def test_a_model_without_fields_is_refused():
         """No fields."""
 
     with pytest.raises(ConfigurationError, match="Nothing has no fields"):
-        twin_of(Nothing)
+        flat_mirror(Nothing)
 
 
 def test_a_narrowed_model_looks_at_its_values():
@@ -213,7 +214,7 @@ def test_a_narrowed_model_looks_at_its_values():
         },
     )
     narrow = narrowed(model, ["x", "id"])
-    plain = Plain(structure_of(narrow), for_arrow=False)
+    plain = LineReader(structure_of(narrow), for_arrow=False)
 
     assert [b'{"x":5,"id":"A"}'] == plain.items(rows_of({"id": "a", "x": 5}), [0], key="pods")
     with pytest.raises(PayloadError):

@@ -2,13 +2,10 @@
 
 import asyncio
 import math
-import random
-from collections import Counter
 
 import attrs
-import backoff
 import pytest
-from conftest import FakeClock
+from conftest import FakeClock, turns
 
 from ief_async import (
     ConfigurationError,
@@ -16,13 +13,11 @@ from ief_async import (
     RetryPolicy,
     ServerError,
     ThrottledError,
-    Timeouts,
     TransportError,
 )
-from ief_async._http.limiter import Budget, Slots, Tally
-from ief_async._http.pacer import Pacer
+from ief_async._http.limiter import Counters, RetryBudget
+from ief_async._http.pacer import Pacer, decide_retry
 from ief_async._observer import Observer
-from ief_async._policies import Clock
 
 RETRY = RetryPolicy()
 
@@ -31,9 +26,9 @@ def pacer_on(clock, *, budget=500, **limits):
     """Return a pacer on this clock, a `FakeClock` or what it is made of."""
     return Pacer(
         limits=Limits(**limits),
-        budget=Budget(budget),
+        budget=RetryBudget(budget),
         clock=getattr(clock, "clock", clock),
-        tally=Tally(),
+        counters=Counters(),
         observer=Observer(),
     )
 
@@ -60,6 +55,97 @@ def throttled(retry_after=None):
     return ThrottledError("no", status=429, transient=True, retry_after=retry_after)
 
 
+def windowed(seconds):
+    """Return a 429 whose text names the window of the quota."""
+    failure = throttled(seconds)
+    failure.window = seconds
+    return failure
+
+
+# ---- whether a request is sent again ------------------------------------------------------------
+
+GAVE_UP = "Gave up after 1 attempt"
+DECISIONS = {
+    "a failure of the service": (server_error(), {}, (True, 0.1, 14, "")),
+    "its third": (server_error(), {"charged": 3}, (True, 0.4, 14, "")),
+    "a 429": (throttled(), {}, (True, 1.0, 5, "")),
+    "a 429 that waits for its share": (
+        throttled(9),
+        {"free": True, "charged": 0},
+        (True, 9, 0, ""),
+    ),
+    "the share counts no attempt": (throttled(9), {"free": True, "charged": 6}, (True, 20, 0, "")),
+    "a longer wait is asked for": (server_error(retry_after=7), {}, (True, 7, 14, "")),
+    "a shorter wait is asked for": (throttled(0.5), {}, (True, 1.0, 5, "")),
+    "the longest that is waited for": (throttled(60), {}, (True, 60, 5, "")),
+    "longer than that": (
+        throttled(61),
+        {},
+        (False, 1.0, 5, ": the server asks for a longer wait than RetryPolicy.retry_after_cap."),
+    ),
+    "the longest window": (windowed(3_600), {}, (True, 3_600, 5, "")),
+    "a window that is longer": (
+        windowed(3_601),
+        {},
+        (False, 1.0, 5, ": the server asks for a longer wait than RetryPolicy.window_cap."),
+    ),
+    "the attempts are used up": (server_error(), {"charged": 6}, (False, 3.2, 14, ".")),
+    "just before the deadline": (server_error(), {"time_left": 0.11}, (True, 0.1, 14, "")),
+    "at the deadline": (
+        server_error(),
+        {"time_left": 0.1},
+        (False, 0.1, 14, ": the next wait would pass the deadline."),
+    ),
+    "the last tokens": (server_error(), {"tokens": 14}, (True, 0.1, 14, "")),
+    "too few tokens": (
+        server_error(),
+        {"tokens": 13},
+        (False, 0.1, 14, ": too much fails, and the session's retry budget is spent."),
+    ),
+    "tokens for a 429": (throttled(), {"tokens": 5}, (True, 1.0, 5, "")),
+    "no tokens for a 429": (
+        throttled(),
+        {"tokens": 4},
+        (False, 1.0, 5, ": too much fails, and the session's retry budget is spent."),
+    ),
+    "the share costs no tokens": (
+        throttled(2),
+        {"free": True, "charged": 1, "tokens": 0},
+        (True, 2, 0, ""),
+    ),
+    "what no repeat can fix": (ConfigurationError("no"), {}, (False, 0.1, 0, "")),
+    "a 429 in a 200": (
+        ThrottledError("no", status=200, retry_after=2),
+        {},
+        (False, 2, 0, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("failure", "given", "expected"), DECISIONS.values(), ids=DECISIONS)
+def test_every_case_of_a_failure_is_decided(failure, given, expected):
+    """Attempts, waits, deadline and budget decide in this order; a reason says which one did."""
+    failure.attempts = 1
+    facts = {"charged": 1, "free": False, "time_left": math.inf, "tokens": 500, **given}
+    decision = decide_retry(failure, RETRY, jitter=lambda ceiling: ceiling, **facts)
+
+    again, wait, cost, reason = expected
+    assert (again, pytest.approx(wait), cost) == (decision.again, decision.wait, decision.cost)
+    assert (GAVE_UP + reason if reason else "") == decision.reason
+
+
+def test_reason_counts_the_attempts():
+    """The number of attempts is written as people write it."""
+    failure = server_error()
+    failure.attempts = 6
+    facts = {"charged": 6, "free": False, "time_left": math.inf, "tokens": 500}
+
+    assert "Gave up after 6 attempts." == decide_retry(failure, RETRY, jitter=abs, **facts).reason
+
+
+# ---- the loop that carries it out ---------------------------------------------------------------
+
+
 async def test_wait_doubles_up_to_its_cap():
     """The upper ends of the waits are base * 2**n, capped before the jitter."""
     time = FakeClock()
@@ -79,17 +165,6 @@ async def test_throttled_wait_begins_at_its_own_base():
     assert [1.0, 2.0] == time.sleeps
 
 
-async def test_full_jitter_draws_evenly():
-    """Ten thousand waits under one ceiling fill ten equal parts alike (backoff's full jitter)."""
-    random.seed(7)
-    draws = [Clock().jitter(10.0) for _ in range(10_000)]
-
-    parts = Counter(int(draw) for draw in draws)
-    assert backoff.full_jitter is Clock().jitter
-    assert set(range(10)) == set(parts)
-    assert all(800 <= size <= 1200 for size in parts.values())
-
-
 async def test_last_error_is_raised_as_it_is():
     """When the attempts are used up the last error comes out itself, with a note."""
     last = server_error(503)
@@ -101,7 +176,7 @@ async def test_last_error_is_raised_as_it_is():
 
     assert last is caught.value
     assert (3, pytest.approx(0.3)) == (last.attempts, last.elapsed)
-    assert ["Not sent again: it was sent 3 times."] == last.__notes__
+    assert ["Gave up after 3 attempts."] == last.__notes__
     assert last.__cause__ is None
     assert last.__context__ is None
 
@@ -113,7 +188,7 @@ async def test_error_that_is_not_transient_is_raised_at_once():
     with pytest.raises(ConfigurationError):
         await pacer.run(failing(ConfigurationError("no")), retry=RETRY)
 
-    assert (500, 0) == (pacer.budget.tokens, pacer.tally.retries)
+    assert (500, 0) == (pacer.budget.tokens, pacer.counters.retries)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +222,7 @@ async def test_clean_answer_gives_one_token():
 
 @pytest.mark.parametrize(("failure", "repeats"), [(server_error, 35), (throttled, 100)])
 async def test_outage_is_not_multiplied(failure, repeats):
-    """F16: when everything fails, 35 repeats are made (100 after 429s), and then none."""
+    """When everything fails, 35 repeats are made (100 after 429s), and then none."""
     pacer = pacer_on(FakeClock())
 
     async def attempt(_):
@@ -159,8 +234,11 @@ async def test_outage_is_not_multiplied(failure, repeats):
             await pacer.run(attempt, retry=RETRY)
         notes += caught.value.__notes__
 
-    assert repeats == pacer.tally.retries
-    assert "Not sent again: the session's retry budget is spent, as too much fails." == notes[-1]
+    assert repeats == pacer.counters.retries
+    assert (
+        "Gave up after 1 attempt: too much fails, and the session's retry budget is spent."
+        == notes[-1]
+    )
 
 
 async def test_retry_after_is_a_floor():
@@ -174,7 +252,7 @@ async def test_retry_after_is_a_floor():
 
 
 async def test_retry_after_above_its_cap_is_raised_at_once():
-    """A31: a server that asks for a day is not waited for; the error says what it asked."""
+    """A server that asks for a day is not waited for; the error says what it asked."""
     time = FakeClock()
 
     with pytest.raises(ThrottledError) as caught:
@@ -194,14 +272,8 @@ def starting(starts, time, *failures):
     return attempt
 
 
-async def turns(count=10):
-    """Let the other tasks run as far as they can."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def test_throttle_closes_the_gate_for_all():
-    """A29: after a 429 no request of the session starts before its wait is over."""
+    """After a 429 no request of the session starts before its wait is over."""
     time = FakeClock()
     pacer = pacer_on(time, concurrency=3)
     starts = []
@@ -216,7 +288,7 @@ async def test_throttle_closes_the_gate_for_all():
     await asyncio.gather(*tasks)
 
     assert [1000.0] + [1002.0] * 6 == starts
-    assert (1, 1) == (pacer.tally.throttles, pacer.tally.retries)
+    assert (1, 1) == (pacer.counters.throttles, pacer.counters.retries)
 
 
 async def test_gate_that_closes_again_is_waited_for_again():
@@ -267,17 +339,17 @@ async def test_slots_bound_what_runs():
     seen = []
 
     async def attempt(_):
-        seen.append(pacer.tally.in_flight)
+        seen.append(pacer.counters.in_flight)
         await asyncio.sleep(0)
 
     await asyncio.gather(*(pacer.run(attempt, retry=RETRY) for _ in range(20)))
 
     assert 3 == max(seen)
-    assert 0 == pacer.tally.in_flight
+    assert 0 == pacer.counters.in_flight
 
 
 async def test_wait_before_a_repeat_holds_no_slot():
-    """F18: while one request sleeps before its repeat, another runs through the only slot."""
+    """While one request sleeps before its repeat, another runs through the only slot."""
     time = FakeClock()
     pacer = pacer_on(time, concurrency=1)
     order = []
@@ -296,14 +368,14 @@ async def test_wait_before_a_repeat_holds_no_slot():
 
 
 async def test_wait_that_passes_the_deadline_is_not_begun():
-    """F6: a wait that would not fit before the deadline fails at once, with the error it is for."""
+    """A wait that would not fit before the deadline fails at once, with the error it is for."""
     time = FakeClock()
 
     with pytest.raises(ServerError) as caught:
         await pacer_on(time).run(failing(server_error(retry_after=9)), retry=RETRY, deadline=1005)
 
     assert [] == time.sleeps
-    assert ["Not sent again: the wait before a repeat would pass the deadline."] == (
+    assert ["Gave up after 1 attempt: the next wait would pass the deadline."] == (
         caught.value.__notes__
     )
 
@@ -321,7 +393,7 @@ async def test_pace_that_passes_the_deadline_fails_at_once():
 
 
 async def test_cancelled_wait_leaves_everything_free():
-    """F7: cancelled while it waits for a slot, a gate or a repeat, a request holds nothing."""
+    """Cancelled while it waits for a slot, a gate or a repeat, a request holds nothing."""
     time = FakeClock()
     forever = asyncio.Event()
     clock = attrs.evolve(time.clock, sleep=lambda _: forever.wait())
@@ -331,169 +403,15 @@ async def test_cancelled_wait_leaves_everything_free():
         raise throttled()
 
     tasks = [asyncio.create_task(pacer.run(attempt, retry=RETRY)) for _ in range(3)]
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns()
     for task in tasks:
         task.cancel()
     done = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert all(isinstance(error, asyncio.CancelledError) for error in done)
-    assert 0 == pacer.tally.in_flight
+    assert 0 == pacer.counters.in_flight
     time.time += 100
     assert 1 == await pacer.run(failing(), retry=RETRY)
-
-
-@pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", None, math.nan])
-def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
-    """H8: attempts below 1, or no whole number, are a `ConfigurationError` that names them."""
-    with pytest.raises(ConfigurationError, match=r"RetryPolicy\(attempts=\) takes a whole number"):
-        RetryPolicy(attempts=value)
-
-
-@pytest.mark.parametrize("name", ["connect", "read", "total"])
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1", None])
-def test_time_outs_are_finite_and_above_zero(name, value):
-    """H9: a time-out of 0, less, nan or inf is a `ConfigurationError` that names it."""
-    with pytest.raises(ConfigurationError, match=rf"Timeouts\({name}=\) takes a finite number"):
-        Timeouts(**{name: value})
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"concurrency": 0},
-        {"concurrency": 2.0},
-        {"requests_per_second": 0},
-        {"requests_per_second": math.inf},
-        {"max_body_bytes": 0},
-        {"max_body_bytes": True},
-    ],
-)
-def test_limits_are_checked_one_by_one(bad):
-    """A limit that is none is refused by name, when it is made."""
-    name = next(iter(bad))
-
-    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) takes"):
-        Limits(**bad)
-
-
-def test_fields_are_not_refused_for_each_other():
-    """Caps win: a cap below a base, or a total below a read, is a choice and no mistake."""
-    assert 0.5 == RetryPolicy(cap=0.5).ceiling(0, throttled=True)
-    assert 1 == Timeouts(total=1, read=30).total
-
-
-# ---- slots ---------------------------------------------------------------------------------------
-
-
-def slots(most, *, adaptive=True):
-    """Return slots of which none is held."""
-    return Slots(most=most, adaptive=adaptive)
-
-
-def test_throttling_halves_the_slots_once_for_all_in_flight():
-    """A burst of 429s to requests that were in flight together halves once; a later one again."""
-    pace = slots(16)
-    for _ in range(16):
-        pace.note_throttled(0)
-    assert (8, 1) == (pace.allowed, pace.epoch)
-
-    for epoch in (1, 2, 3, 4, 5):
-        pace.note_throttled(epoch)
-    assert 1 == pace.allowed  # never none
-
-
-def test_slots_grow_by_one_a_clean_window():
-    """As many answers as are allowed in flight, without a 429 between them, give one slot back."""
-    pace = slots(4)
-    pace.note_throttled(0)
-
-    pace.note_success()
-    assert 2 == pace.allowed
-    pace.note_throttled(0)  # of the burst before: it ends the window, and halves nothing
-    pace.note_success()
-    assert 2 == pace.allowed
-    pace.note_success()
-    assert 3 == pace.allowed
-    for _ in range(50):
-        pace.note_success()
-    assert 4 == pace.allowed
-
-
-def test_slots_that_do_not_adapt_stay():
-    """With adaptive=False a 429 takes no slot away."""
-    pace = slots(4, adaptive=False)
-    pace.note_throttled(0)
-    assert 4 == pace.allowed
-
-
-def test_adaptive_takes_a_truth():
-    """What is neither True nor False is refused by its name."""
-    with pytest.raises(ConfigurationError, match=r"Limits\(adaptive=\) takes True or False"):
-        Limits(adaptive=1)
-
-
-async def test_lanes_get_equal_shares_whatever_they_ask_for():
-    """Of 8 slots a lane of 16 workers and one of 8 workers hold 4 each, and one alone all."""
-    pace, done = slots(8), Counter()
-
-    async def worker(lane):
-        while done.total() < 4_000:
-            await pace.take(lane)
-            assert pace._held.total() <= 8
-            await asyncio.sleep(0)
-            done[lane] += 1
-            pace.give(lane)
-
-    lanes = ["wide"] * 16 + ["narrow"] * 8
-    await asyncio.gather(*(worker(lane) for lane in lanes))
-
-    assert abs(done["wide"] - done["narrow"]) < 0.05 * done.total()
-    for _ in range(8):
-        await pace.take("alone")
-    assert 8 == pace._held["alone"]
-
-
-async def test_lane_is_served_in_its_order():
-    """Within a lane who came first is served first."""
-    pace, order = slots(1), []
-    await pace.take("a")
-
-    async def wait(number):
-        await pace.take("a")
-        order.append(number)
-        pace.give("a")
-
-    waiting = [asyncio.create_task(wait(number)) for number in range(5)]
-    await asyncio.sleep(0)
-    pace.give("a")
-    await asyncio.gather(*waiting)
-
-    assert [0, 1, 2, 3, 4] == order
-
-
-@pytest.mark.parametrize("seed", range(20))
-async def test_cancelled_waiters_leak_no_slot(seed):
-    """Whenever waiters are cancelled, just dealt a slot or not, every slot comes back."""
-    chance = random.Random(seed)
-    pace = slots(3)
-
-    async def worker(lane):
-        await pace.take(lane)
-        try:
-            await asyncio.sleep(0)
-        finally:
-            pace.give(lane)
-
-    tasks = [asyncio.create_task(worker(chance.randrange(3))) for _ in range(40)]
-    while not all(task.done() for task in tasks):
-        chance.choice(tasks).cancel()
-        if chance.random() < 0.5:
-            await asyncio.sleep(0)
-    done = await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert {type(None), asyncio.CancelledError} >= {type(one) for one in done}
-    assert (0, {}) == (pace._held.total(), pace._waiting)
 
 
 async def test_throttled_session_starts_fewer_until_it_is_clean():

@@ -4,13 +4,13 @@ import copy
 import json
 import logging
 import pickle
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import attrs
 import pytest
+from asking import locals_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,11 +19,9 @@ from ief_async import (
     ConfigurationError,
     IefSession,
     PasswordCredentials,
-    PayloadError,
     Token,
 )
 from ief_async._auth.keys import Secret, clock_skew
-from ief_async._auth.projects import project_of
 from ief_async._messages import Reply, Request
 from ief_async.testing import sign
 
@@ -61,35 +59,23 @@ def refusal_of(name):
     return caught.value
 
 
-def locals_of(error):
-    """Return what the locals of all frames of an error print; a half-made object prints nothing."""
-    shown = []
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        for name, value in frame.f_locals.items():
-            try:
-                shown.append(f"{frame.f_code.co_name}: {name} = {value!r}")
-            except AttributeError:
-                shown.append(f"{frame.f_code.co_name}: {name}")
-    return shown
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_value_that_no_header_can_carry_is_refused_unshown(name):
-    """E9: whatever is not printable ASCII without blanks is refused; the text never shows it."""
+    """Whatever is not printable ASCII without blanks is refused; the text never shows it."""
     error = refusal_of(name)
 
     assert ConfigurationError is type(error)
     for text in (str(error), repr(error), repr(vars(error))):
         assert "canary" not in text
         assert "20361120" not in text
-    assert str(error).startswith("Token takes ")
+    assert str(error).startswith("Token must ")
     assert error.__cause__ is None
     assert error.__context__ is None
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_value_is_in_no_frame_of_the_library(name):
-    """E9: a debugger's walk over the frames of the refusal, locals included, does not show it."""
+    """A debugger's walk over the frames of the refusal, locals included, does not show it."""
     shown = locals_of(refusal_of(name))
 
     assert len(shown) > 1
@@ -101,19 +87,19 @@ def test_refused_value_is_in_no_frame_of_the_library(name):
     [
         ("newline-at-the-end", "line end"),
         ("blank-behind", "blank"),
-        ("bytes", "was given bytes"),
-        ("none", "was given NoneType"),
+        ("bytes", "must be a string, got bytes"),
+        ("none", "must be a string, got NoneType"),
         ("empty", "empty"),
     ],
 )
 def test_refusal_says_what_was_given(name, words):
-    """E9: the text tells an empty value, a foreign type and a stray newline apart."""
+    """The text tells an empty value, a foreign type and a stray newline apart."""
     assert words in str(refusal_of(name))
 
 
 @pytest.mark.parametrize("value", ["t", "!", "~", VALUE, "x" * 32_768], ids=len)
 def test_value_that_a_header_can_carry_is_taken(value):
-    """E8: from one character to 32 KiB, every printable ASCII character is sent as it is."""
+    """From one character to 32 KiB, every printable ASCII character is sent as it is."""
     request = Request(url="https://ief.example.com/")
 
     assert {"X-Auth-Token": value} == Token(value).headers(request, now=0)
@@ -146,18 +132,18 @@ SHOWN = {
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
 @pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()], ids=["t", "s", *SECRETIVE])
 def test_no_way_to_print_shows_the_value(kind, show):
-    """E16: repr, str, every format, vars and a log line show stars."""
+    """Repr, str, every format, vars and a log line show stars."""
     assert "canary" not in show(kind(VALUE))
 
 
 def test_stars_stand_for_the_value():
-    """E16: that there is a secret may be seen."""
+    """That there is a secret may be seen."""
     assert "Secret(***)" == repr(Secret(VALUE)) == str(Secret(VALUE))
     assert "Token(value=Secret(***))" == repr(Token(VALUE))
 
 
 def test_attrs_functions_do_not_show_the_value():
-    """E16: asdict and astuple, with every serializer, give the Secret and not its text."""
+    """Asdict and astuple, with every serializer, give the Secret and not its text."""
     token = Token(VALUE)
 
     assert {"value": Secret(VALUE)} == attrs.asdict(token)
@@ -166,7 +152,7 @@ def test_attrs_functions_do_not_show_the_value():
 
 
 def test_log_line_does_not_show_the_value(caplog):
-    """E16: a token that somebody logs is stars."""
+    """A token that somebody logs is stars."""
     logging.getLogger("somebody").error("%s %r", Token(VALUE), Secret(VALUE))
 
     assert "canary" not in caplog.text
@@ -175,20 +161,20 @@ def test_log_line_does_not_show_the_value(caplog):
 @pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_value_is_not_pickled(kind, protocol):
-    """E16: pickling credentials is refused by every protocol, with what to do instead."""
+    """Pickling credentials is refused by every protocol, with what to do instead."""
     with pytest.raises(TypeError, match="make the credentials where they are used"):
         pickle.dumps(kind(VALUE), protocol)
 
 
 @pytest.mark.parametrize("kind", [Token, Secret, *SECRETIVE.values()])
 def test_value_is_not_copied_deeply(kind):
-    """E16: a deep copy, as tools make of what they store, is refused."""
+    """A deep copy, as tools make of what they store, is refused."""
     with pytest.raises(TypeError, match="not pickled or copied"):
         copy.deepcopy(kind(VALUE))
 
 
 def test_session_does_not_show_the_value():
-    """E16: a session and the parts it holds are printed without the token."""
+    """A session and the parts it holds are printed without the token."""
     ief = IefSession(PROJECT, credentials=Token(VALUE), endpoint="http://127.0.0.1:9")
 
     assert "canary" not in repr([ief, vars(ief), ief._transport])
@@ -197,8 +183,8 @@ def test_session_does_not_show_the_value():
 
 
 def test_session_given_a_bare_token_refuses_it_unshown():
-    """E9: a token that is not wrapped is refused; neither text nor frame of ours shows it."""
-    with pytest.raises(ConfigurationError, match="credentials takes Token") as caught:
+    """A token that is not wrapped is refused; neither text nor frame of ours shows it."""
+    with pytest.raises(ConfigurationError, match="credentials must be a Token") as caught:
         IefSession(PROJECT, credentials=VALUE, endpoint="http://127.0.0.1:9")
 
     assert not [local for local in locals_of(caught.value) if "canary" in local]
@@ -217,7 +203,7 @@ def test_token_is_a_value():
 
 
 def test_secret_has_no_other_attributes():
-    """E16: there is no place on a Secret where a tool could find it by accident."""
+    """There is no place on a Secret where a tool could find it by accident."""
     assert not hasattr(Secret(VALUE), "__dict__")
     assert not hasattr(Token(VALUE), "__dict__")
 
@@ -233,13 +219,13 @@ def test_secret_has_no_other_attributes():
     ],
 )
 def test_scrub_takes_the_value_out_of_a_text(text, scrubbed):
-    """E15: every occurrence of the value becomes stars, and nothing else changes."""
+    """Every occurrence of the value becomes stars, and nothing else changes."""
     assert scrubbed == Token(VALUE).scrub(text) == Secret(VALUE).scrub(text)
 
 
 # ---- access keys and passwords -------------------------------------------------------------------
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 SIGNING = json.loads((SAMPLES / "signing_vectors.json").read_text())
 PARTS = ("access_key", "secret_key", "security_token")
 
@@ -322,8 +308,8 @@ def test_both_signers_agree(line, query, sent, token, now):
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", [name for name in REFUSED if name not in {"none", "token"}])
 def test_part_of_a_key_that_no_header_can_carry_is_refused_unshown(part, name):
-    """E9: a part that is no line of printable ASCII is refused by name, and shown nowhere."""
-    with pytest.raises(ConfigurationError, match=rf"^AccessKey\({part}=\) takes ") as caught:
+    """A part that is no line of printable ASCII is refused by name, and shown nowhere."""
+    with pytest.raises(ConfigurationError, match=rf"^AccessKey\({part}=\) must ") as caught:
         AccessKey(**{"access_key": "a", "secret_key": "s", part: REFUSED[name]})
 
     assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
@@ -331,34 +317,14 @@ def test_part_of_a_key_that_no_header_can_carry_is_refused_unshown(part, name):
 
 
 def test_wrapped_part_is_checked_as_well():
-    """E9: a Secret with a line end is refused like the text in it."""
+    """A Secret with a line end is refused like the text in it."""
     with pytest.raises(ConfigurationError, match="line ends"):
         AccessKey("a", Secret(f"{VALUE}\n"))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"domain": ""}, r"domain=\) takes a text, but was given an empty one"),
-        ({"user": None}, r"user=\) takes a text, but was given NoneType"),
-        ({"password": b"x"}, r"password=\) takes a text, but was given bytes"),
-        ({"password": ""}, r"password=\) takes a text, but was given an empty one"),
-        ({"project": 7}, r"project=\) takes a text, but was given int"),
-        ({"passcode": "123456"}, "passcode= and user_id= together"),
-        ({"user_id": "i"}, "passcode= and user_id= together"),
-    ],
-)
-def test_wrong_password_credentials_are_refused_unshown(wrong, words):
-    """E9: what can't log in is refused by name; the password is in no frame of the refusal."""
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        PasswordCredentials(**{"domain": "d", "user": "u", "password": VALUE, **wrong})
-
-    assert not [shown for shown in locals_of(caught.value) if "canary" in shown]
-
-
 @pytest.mark.parametrize("part", SECRETIVE)
 def test_attrs_functions_show_no_secret_of_any_kind(part):
-    """E16: asdict and astuple of keys and passwords hold Secrets, and their texts print stars."""
+    """Asdict and astuple of keys and passwords hold Secrets, and their texts print stars."""
     credentials = SECRETIVE[part](VALUE)
 
     assert "canary" not in repr((attrs.asdict(credentials), attrs.astuple(credentials)))
@@ -367,7 +333,7 @@ def test_attrs_functions_show_no_secret_of_any_kind(part):
 
 
 def test_scrub_of_a_key_takes_all_of_it():
-    """E15: no part of a key and no signature stays in what a server sends back."""
+    """No part of a key and no signature stays in what a server sends back."""
     key = AccessKey("canary-access-key", "canary-secret-key", "canary-security-token")
     echo = (
         "canary-access-key canary-secret-key|x-security-token:canary-security-token|"
@@ -379,17 +345,8 @@ def test_scrub_of_a_key_takes_all_of_it():
     ) == key.scrub(echo)
 
 
-def test_scrub_of_a_password_takes_the_code_too():
-    """E15: neither password nor passcode stays in what IAM sends back."""
-    credentials = PasswordCredentials(
-        domain="d", user="u", password="canary-password", user_id="i", passcode="canary-code"
-    )
-
-    assert "*** ***" == credentials.scrub("canary-password canary-code")
-
-
 def test_requests_and_replies_do_not_show_their_contents():
-    """E14: headers and bodies, where tokens and passwords are, are in no repr."""
+    """Headers and bodies, where tokens and passwords are, are in no repr."""
     assert VALUE not in repr(Request(url="https://x/", headers={"a": VALUE}, body=VALUE.encode()))
     assert VALUE not in repr(Reply(status=201, headers={"a": VALUE}, body=VALUE.encode()))
 
@@ -411,14 +368,7 @@ def test_requests_and_replies_do_not_show_their_contents():
 @pytest.mark.parametrize("zone", ["UTC", "CST-8", "EST5"], indirect=True)
 @pytest.mark.usefixtures("zone")
 def test_skew_is_told_by_the_servers_date(date, seconds):
-    """E11: a clock is ahead by what it differs from the server's Date, wherever it stands."""
+    """A clock is ahead by what it differs from the server's Date, wherever it stands."""
     now = datetime(2024, 3, 1, 0, 0, 59, tzinfo=UTC).timestamp()
 
     assert seconds == clock_skew(date, now=now)
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"projects": 7}', b"<html>"])
-def test_lookup_that_is_no_list_is_an_error(body):
-    """An answer that holds no list of projects is a PayloadError, not "no project"."""
-    with pytest.raises(PayloadError, match="no list of projects"):
-        project_of(Reply(status=200, headers={}, body=body), "cn-north-4")

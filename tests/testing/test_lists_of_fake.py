@@ -34,7 +34,7 @@ async def ask(fake, kind, *, headers=None, project_id=None, **query):
 
 
 async def rows(fake, kind, **query):
-    """The rows of one answer, which are as many as it counts."""
+    """The rows of one answer, after a check of its count."""
     status, document = await ask(fake, kind, **query)
     assert status == 200, document
     assert document["count"] == len(document[KEYS[kind]])
@@ -62,7 +62,7 @@ def sequence(fake, kind):
 @pytest.mark.fake_ief(instances=2, empty_nodes=3)
 @each_kind
 async def test_lists_give_what_there_is(fake_ief, kind):
-    """An answer has the documents that the attribute has, in its order, under the right key."""
+    """An answer has the documents of the attribute, in its order, under the list's key."""
     there = sequence(fake_ief, kind)
     assert await rows(fake_ief, kind) == list(there) == [there[n] for n in range(len(there))]
     assert len(there) == {"deployments": 10, "nodes": 8, "groups": 2, "instances": 2}[kind]
@@ -79,7 +79,7 @@ async def test_lists_give_what_there_is(fake_ief, kind):
     ],
 )
 async def test_order_of_keys(fake_ief, kind, expected):
-    """The count stands first, but behind the nodes."""
+    """The count comes first, except in the list of nodes."""
     assert [*(await ask(fake_ief, kind))[1]] == expected
 
 
@@ -102,7 +102,7 @@ def test_seed_decides_everything(kind):
 
 
 def test_deployments_have_every_field():
-    """Each has the fields that are known, and a template made of the pods' containers."""
+    """A deployment has all known fields, and a template with the containers of the pods."""
     deployments = FakeIef().deployments
     for row in deployments:
         assert [*row] == [
@@ -115,7 +115,7 @@ def test_deployments_have_every_field():
 
 
 def test_templates_fit_the_pods():
-    """A template's containers are the pods', without what is known only once they run."""
+    """A template's containers are those of the pods without the fields of running ones."""
     fake = FakeIef()
     full, plain = (row["template"] for row in fake.deployments[:2])
     pod = fake.pods[7]
@@ -131,7 +131,7 @@ def test_templates_fit_the_pods():
 
 
 def test_nodes_have_every_field():
-    """Each node has the 55 fields that are known, those of its parts included."""
+    """Each node has the 55 known fields, those of its parts included."""
     nodes = FakeIef(nodes=12).nodes
     for row in nodes:
         first, *_, last = row
@@ -155,7 +155,7 @@ def test_nodes_have_every_field():
 
 
 def test_nodes_are_as_odd_as_they_are_known_to_be():
-    """Some fields are null in some nodes, and a first upgrade came from nowhere."""
+    """Some fields are null in some nodes, and a first upgrade has no earlier version."""
     nodes = FakeIef(nodes=12).nodes
     for key in ("comment", "ca", "node_type"):
         assert {type(row[key]) for row in nodes} == {str, type(None)}, key
@@ -170,7 +170,7 @@ def test_nodes_are_as_odd_as_they_are_known_to_be():
 
 
 def test_secrets_can_be_told():
-    """What no log may have begins with a word that can be searched for, and each is another."""
+    """Each secret of a node begins with a word that can be searched for, and is unique."""
     nodes = FakeIef(nodes=6).nodes
     secrets = [row[key] for row in nodes for key in SECRETS if row[key] is not None]
     assert all(text.startswith("secret-") for text in secrets)
@@ -181,7 +181,7 @@ def test_secrets_can_be_told():
 
 
 def test_groups_sum_their_nodes_up():
-    """A group has its nodes as the list of nodes has them, and what they have together."""
+    """A group has its nodes as the list of nodes has them, and the sums of their resources."""
     fake = FakeIef(nodes=7, groups=3, empty_nodes=2)
     for number, group in enumerate(fake.groups):
         assert group["nodes"] == [row for row in fake.nodes if group["id"] in row["group_ids"]]
@@ -196,7 +196,7 @@ def test_groups_sum_their_nodes_up():
 
 
 def test_deployments_are_on_a_node_or_in_a_group():
-    """One whose pods are all on one node names it; one that is spread has a group instead."""
+    """A deployment on one node names that node; one on several nodes names a group."""
     alone = FakeIef(deployments=10, nodes=5)
     assert [row["node_ids"] for row in alone.deployments] == [[n] for n in alone.node_ids * 2]
     assert {row["group_id"] for row in alone.deployments} == {""}
@@ -212,7 +212,7 @@ def test_deployments_are_on_a_node_or_in_a_group():
 
 
 def test_instances_are_texts():
-    """Every field of an instance is a text, and the first has the id that is asked for."""
+    """Every field of an instance is a string, and the first one has the given id."""
     fake = FakeIef(instances=2, service=Service(instance_id="platinum"))
     for row in fake.instances:
         assert {type(value) for value in row.values()} == {str}
@@ -221,7 +221,7 @@ def test_instances_are_texts():
 
 
 def test_times_have_the_known_forms():
-    """Each kind writes its times in another form; changed is never before made."""
+    """Each list has another format of times, and no update is earlier than the creation."""
     fake = FakeIef()
     forms = {kind: sequence(fake, kind)[0]["created_at"] for kind in KINDS}
     assert len({len(text) for text in forms.values()}) == 4
@@ -242,7 +242,7 @@ def on_nodes(fake):
 
 
 def test_nodes_count_their_pods():
-    """A node's number of pods is true; PENDING pods are on none, and empty nodes have none."""
+    """A node counts the pods that run on it; PENDING pods are on no node."""
     fake = FakeIef(1_000, nodes=7, empty_nodes=2)
     counted = {row["id"]: row["deployment_num"] for row in fake.nodes}
     assert counted == {identity: on_nodes(fake)[identity] for identity in counted}
@@ -251,7 +251,7 @@ def test_nodes_count_their_pods():
 
 
 def test_deployments_count_their_pods():
-    """Replicas are the present pods, ready ones those that run."""
+    """``replicas`` counts the present pods, ``ready_replicas`` the running ones."""
     fake = FakeIef(1_000)
     for row in fake.deployments:
         pods = [pod for pod in fake.pods if pod["deployment_id"] == row["id"]]
@@ -260,7 +260,7 @@ def test_deployments_count_their_pods():
 
 
 async def test_counts_follow_the_fleet():
-    """What is inserted, deleted or moves by itself is counted at once."""
+    """Inserts, deletes and motion show in the counts at once."""
     async with FakeIef(50, nodes=3, motion=Motion.uniform(3.0, 1.0)) as fake:
         fake.insert(5, deployment_id=fake.deployment_ids[3])
         assert fake.deployments[3]["replicas"] == 10
@@ -278,7 +278,7 @@ async def test_counts_follow_the_fleet():
 
 
 def test_documents_of_given_pods():
-    """Given pods have their own deployments and nodes; those that name none count everywhere."""
+    """Given pods bring their deployments and nodes; a pod without them counts everywhere."""
     pods = [
         {"id": "a", "deployment_id": "d1", "node_id": "n1", "state": "RUNNING"},
         {"id": "b", "deployment_id": "d1", "node_id": "n2"},
@@ -298,7 +298,7 @@ def test_documents_of_given_pods():
 
 
 def test_a_large_fleet_is_lazy():
-    """A node of ten million pods can be named, and its kind counted, without a pod being made."""
+    """Nodes of ten million pods can be counted and named without any pod being made."""
     fake = FakeIef(10_000_000, nodes=100_000)
     assert (len(fake.nodes), fake.node_ids[-1]) == (100_000, fake.node_ids[99_999])
 
@@ -308,7 +308,7 @@ def test_a_large_fleet_is_lazy():
 
 @each_kind
 async def test_pages_add_up(kind):
-    """Pages of any size, one after the other, are the whole list; beyond it there is nothing."""
+    """Pages of any size add up to the whole list, and a page beyond its end is empty."""
     async with FakeIef(deployments=7, nodes=7, groups=7, instances=7) as fake:
         key, whole = KEYS[kind], list(sequence(fake, kind))
         pages = [(await ask(fake, kind, offset=at, limit=3))[1] for at in (0, 3, 6, 9)]
@@ -322,7 +322,7 @@ async def test_pages_add_up(kind):
     [("deployments", 10, 100), ("nodes", 500, 1_000), ("groups", 4, None), ("instances", 4, None)],
 )
 async def test_limits(kind, usual, most):
-    """Each kind has its own usual and largest page."""
+    """Each list has its own default and largest page."""
     many = 120 if kind == "deployments" else 600
     sizes = {kind: many}
     async with FakeIef(20, service=Service(default_limit=4), **sizes) as fake:
@@ -348,14 +348,14 @@ async def test_limits(kind, usual, most):
     ],
 )
 async def test_illegal_numbers(fake_ief, kind, query, code):
-    """Limit and offset out of specification have codes of their own."""
+    """A limit or offset out of range is a 400 with its own code."""
     status, error = await ask(fake_ief, kind, **query)
     assert (status, error["error_code"]) == (400, code)
 
 
 @each_kind
 async def test_listings_can_be_as_odd_as_that_of_pods(kind):
-    """Caps, orders, offsets, limits and counts go wrong here, too."""
+    """Page cap, order, offsets, limits, counts and rates of `Service` apply to every list."""
     sizes = {"deployments": 9, "nodes": 9, "groups": 9, "instances": 9}
     key = KEYS[kind]
 
@@ -387,7 +387,7 @@ async def test_listings_can_be_as_odd_as_that_of_pods(kind):
 
 @each_kind
 async def test_reversed_order(kind):
-    """A reversed server has everything the other way round, and says so."""
+    """Reversed lists are the same ones from their ends, in answers and attributes."""
     async with (
         FakeIef(10, instances=3) as fake,
         FakeIef(10, instances=3, service=Service(order="reversed")) as backwards,
@@ -402,7 +402,7 @@ async def test_reversed_order(kind):
 
 @pytest.mark.parametrize("kind", ["deployments", "nodes", "groups"])
 async def test_names_are_found_by_a_part(kind):
-    """A part of the name is enough; an empty name asks for nothing."""
+    """The parameter ``name`` selects by a part of the name; an empty one selects all."""
     async with FakeIef(
         50, deployments=12, nodes=12, groups=12, service=Service(default_limit=100)
     ) as fake:
@@ -413,7 +413,7 @@ async def test_names_are_found_by_a_part(kind):
 
 @pytest.mark.parametrize("kind", ["deployments", "nodes", "groups"])
 async def test_sorted_by_time(kind):
-    """Oldest or newest first, whatever the server's own order; anything else is refused."""
+    """``sort`` puts the oldest or newest first; any other value is refused."""
     async with FakeIef(
         50, deployments=10, nodes=10, groups=10, service=Service(order="shuffled")
     ) as fake:
@@ -428,7 +428,7 @@ async def test_sorted_by_time(kind):
 
 
 async def test_deployments_of_a_node_or_a_group():
-    """By the node that they name or the group that they name, never by both."""
+    """Deployments are selected by node or by group; both at once are refused."""
     async with FakeIef(deployments=10, nodes=5) as fake:
         node, group = fake.node_ids[2], fake.group_ids[0]
         assert await numbers(fake, "deployments", node_id=node) == [2, 7]
@@ -442,7 +442,7 @@ async def test_deployments_of_a_node_or_a_group():
 
 
 async def test_unknown_ids_are_empty_or_refused():
-    """A node or group that isn't there has nothing, or is a 404, as with pods."""
+    """An unknown node or group selects nothing, or is a 404, as with pods."""
     async with FakeIef() as lenient, FakeIef(service=Service(unknown_ids="refuse")) as strict:
         for kind, name in (("deployments", "node_id"), ("nodes", "group_id")):
             assert await rows(lenient, kind, **{name: "x"}) == []
@@ -450,7 +450,7 @@ async def test_unknown_ids_are_empty_or_refused():
 
 
 async def test_nodes_by_state():
-    """Five states can be asked for; FREEZE is seen, but can't be."""
+    """Nodes are selected by five states; FREEZE occurs, but is refused in a query."""
     async with FakeIef(nodes=22) as fake:
         assert await numbers(fake, "nodes", state="FAIL") == [5, 16]
         assert {row["state"] for row in await rows(fake, "nodes", state="STOPPED")} == {"STOPPED"}
@@ -459,7 +459,7 @@ async def test_nodes_by_state():
 
 
 async def test_nodes_by_tags_and_app():
-    """All tags have to fit, a value may have dots, and tags win over the application."""
+    """Nodes must have all tags; a value may have dots; ``app_name`` is ignored beside tags."""
     async with FakeIef(deployments=10, nodes=6) as fake:
         assert await numbers(fake, "nodes", tags="line.1") == [1, 4]
         assert await numbers(fake, "nodes", tags="line.1,site.v1.2") == [1]
@@ -471,7 +471,7 @@ async def test_nodes_by_tags_and_app():
 
 
 async def test_nodes_by_group_and_device():
-    """By their group, by a device's id, and by its name."""
+    """Nodes are selected by group, and by the id or name of a device."""
     async with FakeIef(nodes=7, groups=3) as fake:
         assert await numbers(fake, "nodes", group_id=fake.group_ids[1]) == [1, 4]
         (device,) = fake.nodes[3]["device_infos"][0]["device_ids"]
@@ -485,7 +485,7 @@ async def test_nodes_by_group_and_device():
 
 @each_kind
 async def test_lists_are_for_the_known(fake_ief, kind):
-    """A stranger gets nothing, and another project has nothing."""
+    """A request without a valid token is refused, and another project is not found."""
     assert (await ask(fake_ief, kind, headers={"X-Auth-Token": "x"}))[0] == 401
     status, error = await ask(fake_ief, kind, project_id="0" * 32)
     assert (status, error["error_code"]) == (400, "IEF.100001")
@@ -493,7 +493,7 @@ async def test_lists_are_for_the_known(fake_ief, kind):
 
 @each_kind
 async def test_faults_hit_every_list(fake_ief, kind):
-    """A script decides here, too; then the real answer comes."""
+    """A script applies to every list."""
     fake_ief.script(Fault.throttle())
     assert (await ask(fake_ief, kind))[0] == 429
     assert await rows(fake_ief, kind)
@@ -501,7 +501,7 @@ async def test_faults_hit_every_list(fake_ief, kind):
 
 @pytest.mark.fake_ief(service=Service(instance_id="platinum"), instances=2)
 async def test_instance_has_to_be_named(fake_ief):
-    """Without the instance's id there is nothing to see but the instances themselves."""
+    """If the service asks for an instance, a request without its id sees instances alone."""
     named = {"ief-instance-id": "platinum"}
     for kind in ("deployments", "nodes", "groups"):
         for headers in ({}, {"ief-instance-id": "other"}, {"ief-instance-id": ""}):
@@ -520,7 +520,7 @@ async def test_instance_has_to_be_named(fake_ief):
 
 
 async def test_paths_have_their_versions(fake_ief):
-    """A list under the other version, or with a slash at its end, isn't published."""
+    """A list under the other version, or with a slash at its end, is a 404."""
     paths = ["v2/{}/deployments", "v3/{}/nodes", "v3/{}/groups", "v2/{}/pods", "v2/{}/nodes/"]
     async with aiohttp.ClientSession(headers={"X-Auth-Token": fake_ief.token}) as http:
         for path in paths:
@@ -529,7 +529,7 @@ async def test_paths_have_their_versions(fake_ief):
 
 
 async def test_large_lists_are_counted_again_when_they_move():
-    """A thousand nodes of ten thousand pods say how many they have at that moment."""
+    """A thousand nodes count ten thousand pods as they are at that moment."""
     async with FakeIef(10_000, nodes=1_000, motion=Motion.uniform()) as fake:
         for _ in range(3):
             fake.insert()

@@ -3,12 +3,11 @@
 import asyncio
 import gc
 import threading
-import time
 from collections import Counter
 
 import pytest
-from conftest import session_with
-from test_keyring import LOGIN, ask, kinds, password, seen, session
+from asking import LOGIN, ask, kinds, password, seen, session
+from conftest import session_with, turns, until
 
 from ief_async import (
     AccessKey,
@@ -160,21 +159,20 @@ async def test_password_that_was_changed_is_sent_once(fake):
     assert before + 1 == seen(fake, LOGIN)
 
 
-async def test_right_password_logs_in_for_all_projects_together(fake):
-    """Only the first login goes alone: when it is accepted the others go side by side."""
-    peaks = []
-
-    def watch(_):
-        peaks.append(fake.statistics().in_flight)
-        return Fault.slow(0.2)
-
-    fake.intercept(watch)
+async def test_right_password_logs_in_for_all_projects_together(fake, held_back):
+    """Only the first login is made alone: once it is accepted all others are made together."""
+    fake.intercept(lambda request: Fault.slow(1) if request.path == LOGIN else None)
     async with session(fake, password(fake)) as ief:
         for_each = [ief.with_options(project_id=one) for one in PROJECTS]
-        await asyncio.gather(*(ask(one, fake) for one in for_each))
-
-    assert [0, 0] == peaks[:2]
-    assert max(peaks) > 5
+        asked = asyncio.gather(*(ask(one, fake) for one in for_each))
+        await until(lambda: fake.statistics().in_flight == 1)
+        await turns()
+        assert 1 == seen(fake, LOGIN)
+        held_back.set()  # for the first alone
+        held_back.clear()
+        await until(lambda: seen(fake, LOGIN) == len(PROJECTS))
+        held_back.set()
+        await asked
 
 
 async def test_login_that_gets_no_answer_is_everybodys(fake):
@@ -269,7 +267,13 @@ def test_loop_that_ends_while_it_waits_for_another_thread_is_left_alone(caplog):
     """A session whose loop is closed while another's login runs is told nothing of its end."""
     with FakeIef(20) as fake:
         one, errors = password(fake), []
-        fake.intercept(lambda _: Fault.slow(0.5))
+        begun, over = threading.Event(), threading.Event()
+
+        def hold(_):
+            begun.set()
+            over.wait(60)
+
+        fake.intercept(hold)
 
         async def read(waits):
             async with session(fake, one) as ief:
@@ -278,10 +282,10 @@ def test_loop_that_ends_while_it_waits_for_another_thread_is_left_alone(caplog):
 
         thread = threading.Thread(target=lambda: asyncio.run(read(None)))
         thread.start()
-        while not seen(fake, LOGIN):
-            time.sleep(0.01)
+        assert begun.wait(60)
         with pytest.raises(TimeoutError):
             asyncio.run(read(0.05))
+        over.set()
         thread.join()
 
     assert {"Page": 1} == kinds(errors)

@@ -12,16 +12,16 @@ from yarl import URL
 
 from ief_async.testing import Account, FakeIef, FakeRequest, Fault, Service, _signatures, sign
 
-VECTORS = json.loads((Path(__file__).parent / "samples/signing_vectors.json").read_bytes())[
+VECTORS = json.loads((Path(__file__).parents[1] / "samples/signing_vectors.json").read_bytes())[
     "vectors"
 ]
-STRANGER = "Incorrect IAM authentication information: "
+UNAUTHENTICATED = "Incorrect IAM authentication information: "
 SOME_TIME = 1_709_251_199.25
 each_vector = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 
 
 class Clock:
-    """Seconds since 1970 that pass when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self, at=SOME_TIME):
         self.at = at
@@ -33,13 +33,13 @@ class Clock:
 
 @pytest.fixture
 async def fake():
-    """Run a fake server whose time stands still."""
+    """Run a fake server whose clock does not move."""
     async with FakeIef(service=Service(clock=Clock())) as running:
         yield running
 
 
 async def send(fake, method, target, *, headers=None, body=None):
-    """One request through aiohttp's client: status, headers, JSON (or text that is none)."""
+    """One request through aiohttp's client: status, headers, JSON (or text that isn't JSON)."""
     async with (
         aiohttp.ClientSession() as http,
         http.request(
@@ -121,13 +121,13 @@ def vector_arguments(vector):
 
 @each_vector
 def test_sign_makes_the_vendors_signatures(vector):
-    """What the vendor's signer made of a request, `sign` makes of it, too."""
+    """`sign` makes the same signatures as the vendor's signer."""
     made = sign(vector["ak"], vector["sk"], now="", **vector_arguments(vector))
     assert made == vector["authorization"]
 
 
 def test_sign_takes_a_query_in_any_form():
-    """Raw text, a mapping, a list in it, and pairs mean the same; a boolean is in small letters."""
+    """A string, a mapping, lists in it, and pairs are equal; a boolean is in lower case."""
     common = {"method": "GET", "host": "h", "path": "/", "now": "20240229T235959Z"}
     forms = [
         "b=%E4%B8%AD&a=2&a=10&c=true&d=",
@@ -141,7 +141,7 @@ def test_sign_takes_a_query_in_any_form():
 
 
 def test_sign_takes_a_time_in_any_form():
-    """Text, seconds and aware datetimes of any zone; a header wins; a naive time is refused."""
+    """`now` is a string, seconds or an aware datetime; a naive one is refused."""
     common = {"method": "GET", "host": "h", "path": "/"}
     china = timezone(timedelta(hours=8))
     times = ["20240229T235959Z", SOME_TIME, datetime(2024, 3, 1, 7, 59, 59, tzinfo=china)]
@@ -153,7 +153,7 @@ def test_sign_takes_a_time_in_any_form():
 
 
 def test_sign_takes_a_body_in_any_form():
-    """None, no text and no bytes are one; text is UTF-8; a given hash stands for the body only."""
+    """No body, "" and b"" sign alike; a string is UTF-8; a given hash replaces the body."""
     common = {"method": "POST", "host": "h", "path": "/", "now": 0}
     assert len({sign("a", "s", body=body, **common) for body in (None, "", b"")}) == 1
     one, other = (sign("a", "s", body=body, **common) for body in ("中", "中".encode()))
@@ -168,7 +168,7 @@ def test_sign_takes_a_body_in_any_form():
 
 @each_vector
 def test_fake_takes_the_vendors_signatures(vector):
-    """The fake lets in what the vendor's signer signed, as it stands on the wire."""
+    """The fake accepts what the vendor's signer signed, as it was sent."""
     fake = FakeIef(account=Account(access_key=vector["ak"], secret_key=vector["sk"]))
     sent, seen = vector["input"], vector_seen(vector)
     at = sent["headers"]["X-Sdk-Date"]
@@ -190,14 +190,14 @@ def vector_seen(vector):
 
 
 def refusal(fake, seen):
-    """The text with which a request is turned away."""
+    """The message with which a request is refused."""
     with pytest.raises(Exception, match="Incorrect IAM") as caught:
         fake._iam.authenticate(seen, None)
     return json.loads(caught.value.answer.body)["error_msg"]
 
 
 async def test_signed_request_is_let_in(fake):
-    """A signature is enough; the project may be named as well, and has to be the path's."""
+    """A signature suffices; a project that is named as well must be that of the path."""
     assert (await get_signed(fake))[1]["count"] == 10
     assert (await get_signed(fake, headers={"X-Project-Id": fake.project_id}))[0] == 200
     headers = signed(fake, headers={"X-Project-Id": "0" * 32})
@@ -225,7 +225,7 @@ async def test_wrong_signature_shows_what_was_seen(fake):
     """The error has the gateway's canonical request, its lines between bars."""
     status, text = await get_signed(fake, keys=(fake.access_key, "other"))
     assert status == 401
-    assert text.startswith(f"{STRANGER}verify aksk signature fail")
+    assert text.startswith(f"{UNAUTHENTICATED}verify aksk signature fail")
     host = fake.endpoint.removeprefix("http://")
     query = f"deployment_id={fake.deployment_ids[0]}&limit=2"
     assert f"GET|/v3/{fake.project_id}/edgemgr/pods/|{query}|host:{host}|x-sdk-date:" in text
@@ -245,7 +245,7 @@ async def test_wrong_signature_shows_what_was_seen(fake):
     ],
 )
 async def test_authorization_is_read_strictly(fake, change):
-    """Another order, another list, another spelling of ``Authorization`` is another signature."""
+    """``Authorization`` with its names in another order or spelling is refused."""
     headers = signed(fake)
     headers["Authorization"] = change(headers["Authorization"])
     status, _, error = await send(fake, "GET", pods(fake), headers=headers)
@@ -265,7 +265,7 @@ async def test_authorization_is_read_strictly(fake, change):
     ],
 )
 def test_what_has_to_be_signed(names, fits):
-    """Host and date, and what was sent, once and in order; else a right signature is wrong."""
+    """A signature must cover host and date, and names that were sent, each once and in order."""
     fake = FakeIef(service=Service(clock=Clock()))
     headers = {"host": "h", "x-sdk-date": "20240229T235959Z"}
     sent = headers | {"authorization": signature_of(fake, headers, names)}
@@ -287,7 +287,7 @@ def signature_of(fake, headers, names):
 
 
 async def test_unknown_key(fake):
-    """A key that nobody knows has a text of its own, and is never locked."""
+    """An unknown key has its own message, and is never locked."""
     for _ in range(8):
         status, text = await get_signed(fake, keys=("AKUNKNOWN", fake.secret_key))
         assert (status, text.split(": ")[1]) == (401, "Get secretKey failed")
@@ -296,7 +296,7 @@ async def test_unknown_key(fake):
 
 @pytest.mark.parametrize(("off", "fits"), [(899, True), (-899, True), (902, False), (-902, False)])
 async def test_clocks_may_differ_by_a_quarter_of_an_hour(fake, off, fits):
-    """A right signature that is too old or too new has a text of its own."""
+    """A right signature that is too old or too new has its own message."""
     status, text = await get_signed(fake, at=fake.clock() + off)
     assert (status == 200) is fits
     if not fits:
@@ -305,13 +305,13 @@ async def test_clocks_may_differ_by_a_quarter_of_an_hour(fake, off, fits):
 
 @pytest.mark.parametrize("date", ["yesterday", "2024-02-29T23:59:59Z", "20240229T235959"])
 async def test_other_dates_are_too_old(fake, date):
-    """A date that isn't written as it should be is signed in vain."""
+    """A signature over a malformed date is refused."""
     status, text = await get_signed(fake, headers={"X-Sdk-Date": date})
-    assert (status, text) == (401, f"{STRANGER}calc ak sk signature fail:signature expired")
+    assert (status, text) == (401, f"{UNAUTHENTICATED}calc ak sk signature fail:signature expired")
 
 
 async def test_sixth_wrong_signature_locks_the_key(fake):
-    """More than five in a row lock the key for five minutes, whatever is sent meanwhile."""
+    """More than five wrong signatures in a row lock the key for five minutes."""
     for _ in range(5):
         await get_signed(fake, keys=(fake.access_key, "wrong"))
     assert (fake.locked_keys, fake.wrong_signatures) == (frozenset(), {fake.access_key: 5})
@@ -331,7 +331,7 @@ async def test_sixth_wrong_signature_locks_the_key(fake):
 
 
 async def test_right_signature_starts_the_count_anew(fake):
-    """Five wrong ones, a right one, five wrong ones: not locked."""
+    """A right signature between five wrong ones and five more prevents the lock."""
     for _ in range(3):
         for _ in range(5):
             await get_signed(fake, keys=(fake.access_key, "wrong"))
@@ -340,7 +340,7 @@ async def test_right_signature_starts_the_count_anew(fake):
 
 
 async def test_body_is_signed_too(fake):
-    """The hash of what was received stands in the canonical request."""
+    """The canonical request has the hash of the body that was received."""
     target = f"/v3/{fake.project_id}/edgemgr/pods"
     headers = signed(fake, target)
     status, _, error = await send(fake, "GET", target, headers=headers, body=b"{}")
@@ -352,7 +352,7 @@ async def test_body_is_signed_too(fake):
 
 
 async def test_token_is_issued(fake):
-    """201, the token in the header alone, and the documented body."""
+    """A login is a 201 with the documented body, and the token is in the header alone."""
     status, headers, document = await log_in(fake)
     token = headers["X-Subject-Token"]
     domain = document["token"]["user"]["domain"]
@@ -389,18 +389,18 @@ async def test_catalogue(fake, query, with_catalog):
 
 
 async def test_each_token_is_another_and_all_are_valid(fake):
-    """A new token doesn't end the earlier ones, and another server has others."""
+    """A new token leaves earlier ones valid, and another seed issues other tokens."""
     tokens = [await issued(fake) for _ in range(3)]
     assert len({*tokens}) == 3
     for token in [*tokens, fake.token]:
         assert (await get_with(fake, token))[0] == 200
-    async with FakeIef(seed=1) as other, FakeIef() as twin:
+    async with FakeIef(seed=1) as other, FakeIef() as same:
         assert await issued(other) not in tokens
-        assert await issued(twin) == tokens[0]
+        assert await issued(same) == tokens[0]
 
 
 async def test_tokens_of_any_length(fake):
-    """Up to the gateway's limit for a header they open the lists, beyond it they are too long."""
+    """Tokens up to the gateway's limit for a header are accepted, longer ones are refused."""
     for characters, status in ((40, 200), (30_000, 200), (40_000, 494)):
         fake.token_characters = characters
         headers = {"Content-Type": "application/json"}
@@ -451,7 +451,7 @@ async def test_malformed_logins(fake, change):
 
 
 async def test_bodies_that_are_no_login(fake):
-    """No JSON, no object, nothing, and another type of content are a 400."""
+    """A login that is not a JSON object, or not sent as JSON, is a 400."""
     for body in (b"", b"{", b"[]", b"null", b'"auth"', b'{"auth": 1}', b"\xff"):
         assert (await log_in(fake, body))[0] == 400
     assert (await log_in(fake, content_type="text/plain"))[0] == 400
@@ -460,7 +460,7 @@ async def test_bodies_that_are_no_login(fake):
 
 @pytest.mark.parametrize("wrong", ["domain", "user", "password"])
 async def test_wrong_logins(fake, wrong):
-    """A wrong account, user or password is a 401 in IAM's shape, with one text for all three."""
+    """A wrong account, user or password is a 401 in IAM's shape, with the same message."""
     body = login(fake)
     setattr(fake, wrong, "another")
     status, _, document = await log_in(fake, body)
@@ -478,7 +478,7 @@ async def test_wrong_logins(fake, wrong):
 
 
 async def test_second_factor(fake):
-    """With a passcode the password alone doesn't do, nor do another passcode or user."""
+    """If there is a passcode, a login needs it, and it must be that of the user."""
     fake.passcode = "123456"
     for user, passcode, status in (
         ("fake-user-id", "123456", 201),
@@ -586,7 +586,7 @@ def test_keystoneauth_is_refused(keystone, wrong):
 
 
 def test_keystoneauth_gets_a_token_for_a_token(keystone):
-    """A token for no project is taken for one of a project, as long as it lasts."""
+    """An unscoped token can be exchanged for one of a project until it expires."""
     fake, log_in, keystoneauth1, v3 = keystone
     _, unscoped = log_in(USERS["id"], unscoped=True)
     _, found = log_in({"token": unscoped.auth_token}, v3.Token, **LOGINS["project-id"])
@@ -598,7 +598,7 @@ def test_keystoneauth_gets_a_token_for_a_token(keystone):
 
 
 async def test_token_of_another_project(fake):
-    """A token that was issued for another project doesn't open this one's lists."""
+    """A token that was issued for another project is refused by this one's lists."""
     fake.projects = [{"id": "a" * 32, "name": "cn-north-4"}]
     status, error = await get_with(fake, await issued(fake))
     assert (status, error["error_code"]) == (401, "APIGW.0307")
@@ -609,7 +609,7 @@ FACES = [
     (
         "APIGW.0301",
         401,
-        f"{STRANGER}token expires, expires_at: 2024-03-01T00:59:59.250000Z",
+        f"{UNAUTHENTICATED}token expires, expires_at: 2024-03-01T00:59:59.250000Z",
     ),
     ("IEF.310002", 400, "Token expired"),
 ]
@@ -617,7 +617,7 @@ FACES = [
 
 @pytest.mark.parametrize(("face", "status", "text"), FACES)
 async def test_faces_of_an_expired_token(fake, face, status, text):
-    """A token lives as long as it should; then it has one of three faces, chosen at any time."""
+    """A token is valid for its lifetime, then refused with the chosen one of three codes."""
     fake.token_lifetime = 3_600.0
     token = await issued(fake)
     fake.clock.at += 3_599
@@ -630,7 +630,7 @@ async def test_faces_of_an_expired_token(fake, face, status, text):
 
 
 async def test_tokens_expired_by_hand(fake):
-    """All that are known end, the given one included; new ones are valid."""
+    """`expire_tokens` ends all known tokens, the constructor's included; new ones are valid."""
     token = await issued(fake)
     fake.expire_tokens()
     for old in (token, fake.token):
@@ -639,7 +639,7 @@ async def test_tokens_expired_by_hand(fake):
 
 
 async def test_expiring_twice_changes_nothing(fake):
-    """What has ended already keeps the time at which it ended."""
+    """A token that has expired already keeps the time at which it expired."""
     fake.expired = "APIGW.0301"
     fake.expire_tokens()
     text = (await get_with(fake, fake.token))[1]["error_msg"]
@@ -651,7 +651,7 @@ async def test_expiring_twice_changes_nothing(fake):
 
 @pytest.mark.parametrize("expired", [False, True])
 async def test_forgotten_tokens(fake, expired):
-    """What was known is unknown, the given one and expired ones included; new ones are valid."""
+    """`forget_tokens` makes all known tokens unknown, even expired ones; new ones are valid."""
     token = await issued(fake)
     if expired:
         fake.expire_tokens()
@@ -664,7 +664,7 @@ async def test_forgotten_tokens(fake, expired):
 
 
 async def test_nobody_asks():
-    """Without a token the lists ask for nothing; a login works all the same."""
+    """With ``token=None`` lists need no token, and a login works nevertheless."""
     async with FakeIef(token=None) as fake:
         for headers in ({}, {"X-Auth-Token": "x"}, {"Authorization": "SDK-HMAC-SHA256 nonsense"}):
             assert (await send(fake, "GET", pods(fake), headers=headers))[0] == 200
@@ -675,7 +675,7 @@ async def test_nobody_asks():
 
 
 async def test_faults_hit_logins_too(fake):
-    """A script and a hook decide on a login as on any other request."""
+    """A script and a hook apply to a login as to any other request."""
     fake.script(Fault.status(503, shape="empty"))
     assert (await log_in(fake))[0] == 503
     fake.intercept(lambda seen: Fault.throttle() if seen.method == "POST" else None)
@@ -694,7 +694,7 @@ async def test_password_is_in_no_repr(fake):
 
 
 async def test_project_lookup(fake):
-    """By default there is one project, named as the region; the key isn't asked for its project."""
+    """By default there is one project, with the name of the region."""
     status, document = await get_signed(fake, "/v3/projects?name=cn-north-4")
     (project,) = document["projects"]
     assert (status, project["id"], project["name"]) == (200, fake.project_id, "cn-north-4")
@@ -706,7 +706,7 @@ async def test_project_lookup(fake):
 
 
 async def test_project_names_are_exact(fake):
-    """A name finds its very own projects, be they two; without one all are listed."""
+    """The parameter ``name`` selects projects by their exact name; without it all are listed."""
     names = ["cn-north-4", "cn-north-4_sub", "twin", "twin"]
     fake.projects = [{"id": f"{n:032x}", "name": name} for n, name in enumerate(names)]
     for query, expected in (
@@ -720,7 +720,7 @@ async def test_project_names_are_exact(fake):
 
 
 async def test_project_lookup_is_for_the_known(fake):
-    """Neither a stranger nor a wrong signature learns a project."""
+    """Without a valid token or signature no project is listed."""
     assert (await send(fake, "GET", "/v3/projects"))[0] == 401
     assert (await get_signed(fake, "/v3/projects", keys=(fake.access_key, "x")))[0] == 401
     assert (await get_with(fake, await issued(fake), "/v3/projects"))[0] == 200
@@ -758,7 +758,7 @@ async def get_with_keys(fake, keys, **headers):
 
 
 async def test_machine_gets_keys(fake):
-    """A token for the asking, and for the token four texts that open the lists."""
+    """The metadata service gives a token, and for it keys with which the lists can be read."""
     status, token = await machine_token(fake)
     assert (status, token.isascii()) == (200, True)
     status, keys = await security_key(fake, token)
@@ -770,12 +770,12 @@ async def test_machine_gets_keys(fake):
 
 @pytest.mark.parametrize("ttl", ["", "0", "x", "21601", "-1"])
 async def test_metadata_token_needs_a_lifetime(fake, ttl):
-    """A lifetime that isn't 1 to 21,600 seconds is a 400."""
+    """A token's lifetime that isn't 1 to 21,600 seconds is a 400."""
     assert (await machine_token(fake, ttl))[0] == 400
 
 
 async def test_metadata_token_ends(fake):
-    """No token, a wrong one and an old one are a 401."""
+    """A missing, wrong or expired token of the metadata service is a 401."""
     _, token = await machine_token(fake, "60")
     assert (await security_key(fake, token))[0] == 200
     fake.clock.at += 60
@@ -785,14 +785,14 @@ async def test_metadata_token_ends(fake):
 
 @pytest.mark.parametrize(("metadata", "status"), [("plain", 200), ("none", 404)])
 async def test_metadata_without_tokens(fake, metadata, status):
-    """Where there are no tokens the keys need none, or there is no service at all."""
+    """With ``metadata`` "plain" keys need no token, and with "none" there are no keys."""
     fake.metadata = metadata
     assert (await machine_token(fake))[0] == 404
     assert (await security_key(fake))[0] == status
 
 
 async def test_keys_stay_until_half_their_life(fake):
-    """The same keys up to half their lifetime, then others, while the first ones live on."""
+    """Keys are replaced after half their lifetime; the first ones stay valid."""
     keys = await new_keys(fake)
     fake.clock.at += 1_800
     assert await new_keys(fake) == keys
@@ -808,7 +808,7 @@ async def test_keys_stay_until_half_their_life(fake):
 
 
 async def test_security_token_is_needed_right_and_signed(fake):
-    """Temporary keys without their token, with another, or with it unsigned open nothing."""
+    """Temporary keys are refused without their security token, with another or an unsigned one."""
     keys = await new_keys(fake)
     pair = (keys["access"], keys["secret"])
     assert (await get_signed(fake, keys=pair))[0] == 401
@@ -820,7 +820,7 @@ async def test_security_token_is_needed_right_and_signed(fake):
 
 
 async def test_revoked_keys(fake):
-    """All temporary keys end at once, and a machine is given others."""
+    """`revoke_keys` ends all temporary keys, and the service gives others."""
     keys = await new_keys(fake)
     fake.revoke_keys()
     status, text = await get_with_keys(fake, keys)
@@ -841,6 +841,6 @@ async def test_revoked_keys(fake):
     ],
 )
 async def test_other_methods_and_paths(fake, method, target):
-    """What isn't published is a 404 of the gateway."""
+    """A path or method that isn't published is a 404 of the gateway."""
     status, _, error = await send(fake, method, target)
     assert (status, error["error_code"]) == (404, "APIGW.0101")

@@ -1,0 +1,105 @@
+"""Ids are cut into batches: each once, within limits, and as a checkpoint has cut them before."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ief_async import CheckpointError, ConfigurationError, ScanCheckpoint
+from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
+from ief_async._paging.batches import URL_BYTES, Batch, Batcher, url_bytes
+
+SAMPLE = ScanCheckpoint(
+    scan=fingerprint("sample"),
+    parts=(
+        Part(
+            fingerprint("a"),
+            (Entry(Run.of("ab")), Entry(Run.of("c"), Mark(1900, 2140, ("p1", "p2")))),
+        ),
+    ),
+)
+
+
+@given(
+    ids=st.lists(st.from_regex(r"[0-9a-z-]{1,40}", fullmatch=True), max_size=300),
+    size=st.integers(1, 150),
+)
+@settings(max_examples=100, deadline=None)
+def test_batches_hold_each_id_once_within_their_limits(ids, size):
+    """Batches keep the order of the ids, drop repeats, and keep size and URL below their limits."""
+    fixed = url_bytes("/v3/p/edgemgr/pods", "deployment_ids", 100)
+    batcher = Batcher(selector="deployment_ids", size=size, fixed_bytes=fixed)
+
+    batches = [batch.query for one in ids for batch in batcher.add(one)]
+    batches += [batch.query for batch in batcher.flush()]
+
+    assert list(dict.fromkeys(ids)) == [one for query in batches for one in query.ids]
+    for query in batches:
+        assert len(query.ids) <= size
+        assert len(f"/v3/p/edgemgr/pods?{query.text}&limit=100&offset=9999999999") <= URL_BYTES
+
+
+def test_hundred_uuids_fit_into_one_url():
+    """The default batch of 100 ids of 36 characters stays whole under 4,000 bytes."""
+    fixed = url_bytes(f"/v3/{'a' * 32}/edgemgr/pods", "deployment_ids", 1000)
+    batcher = Batcher(selector="deployment_ids", size=100, fixed_bytes=fixed)
+
+    assert not any(batcher.add(f"{number:036}") for number in range(100))
+    assert 100 == len(batcher.flush()[0].query.ids)
+
+
+@pytest.mark.parametrize("identity", ["", " a", "a,b", "a b", "a/b", "..", "ä", "x" * 65, 7, None])
+def test_id_that_would_not_be_one_id_is_refused(identity):
+    """H3: an id that is empty, no text, or would change the URL is a `ConfigurationError`."""
+    batcher = Batcher(selector="deployment_ids", size=100, fixed_bytes=0)
+
+    with pytest.raises(ConfigurationError, match="deployment_ids must be ids of"):
+        batcher.add(identity)
+
+
+def batcher(resume=None):
+    """Return a batcher of two ids a batch."""
+    return Batcher(selector="deployment_ids", size=2, fixed_bytes=0, resume=resume)
+
+
+def cut(ids, resume=None):
+    """Cut these ids into batches and runs."""
+    made = batcher(resume)
+    return [batch for one in ids for batch in made.add(one)] + made.flush()
+
+
+def test_ids_are_cut_as_the_checkpoint_has_them():
+    """What is done comes as a run, what was begun with its mark, what is new in new batches."""
+    done, begun, new, last = cut("abcdef", SAMPLE)
+
+    assert Run.of("ab") == done
+    assert (("c",), SAMPLE.parts[0].entries[1].mark) == (begun.query.ids, begun.mark)
+    assert [(("d", "e"), None), (("f",), None)] == [(b.query.ids, b.mark) for b in (new, last)]
+
+
+@pytest.mark.parametrize("ids", ["xbcd", "axcd", "abxd", "ba", "a", "ab", ""])
+def test_other_ids_are_another_scan(ids):
+    """Ids that are others, in another order, or too few are refused before they are asked for."""
+    with pytest.raises(CheckpointError, match="of another scan"):
+        cut(ids, SAMPLE)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_merged_checkpoints_take_the_ids_in_any_order_of_the_workers(order):
+    """Each worker's line is met by its first id; what none of them began makes new batches."""
+    lines = ["abcd", "efgh", "ij"]
+    workers = [
+        ScanCheckpoint(
+            scan=1, parts=(Part(fingerprint(line[0]), (Entry(Run.of(line[:2]), Mark(5)),)),)
+        )
+        for line in lines[:2]
+    ]
+    merged = ScanCheckpoint.merge(*workers, ScanCheckpoint(scan=1, parts=()))
+
+    batches = cut("".join(lines[at] for at in order), merged)
+
+    assert all(isinstance(batch, Batch) for batch in batches)
+    marked = {batch.query.ids for batch in batches if batch.mark is not None}
+    assert {("a", "b"), ("e", "f")} == marked
+    assert Counter("abcdefghij") == Counter(one for batch in batches for one in batch.query.ids)
