@@ -71,11 +71,7 @@ ENTRY_POINTS = {
     "ief_async.testing.FakeIef",
 }
 TO_DO = {  # has to be empty in the end
-    "ief_async.Stream",
-    "ief_async.Stream.checkpoint",
-    "ief_async.Stream.pages",
     "ief_async.otel.observer",
-    "ief_async.scan_fleet",
     "ief_async.sinks.arrow_schema",
     "ief_async.sinks.load_checkpoint",
     "ief_async.sinks.narrowed",
