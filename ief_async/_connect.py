@@ -89,6 +89,7 @@ def connect(
             clock=clock,
             counters=Counters(),
             observer=observer,
+            shared=connections.shared,
         ),
         observer=observer,
         clock=clock,
@@ -124,6 +125,7 @@ def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
             clock=old.clock,
             counters=pacer.counters,
             observer=old.observer,
+            shared=old.connections.shared,
         )
     return attrs.evolve(
         old,

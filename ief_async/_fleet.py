@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
 import attrs
 
+from ief_async._arguments import check_number
 from ief_async._auth import (
     CredentialProvider,
     Credentials,
@@ -28,7 +29,16 @@ from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._paging import Selector
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
-from ief_async._scan import FLEET, Fleet, Member, Scan, ScanSpec, Stream, as_checkpoint
+from ief_async._scan import (
+    FLEET,
+    MOST_CONCURRENT,
+    Fleet,
+    Member,
+    Scan,
+    ScanSpec,
+    Stream,
+    as_checkpoint,
+)
 from ief_async._session import IefSession, addresses_of, scan_of, session_of
 from ief_async._structure import structure_of
 
@@ -45,14 +55,16 @@ SELECTORS: dict[By, Selector] = {
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """A fleet of `scan_fleet`: a project, or one instance of it, at one endpoint.
+    """One fleet of `scan_fleet`: a project, or one instance of it, at one endpoint.
+
+    All attributes mean what they mean for `IefSession`.
 
     Attributes:
-        credentials: as for `IefSession`, as are all others.
-        project_id: without it, it is looked up as the project that `region` names.
+        credentials: how requests of this target are authenticated.
+        project_id: without it the project is looked up by the name that `region` gives.
         region: such as ``"cn-north-4"``.
-        endpoint: ``https://host[:port]`` instead.
-        iam_endpoint: where tokens are got and projects looked up.
+        endpoint: ``https://host[:port]`` instead of a region.
+        iam_endpoint: where tokens are fetched and projects looked up.
         instance_id: the platinum (enterprise) instance; without it the professional edition.
     """
 
@@ -70,50 +82,36 @@ class Target:
         return "/".join(part for part in parts if part)
 
 
+class FleetOptions(TypedDict, total=False):
+    """The options of `scan_fleet`, but for the model."""
+
+    by: By
+    page_size: int
+    batch_size: int
+    concurrency: int
+    concurrency_total: int
+    ordered: bool
+    on_error: OnError
+    on_drift: OnDrift
+    on_bad_item: OnBadItem
+    on_unknown_field: OnUnknownField
+    deadline: float | None
+    resume_from: ScanCheckpoint | str | bytes | None
+    http: HttpSession | None
+    proxy: str | None
+    retry: RetryPolicy
+    limits: Limits
+    timeout: Timeouts
+    on_event: OnEvent | None
+
+
 @overload
 def scan_fleet(
-    targets: Iterable[Target],
-    *,
-    by: By = "deployments",
-    page_size: int = 100,
-    batch_size: int = 100,
-    concurrency: int = 8,
-    ordered: bool = True,
-    on_error: OnError = "defer",
-    on_drift: OnDrift = "repair",
-    on_bad_item: OnBadItem = "raise",
-    on_unknown_field: OnUnknownField = "warn",
-    deadline: float | None = None,
-    resume_from: ScanCheckpoint | str | bytes | None = None,
-    http: HttpSession | None = None,
-    proxy: str | None = None,
-    retry: RetryPolicy = RetryPolicy(),
-    limits: Limits = Limits(),
-    timeout: Timeouts = Timeouts(),
-    on_event: OnEvent | None = None,
+    targets: Iterable[Target], **options: Unpack[FleetOptions]
 ) -> Stream[tuple[Target, Pod]]: ...
 @overload
 def scan_fleet(
-    targets: Iterable[Target],
-    *,
-    by: By = "deployments",
-    model: type[T],
-    page_size: int = 100,
-    batch_size: int = 100,
-    concurrency: int = 8,
-    ordered: bool = True,
-    on_error: OnError = "defer",
-    on_drift: OnDrift = "repair",
-    on_bad_item: OnBadItem = "raise",
-    on_unknown_field: OnUnknownField = "warn",
-    deadline: float | None = None,
-    resume_from: ScanCheckpoint | str | bytes | None = None,
-    http: HttpSession | None = None,
-    proxy: str | None = None,
-    retry: RetryPolicy = RetryPolicy(),
-    limits: Limits = Limits(),
-    timeout: Timeouts = Timeouts(),
-    on_event: OnEvent | None = None,
+    targets: Iterable[Target], *, model: type[T], **options: Unpack[FleetOptions]
 ) -> Stream[tuple[Target, T]]: ...
 def scan_fleet(
     targets: Iterable[Target],
@@ -123,6 +121,7 @@ def scan_fleet(
     page_size: int = 100,
     batch_size: int = 100,
     concurrency: int = 8,
+    concurrency_total: int = 64,
     ordered: bool = True,
     on_error: OnError = "defer",
     on_drift: OnDrift = "repair",
@@ -139,50 +138,73 @@ def scan_fleet(
 ) -> Stream[Any]:
     """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
 
-    Each target is a session of its own, with limits, retry budget and pause of its own, and a scan
-    of its own window: one that is slow, throttled or failing holds no other up. Items come from
-    whichever target has some, in turn; within a target as `IefSession.iter_pods` has it. All
-    sessions are closed when the stream ends.
+    Each target has a session of its own, with its own limits, retry budget and pauses after a 429,
+    and a scan with its own window. So a target that is slow, throttled or failing does not hold up
+    the others. Items come from the targets in turn, whichever have some; within a target they come
+    as from `IefSession.iter_pods`. All sessions are closed when the stream ends.
 
     Args:
-        targets: the fleets, each once. One project_id at two endpoints or regions is two of them,
+        targets: the fleets, each once. One project_id at two endpoints or regions is two targets,
             and so are two accounts in one region whose projects are looked up.
-        by: what a target's pods are found by: its deployments (the fewest requests), its nodes
-            (pods of no deployment, too), or its node groups.
+        by: how a target's pods are found: by its deployments (the fewest requests), its nodes (also
+            finds pods of no deployment), or its node groups.
         model: as for `iter_pods`.
-        page_size: likewise.
-        batch_size: likewise.
-        concurrency: requests of each target in flight at most.
-        ordered: of the batches of each target, as for `iter_pods`.
-        on_error: "defer": a target that fails, wholly or in part, stands in the `PartialScanError`
-            that is raised when all others were delivered. "collect": in ``report.failures`` alone.
-            "raise": the first failure ends the stream. Even an `AuthenticationError` is one
-            target's business.
+        page_size: as for `iter_pods`.
+        batch_size: as for `iter_pods`.
+        concurrency: requests of one target in flight at most.
+        concurrency_total: requests in flight, and connections open, at most, of all targets
+            together and with those for tokens. Targets get equal shares, and a target leaves as
+            many unused as it holds, so a slow one holds half of them at most; one that waits to
+            repeat a request holds none. A borrowed `http` has to have as many connections, or there
+            are fewer; its idle ones are its owner's.
+        ordered: as for `iter_pods`, of the batches of each target.
+        on_error: what happens when a target fails, wholly or in part. "defer": all others are
+            delivered, then a `PartialScanError` is raised that names it. "collect": it is listed in
+            ``report.failures``, and nothing is raised. "raise": the first failure ends the stream.
+            An `AuthenticationError`, too, fails its target alone.
         on_drift: as for `iter_pods`.
         on_bad_item: as for `iter_pods`. With "skip" a deployment (node, group) without an id is
-            left out, too, and counted in the report's ``targets[…].ids``.
+            left out as well, and counted in the report's ``targets[…].ids``.
         on_unknown_field: as for `iter_pods`, for the first page of each target.
         deadline: seconds that the whole may take.
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`. Targets
-            that only their endpoints or accounts tell apart have to have the same ones again; of
-            credentials without a name (a token, a function, temporary keys) the same order.
-        http: an `aiohttp.ClientSession` for all of them to borrow.
-        proxy: as for `IefSession`, for all of them.
-        retry: of each target.
-        limits: of each target.
-        timeout: of each attempt.
-        on_event: as for `IefSession`, for all of them.
+            that differ only in their endpoint or account need the same ones again; those with
+            credentials that have no name (a token, a function, temporary keys) the same order.
+        http: an `aiohttp.ClientSession` that all targets borrow.
+        proxy: as for `IefSession`, for all targets.
+        retry: as for `IefSession`, for each target.
+        limits: as for `IefSession`, for each target.
+        timeout: as for `IefSession`: how long one attempt may take.
+        on_event: as for `IefSession`, for all targets.
+
+    Returns:
+        A stream that sends nothing before it is iterated. Its report has one of each target.
 
     Raises:
-        ConfigurationError: an argument that can't work; nothing was sent.
-        CheckpointError: `resume_from` is damaged, newer, or holds other targets.
+        ConfigurationError: an argument can't work; nothing was sent.
+        CheckpointError: `resume_from` is damaged, newer, or of other targets.
+
+    Example:
+        ::
+
+            targets = [
+                Target(
+                    project_id=fake.project_id,
+                    endpoint=fake.endpoint,
+                    credentials=Token(fake.token),
+                ),
+            ]
+            async with scan_fleet(targets) as stream:
+                async for target, pod in stream:
+                    print(target.name, pod.name)
     """
     if by not in get_args(By):
         message = f"by must be one of {', '.join(map(repr, get_args(By)))}, got {by!r:.80}"
         raise ConfigurationError(message)
     given = _checked(targets)
-    connections = Connections(http, proxy)
+    check_number("concurrency_total", concurrency_total, least=1, most=MOST_CONCURRENT, whole=True)
+    connections = Connections(http, proxy, most=concurrency_total)
     spec = ScanSpec(
         listing=PODS,
         selector=SELECTORS[by],

@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ief_async import IefSession, Pod, RetryPolicy, Token
+from ief_async import IefSession, Pod, Token
 from ief_async._auth import circuit
 from ief_async._endpoints import PODS
 from ief_async._fleet import fleet_of
@@ -120,16 +120,17 @@ def session_at(project_id=None, *, clock=None, http=None, proxy=None, on_event=N
 
 def fleet_at(targets, *, clock, http=None, on_event=None, resume_from=None, **options):
     """Return the stream of `scan_fleet` over targets, whose time is that of a clock."""
-    retry = options.pop("retry", RetryPolicy())
+    policies = {name: options.pop(name) for name in ("retry", "limits") if name in options}
+    most = options.pop("concurrency_total", None)
     options = {"selector": "deployment_ids", "model": Pod, "on_error": "defer", **options}
     return fleet_of(
         targets,
         ScanSpec(listing=PODS, ids=(), **options),
         resume_from=resume_from,
-        connections=Connections(http),
+        connections=Connections(http, most=most),
         observer=Observer(on_event),
         clock=clock,
-        retry=retry,
+        **policies,
     )
 
 

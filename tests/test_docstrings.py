@@ -72,13 +72,6 @@ ENTRY_POINTS = {
     "ief_async.sinks.write_parquet",
     "ief_async.testing.FakeIef",
 }
-TO_DO = {  # has to be empty in the end
-    "ief_async.Stream",
-    "ief_async.Stream.checkpoint",
-    "ief_async.Stream.pages",
-    "ief_async.scan_fleet",
-    "ief_async.testing.FakeIef",
-}
 SECTION = re.compile(r"^Examples?:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
 
 
@@ -113,8 +106,7 @@ ON_SPARK = {name: code for name, code in EXAMPLES.items() if ".spark." in name}
 def test_every_entry_point_has_an_example():
     """Whatever a user starts from shows how it is used."""
     assert {one for one, _ in public_objects()} >= ENTRY_POINTS
-    assert ENTRY_POINTS - EXAMPLES.keys() <= TO_DO
-    assert TO_DO - EXAMPLES.keys() == TO_DO, "has an example: take it off the list"
+    assert EXAMPLES.keys() >= ENTRY_POINTS
 
 
 @pytest.fixture

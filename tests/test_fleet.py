@@ -5,7 +5,7 @@ import gc
 import traceback
 import warnings
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import attrs
@@ -302,6 +302,107 @@ async def test_wrong_key_of_a_server_is_not_locked_by_its_targets():
 
     assert not fake.locked_keys
     assert 2 == sum(fake.wrong_signatures.values())
+
+
+# ---- all of them together ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def many(number, **options):
+    """Run so many small fakes; give them, and the most requests that they had at once."""
+    most = Counter()
+    async with AsyncExitStack() as stack:
+        fakes = [
+            await stack.enter_async_context(
+                FakeIef(20, deployments=4, account=Account(project_id=f"{at:032}"), **options)
+            )
+            for at in range(number)
+        ]
+
+        def count(_):
+            others = sum(fake.statistics().in_flight for fake in fakes)
+            most["requests"] = max(most["requests"], others + 1)
+
+        for fake in fakes:
+            fake.intercept(count)
+        yield fakes, most
+
+
+@pytest.mark.parametrize("total", [1, 8, 64])
+async def test_all_targets_share_a_number_of_requests_and_connections(total):
+    """Of 40 targets no more requests are in flight, and no more connections open, than allowed."""
+    async with many(40, latency=0.01) as (fakes, most):
+        options = {"batch_size": 1} if total == 64 else {"concurrency_total": total}
+        stream, items = scan_fleet(targets_of(fakes), **options), []
+        pool = stream._engine._connections.session().connector
+        async for item in stream:
+            items.append(item)
+            # servers see later than the client that a connection was closed
+            open_ones = len(pool._acquired) + sum(map(len, pool._conns.values()))
+            most["connections"] = max(most["connections"], open_ones)
+
+    assert every(fakes) == found(items)
+    assert max(1, total // 2) <= most["requests"] <= total
+    assert 1 <= most["connections"] <= total
+
+
+async def test_one_connection_serves_all_targets_at_an_endpoint():
+    """An idle connection is used again before another one is opened."""
+    async with FakeIef(20, deployments=4) as fake:
+        targets = [target_of(fake, instance_id=f"i{at}") for at in range(5)]
+        await scan_fleet(targets, concurrency_total=1).collect()
+
+        assert 1 == fake.statistics().connections
+
+
+@pytest.mark.parametrize("total", [2, 3, 8])
+async def test_slow_target_leaves_the_others_their_part(total):
+    """A target that gives no answers holds half of what is allowed, and all others come whole."""
+    async with many(5) as (fakes, _):
+        held = []
+        fakes[0].intercept(
+            lambda seen: (
+                (held.append(seen) or Fault.hang()) if seen.path.endswith("/pods") else None
+            )
+        )
+        targets, items = targets_of(fakes), []
+        options = {"concurrency_total": total, "batch_size": 1}
+        async with scan_fleet(targets, **options) as fleet:
+            async for item in fleet:
+                items.append(item)
+                if len(items) == every(fakes[1:]).total():
+                    break
+
+    assert every(fakes[1:]) == found(items)
+    assert 1 <= len(held) <= max(1, total // 2)
+
+
+@pytest.mark.parametrize("fault", [Fault.throttle("30"), Fault.status(503)], ids=["429", "503"])
+async def test_target_that_sleeps_before_a_repeat_leaves_the_others_its_part(fault, fake_clock):
+    """With one request allowed in all, the others come while a target waits to repeat its own."""
+    async with many(4) as (fakes, most):
+        fakes[0].script(fault)
+        fake_clock.hold()
+        targets, items = targets_of(fakes), []
+        retry = RetryPolicy(base=30)
+        async for item in fleet_at(
+            targets, clock=fake_clock.clock, concurrency_total=1, retry=retry
+        ):
+            items.append(item)
+            if len(items) == every(fakes[1:]).total():
+                assert every(fakes[1:]) == found(items)
+                fake_clock.release()
+
+    assert every(fakes) == found(items)
+    assert 1 == most["requests"]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "8", None, True, 1_001])
+def test_wrong_number_of_all_requests_is_refused(wrong):
+    """`concurrency_total` is checked as other counts are."""
+    target = Target(project_id="p", credentials=Token("t"), endpoint="http://127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match="concurrency_total"):
+        scan_fleet([target], concurrency_total=wrong)
 
 
 # ---- stop and go on ------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from ief_async._errors import ConfigurationError
+from ief_async._http.limiter import SharedSlots
 from ief_async._http.proxies import Proxy, check_proxy, proxy_of_environment
 
 HttpSession = aiohttp.ClientSession
@@ -17,10 +19,42 @@ HttpSession = aiohttp.ClientSession
 USER_AGENT = "ief-async"
 
 
-class Connections:
-    """aiohttp's session, owned or borrowed, bound to the loop and process of its first use."""
+class _Connector(aiohttp.TCPConnector):
+    """Has at most so many connections open: for a new one it closes one that is idle.
 
-    def __init__(self, http: HttpSession | None, proxy: str | None = None) -> None:
+    aiohttp's own limit does not count those that are idle. Nothing waits here either.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(limit=0)
+        self._most = most
+
+    async def _create_connection(self, *args: Any) -> Any:
+        over = len(self._acquired) + sum(map(len, self._conns.values())) - self._most
+        for _number in range(over):
+            if self._conns:
+                idle_longest = min(self._conns, key=lambda key: self._conns[key][0][1])
+                protocol, _ = self._conns[idle_longest].popleft()
+                if not self._conns[idle_longest]:
+                    del self._conns[idle_longest]
+                protocol.abort()  # to close TLS in good order would take the server's answer
+                await asyncio.sleep(0)  # its socket is closed then
+        return await super()._create_connection(*args)
+
+
+class Connections:
+    """aiohttp's session, owned or borrowed, bound to the loop and process of its first use.
+
+    Args:
+        http: the session to borrow.
+        proxy: the proxy on the way.
+        most: requests in flight, and connections, of all sessions that share this; None is no
+            limit besides their own.
+    """
+
+    def __init__(
+        self, http: HttpSession | None, proxy: str | None = None, *, most: int | None = None
+    ) -> None:
         self._owned: HttpSession | None = None
         if http is not None and not isinstance(http, HttpSession):
             message = f"http must be an aiohttp.ClientSession, got {type(http).__name__}"
@@ -38,6 +72,8 @@ class Connections:
         self._proxy = None if proxy is None else check_proxy("proxy", proxy)
         self._proxies: dict[tuple[str, int], Proxy | None] | None = None  # of the environment
         self._borrowed = http
+        self._most = most
+        self.shared = None if most is None else SharedSlots(self.places(most))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self.closed: bool = False
@@ -58,7 +94,9 @@ class Connections:
         if self._owned is None:
             self._owned = aiohttp.ClientSession(
                 # no limit of its own: a request that waits in the pool uses up its time-out
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0)
+                if self._most is None
+                else _Connector(self._most),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._owned

@@ -62,11 +62,12 @@ class Slots:
 
     async def take(self, lane: object) -> None:
         """Hold a slot, as soon as there is one for this lane."""
-        if not self._waiting and self._held.total() < self.allowed:
+        if not self._waiting and self._has_room(lane):
             self._held[lane] += 1
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lane, deque()).append(waiter)
+        self._hand_out()  # there may be a slot for this lane, and none for those that wait
         try:
             await waiter
         except asyncio.CancelledError:
@@ -99,6 +100,9 @@ class Slots:
                 self.allowed += 1
                 self._hand_out()
 
+    def _has_room(self, lane: object) -> bool:  # noqa: ARG002  slots that are shared heed it
+        return self._held.total() < self.allowed
+
     def _leave(self, lane: object, waiter: asyncio.Future[None]) -> None:
         waiters = self._waiting.get(lane)
         if waiters and waiter in waiters:  # else it was passed over already
@@ -107,8 +111,10 @@ class Slots:
                 del self._waiting[lane]
 
     def _hand_out(self) -> None:
-        while self._waiting and self._held.total() < self.allowed:
+        while self._waiting:
             lane = min(self._waiting, key=self._held.__getitem__)
+            if not self._has_room(lane):
+                return
             waiters = self._waiting.pop(lane)
             waiter = waiters.popleft()
             if waiters:
@@ -116,3 +122,17 @@ class Slots:
             if not waiter.done():
                 self._held[lane] += 1
                 waiter.set_result(None)
+
+
+class SharedSlots(Slots):
+    """The requests that several sessions may have in flight together; each session is a lane.
+
+    A lane leaves as many slots free as it holds. So a session whose answers are slow holds half of
+    them at most, the next such one half of the rest, and one that holds none soon finds one.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most=most, adaptive=False)
+
+    def _has_room(self, lane: object) -> bool:
+        return self._held[lane] < self.allowed - self._held.total()

@@ -20,7 +20,7 @@ import attrs
 
 from ief_async._errors import ApiError, IefError, ThrottledError, TransportError
 from ief_async._events import RequestRetried, Throttled
-from ief_async._http.limiter import Counters, RetryBudget, Slots
+from ief_async._http.limiter import Counters, RetryBudget, SharedSlots, Slots
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy
 
@@ -107,12 +107,14 @@ class Pacer:
         clock: Clock,
         counters: Counters,
         observer: Observer,
+        shared: SharedSlots | None = None,
     ) -> None:
         self.clock = clock
         self.budget = budget
         self.counters = counters
         self.observer = observer
         self.slots = Slots(most=limits.concurrency, adaptive=limits.adaptive)
+        self._shared = shared
         self._spacing = 1.0 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._next_start = -math.inf
         self._opens_at = -math.inf
@@ -235,21 +237,48 @@ class Pacer:
                 yield self.slots.epoch
             finally:
                 self.counters.in_flight -= 1
+                if self._shared is not None:
+                    self._shared.give_back(self)
         finally:
             self.slots.give_back(lane)
 
     async def _start(self, deadline: float) -> None:
         """Wait until the gate is open and the rate allows one more; first come, first served."""
+        if self._shared is not None:
+            await self._start_shared(self._shared, deadline)
+            return
         while True:
-            start = max(self.clock.now(), self._opens_at, self._next_start)
-            if start >= deadline:
-                message = "the deadline comes before the pace of the session allows the request"
-                raise TransportError(message)
+            start = self._next_possible(deadline)
             self._next_start = start + self._spacing
-            while (wait := start - self.clock.now()) > 0:
-                await self.clock.sleep(wait)
+            await self._sleep_until(start)
             if self._opens_at <= self.clock.now():  # else a 429 came while this one slept
                 return
+
+    async def _start_shared(self, shared: SharedSlots, deadline: float) -> None:
+        """Wait likewise, and for a shared slot, which nobody holds who has to wait again.
+
+        Nothing is reserved before: one who waits long for a slot would come too late for it.
+        """
+        while True:
+            await self._sleep_until(self._next_possible(deadline))
+            await shared.take(self)
+            now = self.clock.now()
+            if max(self._opens_at, self._next_start) <= now < deadline:
+                self._next_start = now + self._spacing
+                return
+            shared.give_back(self)
+
+    def _next_possible(self, deadline: float) -> float:
+        """Return when the next request may start, or raise if that is too late."""
+        start = max(self.clock.now(), self._opens_at, self._next_start)
+        if start >= deadline:
+            message = "the deadline comes before the pace of the session allows the request"
+            raise TransportError(message)
+        return start
+
+    async def _sleep_until(self, moment: float) -> None:
+        while (wait := moment - self.clock.now()) > 0:
+            await self.clock.sleep(wait)
 
 
 def _names_its_wait(failure: IefError) -> bool:

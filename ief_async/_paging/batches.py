@@ -13,6 +13,7 @@ from ief_async._models import Deployment, Group, Instance, Node, Pod
 
 URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB: half of that is safe
 OFFSET_DIGITS = 10
+is_id = re.compile(r"[0-9A-Za-z_-]{1,64}").fullmatch
 
 # "filter" stands for a list without ids: its one "id" is the filters, as they stand in the URL
 Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
@@ -170,14 +171,7 @@ def _another_scan(problem: str) -> CheckpointError:
     )
 
 
-def check_id(identity: object, selector: str) -> str:
-    """Return an id, or the id of a model.
-
-    Raises:
-        ConfigurationError: it would not be one id in the URL, or is of another kind.
-    """
-    if selector == "filter":
-        return str(identity)
+def _refuse_other_models(identity: object, selector: str) -> None:
     for model, prefix in SELECTORS.items():
         if isinstance(identity, model) and not selector.startswith(prefix):
             message = f"{selector} must be other ids, got a {model.__name__}: pass it as {prefix}s="
@@ -186,8 +180,20 @@ def check_id(identity: object, selector: str) -> str:
         if isinstance(identity, model):
             message = f"{selector} must be other ids, got {words}"
             raise ConfigurationError(message)
-    identity = getattr(identity, "id", identity)
-    if isinstance(identity, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", identity):
+
+
+def check_id(identity: object, selector: str) -> str:
+    """Return an id, or the id of a model.
+
+    Raises:
+        ConfigurationError: it would not be one id in the URL, or is of another kind.
+    """
+    if selector == "filter":
+        return str(identity)
+    if type(identity) is not str:  # of a hundred thousand ids, which are checked one after another
+        _refuse_other_models(identity, selector)
+        identity = getattr(identity, "id", identity)
+    if isinstance(identity, str) and is_id(identity):
         return identity
     message = f"{selector} must be ids of 1 to 64 letters, digits, - and _, got {identity!r:.80}"
     raise ConfigurationError(message)

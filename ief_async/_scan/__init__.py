@@ -14,6 +14,7 @@ from ief_async._scan.reports import Page, ScanProgress, ScanReport
 from ief_async._scan.scan import Scan
 from ief_async._scan.spec import (
     ID_ARGUMENTS,
+    MOST_CONCURRENT,
     ScanSpec,
     as_checkpoint,
     check_bad_item,
@@ -26,6 +27,7 @@ from ief_async._scan.watching import look_for_fields, raw_rows
 __all__ = [
     "FLEET",
     "ID_ARGUMENTS",
+    "MOST_CONCURRENT",
     "Fleet",
     "Member",
     "Page",

@@ -22,16 +22,17 @@ class Page(Generic[T]):
     """One page of a list.
 
     Attributes:
-        items: the rows, structured. In a scan only those that are new: a row that another page
-            brought before is left out, and so is what `on_bad_item` leaves out.
-        count: what this answer says the whole list holds, or None if it does not say.
+        items: the rows, structured. In a scan only the new ones: a row that another page brought
+            before is left out, and so is a row that `on_bad_item` leaves out.
+        count: how many rows the whole list has according to this answer; None if it does not say.
         offset: the position of the page's first row, as it was asked for.
         limit: how many rows were asked for, or None if the server chose.
         request_id: the server's name for the request, or None.
         elapsed: seconds from the first attempt to the answer, waits included.
-        attempts: how often the request was sent.
-        raw: the body as it came, decompressed: what no model has a field for is here.
-        checkpoint: in a scan, everything up to the end of this page as finished with; else None.
+        attempts: how many times the request was sent.
+        raw: the body as it came, decompressed: data that no model has a field for is here.
+        checkpoint: in a scan, the checkpoint of a consumer that is finished with this page; else
+            None.
         bad_items: how many of its rows could not be read, and were left out or replaced.
     """
 
@@ -49,14 +50,14 @@ class Page(Generic[T]):
 
 @attrs.frozen(kw_only=True)
 class ScanProgress:
-    """How far a scan is: a snapshot that costs next to nothing.
+    """How far a scan is. To take this snapshot costs next to nothing.
 
     Attributes:
         batches: batches started so far.
         pages: pages handed to the consumer.
         items: items handed to the consumer.
-        expected_items: the sum of the counts of all batches, once every one is known; else None.
-            What was left out by `on_bad_item` is no longer expected.
+        expected_items: the sum of the counts of all batches, or None until every batch was counted.
+            Rows that `on_bad_item` left out are no longer expected.
         retries: requests that were sent again.
         elapsed: seconds since the first item was asked for.
     """
@@ -70,14 +71,14 @@ class ScanProgress:
 
     @property
     def fraction(self) -> float | None:
-        """The part that is done, from 0 to 1, or None while it is not known."""
+        """The part that is done, from 0 to 1; None until every batch was counted."""
         if self.expected_items is None:
             return None
         return min(1.0, self.items / self.expected_items) if self.expected_items else 1.0
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the pace so far, or None while it is not known."""
+        """Seconds left at the pace so far; None while the pace or the whole is not known."""
         fraction = self.fraction
         return self.elapsed * (1 - fraction) / fraction if fraction else None
 
@@ -87,29 +88,31 @@ class ScanReport:
     """What a scan came to; while it runs, what is known so far.
 
     Attributes:
-        batches: one report for each batch started, in the order of the ids. What a checkpoint knew
-            as done is not among them.
+        batches: a report for each batch that was started, in the order of the ids. Batches that a
+            checkpoint listed as done are not among them.
         failures: the batches that failed, with ``on_error`` "defer" or "collect"; of `scan_fleet`,
-            the targets that did.
-        unknown_fields: keys that no documented model has, by their path, and how often they came;
-            looked for in the first rows of one page of each batch.
-        unknown_values: likewise words, such as a new ``state``, that were not known so far.
-        unknown_model_fields: fields of ``model=`` that are in no document and in no row that was
-            looked at, by their path: misspelt, most likely.
+            the targets that failed.
+        unknown_fields: how often keys came that no documented model has, by their path; counted in
+            the first rows of one page of each batch.
+        unknown_values: the same for values that were not known so far, such as a new ``state``.
+        unknown_model_fields: the fields of ``model=``, by their path, that are in no document and
+            in no row that was looked at: misspelt, most likely.
         pages: pages handed to the consumer.
         items: items handed to the consumer.
         bad_items: rows that could not be read, and that `on_bad_item` left out or replaced. Those
-            of `ids` are counted there.
-        model_errors: how often the model itself raised (a validator, ``__attrs_post_init__``) where
-            rows are decoded fast, by the class of the exception. Each time the row was made anew by
-            the slow path, with all rows beside it; if the model raised again it is a bad item, too.
+            of `ids` are counted in its own report.
+        model_errors: how often the model itself raised (in a validator, or in
+            ``__attrs_post_init__``) while a row was decoded, by the class of the exception. Each
+            time the rows beside it were decoded one by one, and the row itself was built again by
+            the slow path of cattrs; if the model raised again, it is a bad item, too.
         retries: requests that were sent again.
         elapsed: seconds from the first item asked for to the last one given, or to now.
-        most_pages: pages that were in flight, waiting or being read at once; never more than
-            ``2 * concurrency + 1``.
-        most_bytes: what the bodies of such pages, and the ids that tell rows apart, took at most.
+        most_pages: the most pages that were in flight, waiting or being read at once; never more
+            than ``2 * concurrency + 1``.
+        most_bytes: the most bytes that the bodies of such pages took, and the ids that tell rows
+            apart.
         complete: whether every batch was read to its end and handed over. Whether rows are missing
-            that the list moved past says each batch's `drift`.
+            because the list changed is in the `drift` of each batch.
         targets: of `scan_fleet`, the report of each target.
         ids: the report of the stream that the ids came from, such as that of `iter_deployments`,
             once it has ended; None if they came from elsewhere.
@@ -134,9 +137,9 @@ class ScanReport:
 
     @property
     def doubtful(self) -> tuple[BatchReport, ...]:
-        """The batches that were read to their end and leave rows in doubt, those of `ids` included.
+        """The batches that were read to their end and may lack rows, those of `ids` included.
 
-        Not those of a scan with ``on_drift="ignore"``, which promises nothing.
+        A scan with ``on_drift="ignore"`` promises nothing, and has none.
         """
         here = [
             one

@@ -115,34 +115,42 @@ class _Pages(_Iterator[T]):
 
 
 class Stream(Generic[T]):
-    """One scan: its items with ``async for item in stream``, or its pages with ``stream.pages()``.
+    """One scan: its items with ``async for item in stream``, or its pages with `pages`.
 
-    Nothing is sent before the first item or page is asked for. Items come once each, in the
+    Nothing is sent before the first item or page is asked for. Each item comes once, in the
     server's order within a batch; with ``ordered=True`` batches come in the order of their ids,
-    else as they are ready. At most `concurrency` requests are in flight, and with the pages that
-    wait for the consumer at most twice as many, however slow it is. Between chunks of items the
-    event loop has its turn.
+    otherwise as they are ready. At most `concurrency` requests are in flight, and with the pages
+    that wait for the consumer at most twice as many, however slow the consumer is. The event loop
+    has its turn between chunks of items.
 
-    With ``on_error="raise"`` the first batch that fails ends the stream: what came before it in
-    turn is delivered, then the error is raised as itself, from the consumer's own ``async for``,
-    with its ``checkpoint``. With ``"defer"`` a `PartialScanError` comes at the end instead.
+    **Errors.** With ``on_error="raise"`` the first batch that fails ends the stream: the pages
+    before it are delivered, then ``async for`` raises the error itself, with a ``checkpoint``. With
+    "defer" a `PartialScanError` is raised at the end instead. A row that can't be read fails its
+    batch, or with ``on_bad_item="skip"`` is left out: it is counted in ``report.bad_items``, does
+    not count for `max_items`, and checkpoints include it.
 
-    A consumer that is cancelled or leaves the loop cancels the scan: after ``async with stream:``
-    and ``await stream.aclose()`` no task runs and no request is in flight; after a bare ``break``,
-    an exception in the loop's body or the garbage collection of the iterator its tasks are
-    cancelled within one turn of the loop.
+    **Leaving.** A consumer that is cancelled or leaves the loop cancels the scan. After
+    ``async with stream:`` or ``await stream.aclose()`` no task runs and no request is in flight.
+    After a bare ``break``, an exception in the body of the loop, or the garbage collection of the
+    iterator, its tasks are cancelled within one turn of the event loop.
 
-    A row that can't be read costs its batch, or with ``on_bad_item="skip"`` itself alone: it is
-    counted in ``report.bad_items``, is no item for `max_items`, and checkpoints go on behind it.
-
-    A list may change while it is read: every pod that is there throughout comes once, or its batch
-    in `report` has the drift ``unknown``. Not promised: that the list is read as it was at one
-    instant, that what comes or goes meanwhile appears, and anything where pods change places.
+    **Lists that change.** A list may change while it is read: every pod that is there throughout
+    comes once, or the `drift` of its batch in `report` is "unknown". Not promised: that the list is
+    read as it was at one instant, that pods that come or go meanwhile are delivered, and anything
+    about pods that change places.
 
     Raises:
         ConfigurationError: it is iterated a second time, by two tasks, or on another event loop; or
-            one of the ids is none.
-        IefError: whatever ended the scan, with the batch and offset in its notes.
+            one of the ids is not an id.
+        IefError: whatever ended the scan, with the batch and the offset in its notes.
+
+    Example:
+        ::
+
+            async with ief.iter_pods(deployment_ids) as stream:
+                async for pod in stream:
+                    print(pod.name, pod.state)
+            assert stream.report.complete
     """
 
     def __init__(self, engine: Engine[T]) -> None:
@@ -154,7 +162,22 @@ class Stream(Generic[T]):
         return _Items(self._engine)
 
     def pages(self) -> AsyncIterator[Page[T]]:
-        """Return the pages instead of the items; those that bring nothing new are left out."""
+        """Return the pages instead of the items; those without a new item are left out.
+
+        Each page has its items, the body as it came, and a checkpoint behind it.
+
+        Returns:
+            An async iterator, which is the one iteration that a stream has.
+
+        Raises:
+            ConfigurationError: the stream was iterated before.
+
+        Example:
+            ::
+
+                async for page in ief.iter_pods(deployment_ids).pages():
+                    print(len(page.items), "of", page.count, page.request_id)
+        """
         self._iterate_once()
         return _Pages(self._engine)
 
@@ -165,11 +188,15 @@ class Stream(Generic[T]):
         self._iterated = True
 
     async def collect(self) -> list[T]:
-        """Return all items as a list; for scans that fit into memory."""
+        """Return all items as a list, for scans that fit into memory.
+
+        Raises:
+            IefError: whatever ended the scan; the items before it are lost.
+        """
         return [item async for item in self]
 
     async def aclose(self) -> None:
-        """End the scan. On return no task of it runs and no request is in flight."""
+        """End the scan. On return none of its tasks runs, and none of its requests is in flight."""
         await self._engine.aclose()
 
     async def __aenter__(self) -> Self:
@@ -185,7 +212,7 @@ class Stream(Generic[T]):
 
     @property
     def progress(self) -> ScanProgress:
-        """A snapshot of how far the scan is."""
+        """How far the scan is now."""
         return self._engine.progress()
 
     @property
@@ -194,11 +221,24 @@ class Stream(Generic[T]):
         return self._engine.report()
 
     def checkpoint(self) -> ScanCheckpoint:
-        """Return what the consumer has finished with, at any time: also after an error or a break.
+        """Return what the consumer is finished with, at any time: after an error or a break, too.
 
-        An item counts as finished once the next one is asked for, a page likewise. What resumes
-        from it with ``iter_pods(…, resume_from=…)`` delivers everything that is missing, at least
-        once: of a list that did not change, nothing else.
+        The consumer is finished with an item once it asks for the next one, and with a page
+        likewise. A scan that resumes from the checkpoint delivers everything that is missing, at
+        least once; if the list did not change, nothing else.
+
+        Returns:
+            What ``iter_pods(…, resume_from=…)`` takes, as it is or as the JSON that it writes.
+
+        Example:
+            ::
+
+                stream = ief.iter_pods(deployment_ids)
+                async for pod in stream:
+                    if pod.state != "RUNNING":
+                        break
+                rest = ief.iter_pods(deployment_ids, resume_from=stream.checkpoint())
+                pods = await rest.collect()  # that pod, and all behind it
         """
         return self._engine.checkpoint()
 
