@@ -335,8 +335,7 @@ class ScanPlan:
 
         `unread` is how many rows of the page that was taken last stay unread, and so all behind it.
         """
-        plan = self._plans.get(number)
-        if plan is None:  # it is finished, or was given up before
+        if (plan := self._plans.get(number)) is None:  # it is finished, or was given up before
             return
         plan.fail(unread=unread)
         if unread is not None:

@@ -275,6 +275,115 @@ def test_doubt_outlives_every_resume():
     assert "unknown" == plan.reports()[0].drift
 
 
+# ---- what is expected, wanted and held -----------------------------------------------------------
+
+
+def test_rows_are_expected_once_every_first_page_has_come():
+    """What all batches count is known once each has been counted, and none is to come."""
+    plan = begun("d", "e", "f")
+    plan.closed = False
+    first, second, third = asked(plan)
+    plan.receive(first, 2, ["p0", "p1"], None)
+    plan.receive(second, 25, names(10, "q"), None)
+    plan.closed = True
+    assert plan.expected is None
+    plan.receive(third, 4, names(4, "r"), None)
+    assert 31 == plan.expected
+    plan.acknowledge(plan.take())
+    assert 31 == plan.expected
+    plan.max_items = 30
+    assert 30 == plan.expected
+    plan.closed = False
+    assert plan.expected is None
+
+
+def test_resumed_batch_expects_the_rest():
+    """Rows that were read before are not expected again, be there more or fewer of them."""
+    plan = ScanPlan(limit=10, concurrency=2, ordered=True)
+    plan.add(Batch(query("d"), Mark(12, 25, ("p10", "p11"))))
+    plan.add(Batch(query("e"), Mark(12, 25, ("q10", "q11"))))
+    plan.closed = True
+    first, second = asked(plan)
+    assert plan.expected is None
+    plan.receive(first, 30, names(20)[10:], None)
+    plan.receive(second, 8, [], None)
+    assert 18 + 13 == plan.expected
+
+
+def test_count_is_all_that_is_asked_for_a_count():
+    """A plan of counts asks one row of each batch, and expects what that counts."""
+    plan = begun("d", "e", count_only=True, limit=1)
+    for request in asked(plan):
+        assert 1 == request.limit
+        report = plan.receive(request, 40, ["p"], None)
+        assert (True, "unknown", 40) == (report.complete, report.drift, report.count)
+
+    assert 80 == plan.expected
+    assert plan.done
+    assert plan.complete
+
+
+@pytest.mark.parametrize(
+    ("ordered", "pages"), [(True, [(0, 8, 10), (0, 16, 10)]), (False, [(0, 8, 10)])]
+)
+def test_batches_share_what_is_wanted(ordered, pages):
+    """In order a batch may bring what those before it leave, else what all others leave."""
+    plan = begun("d", "e", max_items=28, ordered=ordered)
+    first, second = asked(plan)
+    plan.receive(first, 25, names(10), None)
+    assert pages == [(one.batch, one.offset, one.limit) for one in asked(plan)]
+    plan.receive(second, 25, names(10, "q"), None)
+
+    assert not asked(plan)
+    assert not plan.wants_batch
+
+
+@pytest.mark.parametrize(("count", "page"), [(25, (0, 8, 6)), (3, (1, 0, 10))])
+def test_less_than_a_page_is_not_asked_for_while_a_count_is_to_come(count, page):
+    """Whether another batch is needed for fourteen rows shows with the count of the first one."""
+    plan = begun("d", "e", max_items=14, concurrency=2)
+    (first,) = asked(plan)
+    plan.receive(first, count, names(min(count, 10)), None)
+
+    assert [page] == [(one.batch, one.offset, one.limit) for one in asked(plan)]
+
+
+def test_window_holds_what_is_asked_for_and_what_came():
+    """Pages that were not taken count as much as requests; the driver sees each of them once."""
+    plan = begun("d", concurrency=2)
+    (request,) = asked(plan)
+    plan.receive(request, 60, names(10), "a")
+    second, third = asked(plan)
+    plan.receive(third, 60, names(30)[16:26], "c")
+    (fourth,) = asked(plan)
+    plan.receive(fourth, 60, names(40)[24:34], "d")
+
+    assert ["c", "d", "a"] == list(plan.pages())
+    assert not asked(plan)  # one place is kept for what is waited for
+    plan.receive(second, 60, names(20)[8:18], "b")
+    assert ["a", "b", "c", "d"] == list(plan.pages())
+    assert plan.ids_bytes > 0
+    assert not asked(plan)
+    assert "a" == plan.take().page
+    assert 1 == len(asked(plan))
+
+
+def test_batches_that_ended_hold_no_ids():
+    """What tells rows apart is freed with the batch, and in the end with the last suspects too."""
+    plan = begun("d", "e", "f", concurrency=1)
+    suspects = plan._suspects
+    read_to_the_end(plan, {"d": Server(names(3)), "e": Server(names(30, "q")), "f": Server(["r"])})
+
+    assert 0 == plan.ids_bytes
+    assert ["d"] == ["".join(one.query.ids) for one in suspects.kept]
+    (kept,) = suspects.kept
+    assert 3 == len(kept.chain.ids)
+    later = begun("d", "e", concurrency=1)
+    plans = list(later._open)
+    read_to_the_end(later, {"d": Server(names(3)), "e": Server(names(4, "q"))})
+    assert [0, 4] == [len(one.chain.ids) for one in plans]
+
+
 # ---- too many ids, and the end that was none -----------------------------------------------------
 
 
