@@ -118,7 +118,7 @@ def test_wrong_password_in_several_threads_is_sent_once():
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404])
-async def test_login_refused_for_one_project_shuts_no_other(fake, first, status):
+async def test_login_refused_for_one_project_stops_no_other(fake, first, status):
     """No such project, or no right in it, is that target's failure; the other is read whole."""
     refused = Fault.status(status, error_msg="no right in this project", shape="iam")
     fake.intercept(
@@ -298,7 +298,7 @@ def test_loop_that_ends_while_it_waits_for_another_thread_is_left_alone(caplog):
 @pytest.mark.parametrize("stray", STRAY)
 @pytest.mark.parametrize("when", ["at-once", "late"])
 @pytest.mark.parametrize("bad", [1, 3])
-async def test_refused_target_does_not_shut_the_healthy_one(fake, stray, when, bad):
+async def test_refused_target_does_not_stop_the_healthy_one(fake, stray, when, bad):
     """Targets that are refused fail alone: the one that was accepted gives all of its pods."""
     key, accepted = AccessKey(fake.access_key, fake.secret_key), asyncio.Event()
 
@@ -322,7 +322,7 @@ async def test_refused_target_does_not_shut_the_healthy_one(fake, stray, when, b
         assert {one.name for one in others} == {*failures}
 
 
-async def test_refused_target_that_comes_first_does_not_shut_the_healthy_one(fake):
+async def test_refused_target_that_comes_first_does_not_stop_the_healthy_one(fake):
     """A refusal that does not speak of the key is not believed for others, not even the first."""
     key = AccessKey(fake.access_key, fake.secret_key)
     fake.intercept(
@@ -334,15 +334,15 @@ async def test_refused_target_that_comes_first_does_not_shut_the_healthy_one(fak
     assert ([targets[0].name], 200) == ([*failures], len(items))
 
 
-@pytest.mark.parametrize("door", ["fleet", "sessions", "derived"])
-async def test_wrong_key_of_many_projects_is_sent_once(fake, door):
+@pytest.mark.parametrize("way", ["fleet", "sessions", "derived"])
+async def test_wrong_key_of_many_projects_is_sent_once(fake, way):
     """A wrong secret key is one wrong signature: of a fleet, of sessions, of derived ones."""
     key = AccessKey(fake.access_key, "wrong-secret-key")
-    if door == "fleet":
+    if way == "fleet":
         targets = [target(fake, project_id=one, credentials=key) for one in PROJECTS]
         failures, _ = await failures_of(targets)
         assert 12 == len(failures)
-    elif door == "sessions":
+    elif way == "sessions":
         sessions = [session_with(fake, credentials=key) for _ in PROJECTS]
         outcomes = await asyncio.gather(*(ask(one, fake, 2) for one in sessions))
         assert [{"AuthenticationError": 2}] * 12 == [kinds(some) for some in outcomes]

@@ -822,8 +822,8 @@ async def test_key_that_is_refused_in_mid_scan_stops_it(fake, clock, fake_clock)
     assert {"AuthenticationError": 8} == kinds(other) == kinds(later)
 
 
-async def test_late_answer_does_not_open_a_refused_key(fake, clock, held_back):
-    """What the server took before it refused the key proves nothing: the key stays shut."""
+async def test_late_answer_does_not_close_the_circuit(fake, clock, held_back):
+    """What the server took before it refused the key proves nothing: the circuit stays open."""
     early = attrs.evolve(Fault.body(b'{"pods": [], "count": 0}'), delay=1)
     async with session(fake, access_key(fake), **clock) as ief:
         await ask(ief, fake)
@@ -843,7 +843,7 @@ async def test_late_answer_does_not_open_a_refused_key(fake, clock, held_back):
 async def test_unproven_key_goes_alone_before_those_that_wait_for_a_slot(
     fake, clock, fake_clock, held_back
 ):
-    """Requests that got their turn under the old key do not go together under a new, wrong one."""
+    """Requests with a permit for the old key are not sent together under a new, wrong one."""
     fake.keys_lifetime = 900.0
     wrong = Fault.edit(lambda body: body.replace(b'"secret":"', b'"secret":"x'))
     full = asyncio.Event()

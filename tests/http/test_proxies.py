@@ -304,7 +304,7 @@ rows = [batch.num_rows for part in plan_pods(region="cn-north-4") for batch in r
 print(sum(rows))
 """
 COMMAND = ["-m", "ief_async", "pods", "--region", "cn-north-4", "-o", "name"]
-DOORS = {"session": ["-c", SCAN], "engine": ["-c", PLAN], "command": COMMAND}
+ENTRY_POINTS = {"session": ["-c", SCAN], "engine": ["-c", PLAN], "command": COMMAND}
 
 
 async def run(fake, port, words, **variables):
@@ -329,14 +329,19 @@ async def run(fake, port, words, **variables):
     return process.returncode, out.decode(), err.decode()
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_variables_are_heeded_as_by_every_tool(fake, door):
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+async def test_variables_are_heeded_as_by_every_tool(fake, entry_point):
     """from_env, the engines and the command go through the proxy that the environment names."""
     async with proxied(fake, password=f"{USER}:{PASSWORD}") as (proxy, port):
         url = f"http://{LOGIN}@127.0.0.1:" + "{port}"
-        code, out, err = await run(fake, port, DOORS[door], HTTPS_PROXY=url, NO_PROXY="localhost")
+        code, out, err = await run(
+            fake, port, ENTRY_POINTS[entry_point], HTTPS_PROXY=url, NO_PROXY="localhost"
+        )
 
-    assert (0, "60") == (code, str(len(out.split())) if door == "command" else out.strip()), err
+    assert (0, "60") == (
+        code,
+        str(len(out.split())) if entry_point == "command" else out.strip(),
+    ), err
     assert proxy.asked
     assert fake.access_key.encode() not in proxy.seen
 
