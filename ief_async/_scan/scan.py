@@ -122,9 +122,6 @@ class Scan(Generic[T]):
             return
         try:
             while isinstance(request := self.plan.next_request(), PageRequest):
-                if self._deadline.passed:
-                    self._fail(self._deadline.error())
-                    return
                 self._tasks.start(self._read_page(request))
             if self.plan.wants_batch:
                 self._feeder.want()
