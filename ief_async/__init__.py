@@ -1,7 +1,7 @@
 """Stream every pod of a Huawei Cloud IEF fleet with asyncio: concurrent, typed, bounded.
 
-The rooms below are imported at the first use of a name of theirs: a command that shows its help, or
-a worker that unpickles a pod, need not wait for the network's libraries.
+A module is imported when one of its names is first used: a command that shows its help, or a
+worker that unpickles a pod, does not wait for the network's libraries.
 """
 
 from importlib import import_module
@@ -200,8 +200,8 @@ __all__ = [
     "sparse",
 ]
 
-# From the lowest one up: what a name needs is imported, and no more.
-_ROOMS = (
+# From the lowest layer up: only what a name needs is imported.
+_MODULES = (
     "_errors",
     "_events",
     "_models",
@@ -219,8 +219,8 @@ if not TYPE_CHECKING:  # a checker would take any name for one of ours
 
     def __getattr__(name: str) -> object:
         if name in __all__:
-            for room in _ROOMS:
-                found = vars(import_module(f"{__name__}.{room}"))
+            for module in _MODULES:
+                found = vars(import_module(f"{__name__}.{module}"))
                 if name in found:
                     globals()[name] = found[name]
                     return found[name]

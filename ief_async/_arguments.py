@@ -1,6 +1,8 @@
 """Checks of arguments, and what an error says of them: ``<name> must be <what>, got <value>``."""
 
 import math
+import re
+import string
 from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args
@@ -9,6 +11,9 @@ from ief_async._errors import ConfigurationError
 
 T = TypeVar("T")
 
+ID = re.compile("[0-9A-Za-z_-]{1,64}")  # of anything that the service has
+ID_BYTES = f"{string.digits}{string.ascii_letters}_-".encode()
+ID_LENGTHS = {*range(1, 65)}
 KINDS: dict[type, str] = {bool: "True or False", str: "a string", NoneType: "None"}
 
 

@@ -4,13 +4,12 @@ Parts that are not arguments of `IefSession`, such as a clock, are handed in her
 whose sessions share some of them, and by tests.
 """
 
-import re
 from collections.abc import Awaitable
 from typing import Any
 
 import attrs
 
-from ief_async._arguments import check_kind, refuse
+from ief_async._arguments import ID, check_kind, refuse
 from ief_async._auth import CredentialProvider, Credentials, Key, Project, Source
 from ief_async._errors import ConfigurationError
 from ief_async._http import Connections, Counters, Endpoints, Pacer, RetryBudget, Transport
@@ -148,7 +147,7 @@ def _check_policies(retry: object, limits: object, timeout: object) -> None:
 
 def _check_id(name: str, value: object) -> None:
     """Refuse what would change the path or the header that an id goes into."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
+    if isinstance(value, str) and ID.fullmatch(value):
         return
     # what is longer than an id may be a token in the wrong place
     shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"

@@ -10,7 +10,6 @@ import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._errors import OnBadItem, OnDrift, OnError, OnUnknownField
-from ief_async._models import Deployment, Group, Instance, Node, Pod
 
 if TYPE_CHECKING:
     from ief_async._structure import Rows
@@ -137,7 +136,7 @@ class Listing:
         name: what the command calls it; ``iter_`` before it is the method that streams it.
         path: where it is.
         key: the key of its rows in an answer.
-        model: what is documented of a row.
+        document: the name of the model of a row.
         most_rows: how many rows a page may have.
         page_size: how many rows the command asks for at a time.
         options: the filters of the list, and how it is read.
@@ -148,12 +147,20 @@ class Listing:
     name: str
     path: str
     key: str
-    model: type
+    document: str
     most_rows: int = MOST_ROWS
     page_size: int = 100
     options: Any = ListOptions
     exclusive: tuple[str, ...] = ()
     read: "Callable[..., Rows] | None" = None
+
+    @property
+    def model(self) -> type:
+        """The model of a row, which the command's help and completion do not wait for."""
+        from ief_async import _models
+
+        model: type = getattr(_models, self.document)
+        return model
 
     @property
     def operation(self) -> str:
@@ -172,7 +179,7 @@ PODS = Listing(
     name="pods",
     path="/v3/{project_id}/edgemgr/pods",
     key="pods",
-    model=Pod,
+    document="Pod",
     page_size=1_000,
     options=PodOptions,
 )
@@ -180,7 +187,7 @@ DEPLOYMENTS = Listing(
     name="deployments",
     path="/v3/{project_id}/edgemgr/deployments",
     key="deployments",
-    model=Deployment,
+    document="Deployment",
     most_rows=100,
     options=DeploymentOptions,
     exclusive=("node_id", "group_id"),
@@ -189,7 +196,7 @@ NODES = Listing(
     name="nodes",
     path="/v2/{project_id}/edgemgr/nodes",
     key="nodes",
-    model=Node,
+    document="Node",
     most_rows=1_000,
     page_size=1_000,
     options=NodeOptions,
@@ -198,7 +205,7 @@ GROUPS = Listing(
     name="groups",
     path="/v2/{project_id}/edgemgr/groups",
     key="edge_groups",
-    model=Group,
+    document="Group",
     most_rows=1_000,
     options=GroupOptions,
 )
@@ -206,7 +213,7 @@ INSTANCES = Listing(
     name="instances",
     path="/v2/{project_id}/edgemgr/ief-instances",
     key="ief_instances",
-    model=Instance,
+    document="Instance",
     most_rows=1_000,
     read=_read_instances,
 )

@@ -1,4 +1,4 @@
-"""The hosts of the regions, and what an endpoint has to look like."""
+"""The hosts of the regions, and the check of an endpoint."""
 
 import os
 import re
@@ -46,10 +46,10 @@ class _RegionEntry(msgspec.Struct):
 
 
 def endpoints_of(region: str | None) -> tuple[str, ...]:
-    """Return where IEF answers in a region; what comes first is tried first.
+    """Return the addresses of IEF in a region, in the order to try them.
 
     Raises:
-        ConfigurationError: the region is not known, or what is said of it is no endpoint.
+        ConfigurationError: the region is not known, or a setting for it is not an endpoint.
     """
     overrides = _overrides()
     if region is None and len(overrides) == 1:
@@ -79,7 +79,7 @@ def _variable(region: str) -> str:
 
 
 def _overrides() -> dict[str, tuple[str, list[str]]]:
-    """Return for each region that is redefined by whom it is, and its endpoints."""
+    """Return each redefined region with the setting that does it, and its endpoints."""
     overrides = {entry_id: (name, texts) for entry_id, name, texts in _regions_file()}
     for name, value in sorted(os.environ.items()):
         if name.startswith(REGION) and value:
@@ -98,7 +98,7 @@ def _regions_file() -> list[tuple[str, str, list[str]]]:
         entries = [entry for some in own for entry in msgspec.convert(some, list[_RegionEntry])]
     except ImportError:
         problem = "needs PyYAML: pip install 'ief-async[yaml]', or give endpoint="
-    except (OSError, msgspec.MsgspecError, ValueError) as error:  # a date that is none, too
+    except (OSError, msgspec.MsgspecError, ValueError) as error:  # as of an invalid date
         problem = f"can't be read as regions: {error}"
     else:
         return [
@@ -111,7 +111,7 @@ def _regions_file() -> list[tuple[str, str, list[str]]]:
 
 
 def iam_endpoint_of(region: str | None, given: str | None) -> str:
-    """Return where IAM answers: as given, as the variable says, in the region, or globally."""
+    """Return the address of IAM: as given, from the variable, of the region, or the global one."""
     name = f"{PREFIX}IAM_ENDPOINT"
     if given is not None:
         return check_endpoint("iam_endpoint", given)
@@ -122,7 +122,7 @@ def iam_endpoint_of(region: str | None, given: str | None) -> str:
 
 
 def check_endpoint(name: str, endpoint: str) -> str:
-    """Return ``scheme://host[:port]`` without a slash at its end, or refuse what is no such."""
+    """Return ``scheme://host[:port]`` without a slash at its end, or refuse anything else."""
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname or "", parts.port

@@ -1,4 +1,4 @@
-"""Lists that move, and servers that page oddly, over real sockets: rows D1 to D33."""
+"""Lists that move, and servers that page oddly, over real sockets."""
 
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -51,7 +51,7 @@ async def scan_whole(fake, ief, **options):
 
 
 async def test_empty_list_is_whole():
-    """D1: no pods take two requests, as an empty answer is doubted once."""
+    """No pods take two requests, as an empty answer is doubted once."""
     async with fleet(0, deployments=1) as (fake, ief):
         stream = ief.iter_pods(["d"])
         assert [] == await stream.collect()
@@ -62,7 +62,7 @@ async def test_empty_list_is_whole():
 
 @pytest.mark.parametrize("pods", [99, 100, 101, 190, 195, 200, 285, 290])
 async def test_lists_of_every_edge_are_whole(pods):
-    """D2: limit - 1, limit, limit + 1, 2 * limit - V and whole strides take what is foreseen."""
+    """Limit - 1, limit, limit + 1, 2 * limit - V and whole strides take what is foreseen."""
     async with fleet(pods) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -82,7 +82,7 @@ def between(fake, offset, change):
 
 @pytest.mark.parametrize("deletes", range(1, 5))
 async def test_few_deletes_need_no_bridge(deletes):
-    """D3: up to V - 1 deletes between two neighbouring pages leave a row in common."""
+    """Up to V - 1 deletes between two neighbouring pages leave a row in common."""
     async with fleet() as (fake, ief):
         between(fake, 950, lambda: fake.delete(10, deletes))
         report, requests = await scan_whole(fake, ief, concurrency=1)
@@ -92,7 +92,7 @@ async def test_few_deletes_need_no_bridge(deletes):
 
 
 async def test_burst_of_deletes_is_bridged():
-    """D4: 300 neighbours that vanish before the cursor cost a bridge, and no survivor."""
+    """300 neighbours that vanish before the cursor cost a bridge, and no survivor."""
     async with fleet() as (fake, ief):
         between(fake, 950, lambda: fake.delete(100, 300))
         report, requests = await scan_whole(fake, ief)
@@ -104,7 +104,7 @@ async def test_burst_of_deletes_is_bridged():
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_inserts_at_the_head_lose_nothing(seed):
-    """D5: pods that come at the head while pages are answered out of order lose none."""
+    """Pods that come at the head while pages are answered out of order lose none."""
     motion = Motion.uniform(inserts=1, deletes=0, at="head")
     async with fleet(motion=motion, seed=seed) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
@@ -116,7 +116,7 @@ async def test_inserts_at_the_head_lose_nothing(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("new", ["head", "tail", "anywhere"])
 async def test_rolling_update_loses_nothing(new, seed):
-    """D6: 300 pods go and 300 come, again and again: all that stay are there, or it is said."""
+    """300 pods go and 300 come, again and again: all that stay are there, or it is said."""
     motion = Motion.rolling(chance=0.1, least=300, most=300, new=new)
     async with fleet(motion=motion, seed=seed) as (fake, ief):
         ids, report = await scan(fake, ief)
@@ -125,7 +125,7 @@ async def test_rolling_update_loses_nothing(new, seed):
 
 
 async def test_list_that_empties_is_whole():
-    """D7: a list that is empty before its second page comes ends without an error."""
+    """A list that is empty before its second page comes ends without an error."""
     async with fleet(500) as (fake, ief):
         between(fake, 95, lambda: fake.delete(0, 500))
         report, _ = await scan_whole(fake, ief, concurrency=1)
@@ -134,7 +134,7 @@ async def test_list_that_empties_is_whole():
 
 
 async def test_list_that_grows_for_ever_is_given_up(monkeypatch):
-    """D8: a list whose end runs away at every request ends in an error, not in a loop."""
+    """A list whose end runs away at every request ends in an error, not in a loop."""
     monkeypatch.setattr(requests, "UNCOUNTED_PAGES", 50)
     async with fleet(100) as (fake, ief):
         fake.intercept(lambda _: fake.insert(30, at=None) and None)
@@ -147,7 +147,7 @@ async def test_list_that_grows_for_ever_is_given_up(monkeypatch):
 
 @pytest.mark.parametrize(("cap", "requests"), [(50, 9), (10, 50), (2, 400)])
 async def test_clamped_pages_cost_requests_and_no_rows(cap, requests):
-    """D9: V shrinks with the pages that the server gives, and the requests stay bounded."""
+    """V shrinks with the pages that the server gives, and the requests stay bounded."""
     async with fleet(400, page_cap=cap) as (fake, ief):
         report, sent = await scan_whole(fake, ief)
 
@@ -156,7 +156,7 @@ async def test_clamped_pages_cost_requests_and_no_rows(cap, requests):
 
 
 async def test_clamp_to_one_row_proves_nothing():
-    """D9: pages of one row can't overlap: they are read, and the verdict says so."""
+    """Pages of one row can't overlap: they are read, and the verdict says so."""
     async with fleet(60, page_cap=1) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
         with pytest.raises(DriftError, match="no_overlap"):
@@ -166,7 +166,7 @@ async def test_clamp_to_one_row_proves_nothing():
 
 
 async def test_clamp_in_mid_scan_loses_nothing():
-    """D9: a server that gives fewer rows from some page on is followed."""
+    """A server that gives fewer rows from some page on is followed."""
     async with fleet() as (fake, ief):
         between(fake, 950, lambda: setattr(fake, "page_cap", 30))
         report, _ = await scan_whole(fake, ief)
@@ -175,7 +175,7 @@ async def test_clamp_in_mid_scan_loses_nothing():
 
 
 async def test_ignored_offset_is_an_error():
-    """D10: the same page for every offset is noticed within three answers."""
+    """The same page for every offset is noticed within three answers."""
     async with fleet(service=Service(offsets="ignored")) as (fake, ief):
         with pytest.raises(DriftError, match="ignores offset"):
             await scan(fake, ief, concurrency=2)
@@ -185,7 +185,7 @@ async def test_ignored_offset_is_an_error():
 
 @pytest.mark.parametrize("pods", [150, 2_000, 20_000])
 async def test_offset_as_a_page_number_is_an_error(pods):
-    """D11: a server that counts pages is refused, not read by a twentieth."""
+    """A server that counts pages is refused, not read by a twentieth."""
     async with fleet(pods, service=Service(offsets="pages")) as (fake, ief):
         with pytest.raises(DriftError, match="share no row"):
             await scan(fake, ief)
@@ -194,7 +194,7 @@ async def test_offset_as_a_page_number_is_an_error(pods):
 
 
 async def test_ignored_limit_is_read_as_it_comes():
-    """D12, D13: all pods in one page, more than were asked for, are taken and flagged."""
+    """All pods in one page, more than were asked for, are taken and flagged."""
     async with fleet(640, service=Service(limits="ignored")) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -203,7 +203,7 @@ async def test_ignored_limit_is_read_as_it_comes():
 
 @pytest.mark.parametrize("count", [437, 10**9])
 async def test_count_too_high_is_not_believed(count):
-    """D14: all pods come, the count is in doubt, and no page is asked for without end."""
+    """All pods come, the count is in doubt, and no page is asked for without end."""
     async with fleet(400, service=Service(counts=count)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -213,7 +213,7 @@ async def test_count_too_high_is_not_believed(count):
 
 @pytest.mark.parametrize("counts", [0, 363, "page", "none"])
 async def test_count_too_low_hides_nothing(counts):
-    """D15: a count of 0, of the page, too low, or none at all is looked behind."""
+    """A count of 0, of the page, too low, or none at all is looked behind."""
     async with fleet(400, service=Service(counts=counts)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -223,7 +223,7 @@ async def test_count_too_low_hides_nothing(counts):
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_jittering_count_hides_nothing(seed):
-    """D16: a count that is off by up to five, otherwise each time, costs a few requests."""
+    """A count that is off by up to five, otherwise each time, costs a few requests."""
     jitter = {
         "service": Service(counts=lambda total, chance: total + chance.randint(-5, 5)),
         "seed": seed,
@@ -236,7 +236,7 @@ async def test_jittering_count_hides_nothing(seed):
 
 
 async def test_count_of_another_type_is_an_error():
-    """D17: digits in a text are a count; a word is none, and names the field."""
+    """Digits in a text are a count; a word is none, and names the field."""
     async with fleet(service=Service(counts=lambda total, _: str(total))) as (fake, ief):
         assert "exact" == (await scan_whole(fake, ief))[0].drift
     async with fleet() as (fake, ief):
@@ -255,7 +255,7 @@ async def test_count_of_another_type_is_an_error():
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_transient_empty_pages_are_asked_for_again(seed):
-    """D18: pages that come empty now and then, though rows are there, lose none."""
+    """Pages that come empty now and then, though rows are there, lose none."""
     async with fleet(service=Service(empty_rate=0.05), seed=seed) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
@@ -263,7 +263,7 @@ async def test_transient_empty_pages_are_asked_for_again(seed):
 
 
 async def test_offset_that_stays_empty_is_read_around():
-    """D19: a page that never comes is bridged from beside it, within bounds."""
+    """A page that never comes is bridged from beside it, within bounds."""
     async with fleet() as (fake, ief):
         empty = Fault.edit(lambda _: b'{"count":2000,"pods":[]}')
         fake.intercept(lambda seen: empty if seen.query["offset"] == "950" else None)
@@ -274,7 +274,7 @@ async def test_offset_that_stays_empty_is_read_around():
 
 
 async def test_tail_that_stays_empty_is_said():
-    """D19: rows that are counted and never shown leave the batch in doubt, not in a loop."""
+    """Rows that are counted and never shown leave the batch in doubt, not in a loop."""
     async with fleet() as (fake, ief):
         empty = Fault.edit(lambda _: b'{"count":2000,"pods":[]}')
         fake.intercept(lambda seen: empty if int(seen.query["offset"]) >= 950 else None)
@@ -285,7 +285,7 @@ async def test_tail_that_stays_empty_is_said():
 
 
 async def test_hidden_rows_make_short_pages_and_no_end():
-    """D20: rows that are cut out of a page after it was made shorten it; the others all come."""
+    """Rows that are cut out of a page after it was made shorten it; the others all come."""
     async with fleet(service=Service(hidden_rate=0.1)) as (fake, ief):
         report, requests = await scan_whole(fake, ief)
 
@@ -295,7 +295,7 @@ async def test_hidden_rows_make_short_pages_and_no_end():
 
 
 async def test_rows_that_stand_twice_come_once():
-    """D21: an id twice in a page is one pod, and a flag."""
+    """An id twice in a page is one pod, and a flag."""
     async with fleet(service=Service(repeated_rate=0.1)) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
@@ -305,7 +305,7 @@ async def test_rows_that_stand_twice_come_once():
 
 
 async def test_first_copy_stands():
-    """D22: a pod that another page shows with another name comes once, as it came first."""
+    """A pod that another page shows with another name comes once, as it came first."""
     pods = [{"id": f"p{at}", "deployment_id": "d", "name": "old"} for at in range(30)]
     async with fleet(pods) as (_, ief), fleet(pods) as (fake, ief):
         renamed = Fault.edit(lambda body: body.replace(b"old", b"new"))
@@ -316,7 +316,7 @@ async def test_first_copy_stands():
 
 
 async def test_shuffled_list_is_never_called_whole():
-    """D23: a list that is permuted for each request is flagged, after a few sweeps."""
+    """A list that is permuted for each request is flagged, after a few sweeps."""
     async with fleet(service=Service(order="shuffled")) as (fake, ief):
         _, report = await scan(fake, ief)
 
@@ -326,7 +326,7 @@ async def test_shuffled_list_is_never_called_whole():
 
 
 async def test_ties_are_whole_by_their_count():
-    """D24: neighbours that change places, in a list that else stands still, all come."""
+    """Neighbours that change places, in a list that else stands still, all come."""
     async with fleet(service=Service(order="ties")) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
@@ -335,7 +335,7 @@ async def test_ties_are_whole_by_their_count():
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_pods_that_jump_to_the_head_are_found(seed):
-    """D25: a list ordered by time of change, under churn, is read at its head once more."""
+    """A list ordered by time of change, under churn, is read at its head once more."""
     motion = [Motion.touch(0.05), Motion.uniform(0.02, 0.02)]
     async with fleet(motion=motion, seed=seed) as (fake, ief):
         ids, report = await scan(fake, ief)
@@ -345,7 +345,7 @@ async def test_pods_that_jump_to_the_head_are_found(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_page_from_a_cache_is_bridged(seed):
-    """D26: page 0 in the place of another page, now and then, loses none."""
+    """Page 0 in the place of another page, now and then, loses none."""
     async with fleet(service=Service(cached_rate=0.05), seed=seed) as (fake, ief):
         report, _ = await scan_whole(fake, ief)
 
@@ -354,7 +354,7 @@ async def test_page_from_a_cache_is_bridged(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_lagging_replica_loses_nothing(seed):
-    """D27: answers from one of the last five states of a list that moves lose none."""
+    """Answers from one of the last five states of a list that moves lose none."""
     async with fleet(service=Service(lag=5), motion=Motion.uniform(0.2, 0.2), seed=seed) as (
         fake,
         ief,
@@ -363,7 +363,7 @@ async def test_lagging_replica_loses_nothing(seed):
 
 
 async def test_pods_of_another_deployment_are_delivered_as_they_come():
-    """D28: which pods belong to a query is the server's word, and is not second-guessed."""
+    """Which pods belong to a query is the server's word, and is not second-guessed."""
     pods = [{"id": f"p{at}", "deployment_id": "other"} for at in range(3)]
     async with fleet(pods) as (fake, ief):
         foreign = Fault.edit(lambda _: b'{"count":1,"pods":[{"id":"x","deployment_id":"other"}]}')
@@ -372,7 +372,7 @@ async def test_pods_of_another_deployment_are_delivered_as_they_come():
 
 
 async def test_page_that_fails_for_good_is_the_error():
-    """D29: the scan raises what the page failed with, where it was, and how to go on."""
+    """The scan raises what the page failed with, where it was, and how to go on."""
     async with fleet() as (fake, ief):
         fake.intercept(lambda seen: Fault.status(500) if seen.query["offset"] == "950" else None)
         with pytest.raises(ServerError) as caught:
@@ -385,7 +385,7 @@ async def test_page_that_fails_for_good_is_the_error():
 
 
 async def test_pod_stands_in_one_batch():
-    """D30: deployments in several batches give each pod once."""
+    """Deployments in several batches give each pod once."""
     async with fleet(600, deployments=12) as (fake, ief):
         pods = await ief.iter_pods(fake.deployment_ids, batch_size=5).collect()
 
@@ -393,7 +393,7 @@ async def test_pod_stands_in_one_batch():
 
 
 async def test_deployment_that_goes_is_its_batchs_business():
-    """D31: a deployment that answers 404 fails its batch alone; one without pods is empty."""
+    """A deployment that answers 404 fails its batch alone; one without pods is empty."""
     async with fleet(600, deployments=6) as (fake, ief):
         gone = fake.deployment_ids[1]
         fake.intercept(lambda seen: Fault.status(404) if gone in seen.raw_query else None)
@@ -406,7 +406,7 @@ async def test_deployment_that_goes_is_its_batchs_business():
 
 
 async def test_same_deployment_twice_is_asked_for_once():
-    """D32: an id that is given twice is sent once."""
+    """An id that is given twice is sent once."""
     async with fleet(50) as (fake, ief):
         assert 50 == len(await ief.iter_pods([*fake.deployment_ids] * 2).collect())
 
@@ -415,7 +415,7 @@ async def test_same_deployment_twice_is_asked_for_once():
 
 @pytest.mark.parametrize(("page_size", "drift"), [(1, "unknown"), (2, "exact"), (5, "exact")])
 async def test_smallest_pages_overlap_by_what_they_can(page_size, drift):
-    """D33: V is at most a quarter of a page, and at least one row of two."""
+    """V is at most a quarter of a page, and at least one row of two."""
     async with fleet(40) as (fake, ief):
         report, requests = await scan_whole(fake, ief, page_size=page_size)
 

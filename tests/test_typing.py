@@ -76,6 +76,30 @@ def test_every_public_name_is_pinned():
     assert public_names() - pinned == set(), "to be pinned in tests/typing"
 
 
+FORGOTTEN = """
+import attrs
+from ief_async import IefSession, Stream
+
+@attrs.frozen
+class Row:
+    id: str
+
+def read(ief: IefSession) -> Stream[Row]:
+    return ief.iter_pods(["d"], page_size=10)
+"""
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_forgotten_model_is_found_by_a_type_checker(checker, tmp_path):
+    """A stream of one's own class needs `model=`: without it both checkers see a stream of pods."""
+    (tmp_path / "forgotten.py").write_text(FORGOTTEN)
+
+    done = check(checker, ".", folder=tmp_path)
+
+    assert 1 == done.returncode
+    assert "Stream[Pod]" in done.stdout
+
+
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_examples_pass_a_type_checker(checker, tmp_path):
     """Every Python example of the README does whose libraries are installed."""

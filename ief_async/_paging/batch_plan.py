@@ -95,11 +95,6 @@ class BatchPlan:
         return max(0, (count or 0) - self.chain.resumed_at) if known else None
 
     @property
-    def held(self) -> int:
-        """How many pages arrived and were not taken yet."""
-        return len(self.chain.waiting) + len(self.delivery.ready)
-
-    @property
     def promised(self) -> int:
         """How many rows it will bring without another request, if its count is right."""
         return self.requests.promised(planned=self.phase is Phase.PLAN)

@@ -88,6 +88,11 @@ class Chain:
         return min(self.waiting, default=None)
 
     @property
+    def is_joined(self) -> bool:
+        """Whether it overlaps what was read before it was resumed, if it was."""
+        return not self.resumed_at or self.first_offset < self.resumed_at
+
+    @property
     def counted(self) -> bool:
         """Whether just as many rows came as every answer counted."""
         rows = len(self.ids) + self.verdict.repeated
@@ -240,12 +245,11 @@ class Chain:
         shape, verdict = self.shape, self.verdict
         rows = verdict.items + verdict.repeated
         before = self.rows_before
-        joined = not self.resumed_at or self.first_offset < self.resumed_at
         alone = not self.resumed_at and (asked == 1 or not verdict.pages)
         verdict.judge(
             on_drift,
             proven=self.proof and self.ended,
-            overlapped=joined and bool(shape.overlap or alone),
+            overlapped=self.is_joined and bool(shape.overlap or alone),
             missing=before is not None and rows < (shape.least_count or 0) - before,
             count_is_constant=shape.count_is_constant,
             counted=self.counted,

@@ -73,7 +73,9 @@ class Delivery:
         """Return where a later scan goes on once this many new rows of a page are finished with.
 
         That is where it was before in four cases: no row is finished, the page stands outside the
-        proof, positions mean nothing, or more of the page has to be finished first.
+        proof, positions mean nothing, or more of the page has to be finished first. There are no
+        anchors where pages do not overlap, nor where this reading is not joined to the one before:
+        so what is in doubt stays in doubt, however often the scan is resumed.
         """
         resumable_after = accepted.resumable_after
         if not rows or resumable_after is None or self.chain.positions_lost:
@@ -82,7 +84,8 @@ class Delivery:
         if row < resumable_after:
             return self.mark
         shape = self.chain.shape
-        anchors = accepted.ids[max(0, row - shape.overlap) : row] if shape.overlap else ()
+        anchored = shape.overlap and self.chain.is_joined
+        anchors = accepted.ids[max(0, row - shape.overlap) : row] if anchored else ()
         return Mark(accepted.request.offset + row, shape.last_count, tuple(anchors))
 
     def acknowledge(self, accepted: Accepted, rows: int) -> None:

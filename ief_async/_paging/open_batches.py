@@ -58,7 +58,9 @@ class OpenBatches:
     @property
     def held(self) -> int:
         """How many pages arrived and were not taken yet."""
-        return sum(plan.held for plan in self)
+        return sum(
+            len(plan.chain.waiting) + len(plan.delivery.ready) for plan in self._plans.values()
+        )
 
     def pages(self) -> Iterator[Any]:
         """Give what was handed in with the pages that arrived and were not taken yet."""

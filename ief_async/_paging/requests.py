@@ -146,11 +146,12 @@ class Requests:
         """
         if self.again:
             return self._send(self.again.popleft())
+        if self.asked and not planned:
+            return Signal.NOTHING_YET
         shape, offset = self.shape, self.next_offset
         overlap = shape.overlap if self.asked else self.chain.resumed_at - offset
         rows = shape.limit if more is None else more + overlap
-        beyond = self.asked and not (planned and offset < self.horizon())
-        if rows <= overlap or beyond:
+        if rows <= overlap or (self.asked and offset >= self.horizon()):
             return Signal.NOTHING_YET
         limit = min(shape.limit, rows)
         self.next_offset = offset + max(1, min(shape.given, limit) - shape.overlap)

@@ -6,7 +6,14 @@ from typing import Any, Generic, TypeVar, get_args
 
 import attrs
 
-from ief_async._arguments import check_choice, check_kind, check_number, refuse
+from ief_async._arguments import (
+    ID_BYTES,
+    ID_LENGTHS,
+    check_choice,
+    check_kind,
+    check_number,
+    refuse,
+)
 from ief_async._checkpoint import ScanCheckpoint, fingerprint
 from ief_async._endpoints import Listing
 from ief_async._errors import (
@@ -67,9 +74,18 @@ def select_ids(**given: object) -> tuple[Selector, Iterable[object] | AsyncItera
     several = check_iterable(name, ids)
     if isinstance(several, Collection):
         several = tuple(several)
-        for identity in several:
-            check_id(identity, name)
+        _check_ids(name, several)
     return selector, several
+
+
+def _check_ids(name: str, ids: Collection[Any]) -> None:
+    """Refuse what can't be an id. Valid strings take the short way, as the event loop waits."""
+    if {*map(type, ids)} <= {str} and {*map(len, ids)} <= ID_LENGTHS:
+        text = "".join(ids)
+        if text.isascii() and not text.encode().translate(None, ID_BYTES):
+            return
+    for identity in ids:
+        check_id(identity, name)
 
 
 def check_iterable(name: str, ids: object) -> Iterable[object]:

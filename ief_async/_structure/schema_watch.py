@@ -1,16 +1,11 @@
-"""What the models do not know: fields and values that no document names."""
+"""Fields and values that the models do not know, and fields of a model that no row has."""
 
 import contextlib
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import (
-    Any,
-    TypeVar,
-    get_args,
-    get_origin,
-)
+from typing import Any, get_args, get_origin
 
 import attrs
 import msgspec
@@ -19,9 +14,8 @@ from ief_async._structure.converter import ARRAYS, MAPPINGS, key_of
 from ief_async._structure.envelope import LARGE_ROW_BYTES, Row
 from ief_async._structure.structure import resolve_names
 
-T = TypeVar("T")
-WATCHED_NAMES = 100  # told apart by a schema watch
-WATCHED_CHARACTERS = 64
+WATCHED_NAMES = 100  # counted each by itself; all others are counted together
+WATCHED_CHARACTERS = 64  # of a name
 
 
 def decode_rows(rows: Sequence[Row]) -> list[Any]:
@@ -34,11 +28,11 @@ def decode_rows(rows: Sequence[Row]) -> list[Any]:
 
 
 class SchemaWatch:
-    """Counts what the server says and a model has no name for: the first sign that an API moved.
+    """Counts fields and values that a model does not know: the first sign that the API changed.
 
     Attributes:
         unknown_fields: how often a key came that no class has, by its path.
-        unknown_values: how often a word came that is not among those known, as ``path=word``.
+        unknown_values: how often an unknown word of an open set came, as ``path=word``.
     """
 
     def __init__(self, model: type) -> None:
@@ -47,10 +41,10 @@ class SchemaWatch:
         self.unknown_values: Counter[str] = Counter()
 
     def look(self, rows: Sequence[Row]) -> list[Any]:
-        """Look through some rows; return them decoded, so that nobody has to do it again.
+        """Count what is unknown in some rows; return them decoded, so that it is done once.
 
-        Those that are too large are left out: a million keys would keep the event loop for a
-        second. So are those that can't be read, as the structuring says what is wrong with them.
+        Rows that are too large are left out: a million keys would block the event loop for a
+        second. So are rows that can't be decoded; structuring them raises the error.
         """
         documents = decode_rows([row for row in rows if _size(row) <= LARGE_ROW_BYTES])
         for document in documents:
@@ -84,7 +78,7 @@ _Shape = Mapping[str, tuple["_Shape | None", frozenset[str] | None]]
 
 
 def _count(counter: Counter[str], name: str) -> None:
-    """Count a name, or all that are too many to be told apart as one."""
+    """Count a name, or "…" if there are too many names already."""
     counter[name if name in counter or len(counter) < WATCHED_NAMES else "…"] += 1
 
 

@@ -31,12 +31,12 @@ class Exit(IntEnum):
 
 EPILOG = """\
 exit codes:
-  0    whole: all of it came, or whoever read it had enough
+  0    complete: everything came, or the reader closed the pipe
   1    an error ended it
   2    wrong usage
-  3    partial: some batches failed, or items were skipped; all others came
-  4    the list moved in a way that leaves rows in doubt
-  5    the key was refused, or there is none
+  3    partial: some batches failed or items were skipped; the others came
+  4    the list changed while it was read, and rows may be missing
+  5    the credentials were refused, or none were found
   130  interrupted, after saving the checkpoint if there is one
 
 Keys are never arguments. They come from HUAWEICLOUD_SDK_AK and
@@ -57,7 +57,7 @@ def program() -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose help is whole, whatever the stream takes at a time."""
+    """A parser whose help is printed whole, even to a stream that accepts little at a time."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         put(message, file or sys.stderr)
@@ -102,9 +102,9 @@ def _add_list(commands: Any, listing: Listing) -> None:
         which.add_argument(
             "--state", action="append", metavar="STATE", help="only pods in this state; repeatable"
         )
-        which.add_argument("--name", metavar="PATTERN", help="only pods of such names, as web-*")
+        which.add_argument("--name", metavar="PATTERN", help="only pods with such names, as web-*")
     for filtered in listing.filters:
-        which.add_argument(option(filtered), metavar="TEXT", help="as the service filters by it")
+        which.add_argument(option(filtered), metavar="TEXT", help="a filter of the service")
     which.add_argument(
         "--max-items", type=bounded(int, least=1), metavar="N", help="read no more than N"
     )
@@ -126,7 +126,7 @@ def _add_list(commands: Any, listing: Listing) -> None:
     output.add_argument(
         "--file",
         metavar="PATH",
-        help="write there, once it is whole: .parquet .arrow .ndjson .ndjson.gz .ndjson.zst",
+        help="write there, once it is complete: .parquet .arrow .ndjson .ndjson.gz .ndjson.zst",
     )
     _add_talk(output)
 
@@ -135,16 +135,16 @@ def _add_list(commands: Any, listing: Listing) -> None:
         how.add_argument(
             "--checkpoint",
             metavar="FILE",
-            help="what is done is kept there until all is; if it is there, go on from it",
+            help="keep what is done there until all is; if it exists, go on from it",
         )
         how.add_argument(
-            "--restart", action="store_true", help="begin anew, whatever the checkpoint holds"
+            "--restart", action="store_true", help="start over, whatever the checkpoint holds"
         )
         how.add_argument(
             "--on-error",
             choices=get_args(OnError),
             default="raise",
-            help="what a failed batch leads to (%(default)s)",
+            help="what happens when a batch fails (%(default)s)",
         )
         how.add_argument(
             "--batch-size",
@@ -157,13 +157,13 @@ def _add_list(commands: Any, listing: Listing) -> None:
         "--on-drift",
         choices=get_args(OnDrift),
         default="repair",
-        help="what a list that moves leads to (%(default)s)",
+        help="what happens when a list changes (%(default)s)",
     )
     how.add_argument(
         "--on-bad-item",
         choices=("raise", "skip"),
         default="raise",
-        help="what an item that can't be read leads to (%(default)s)",
+        help="what happens to an unreadable item (%(default)s)",
     )
     _add_pace(how, listing)
     how.add_argument(
@@ -210,7 +210,7 @@ def _add_where(command: Any) -> None:
     where = command.add_argument_group("where")
     where.add_argument("--region", metavar="NAME", help="such as cn-north-4")
     where.add_argument("--profile", metavar="NAME", help="section of the official SDK's file")
-    where.add_argument("--project-id", metavar="ID", help="looked up if it is not given")
+    where.add_argument("--project-id", metavar="ID", help="looked up if missing")
     where.add_argument("--instance-id", metavar="ID", help="a platinum instance")
     where.add_argument("--endpoint", metavar="URL", help="instead of a region")
     where.add_argument("--iam-endpoint", metavar="URL", help="where to log in and look projects up")

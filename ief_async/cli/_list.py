@@ -116,7 +116,7 @@ def _form(arguments: argparse.Namespace) -> str:
         )
         raise Usage(message)
     if form in BINARY and not arguments.file and sys.stdout.isatty():
-        message = f"-o {form} is nothing for a terminal: give --file, or a pipe"
+        message = f"-o {form} is not for a terminal: give --file, or a pipe"
         raise Usage(message)
     if form is None and arguments.query and sys.stdout.isatty():
         return "json"
@@ -137,7 +137,7 @@ def _query(arguments: argparse.Namespace, form: str) -> Callable[[Any], Any] | N
     try:
         search: Callable[[Any], Any] = jmespath.compile(arguments.query).search
     except jmespath.exceptions.JMESPathError as error:
-        message = f"--query is no JMESPath: {str(error).splitlines()[0]}"
+        message = f"--query is not valid JMESPath: {str(error).splitlines()[0]}"
         raise Usage(message) from None
     return search
 

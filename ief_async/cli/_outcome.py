@@ -1,4 +1,4 @@
-"""What is said of a command beside its data, and how it ends."""
+"""What a command tells besides its data, and how it ends."""
 
 import sys
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from ief_async.cli._words import message_of
 TOLD = 3  # failures that are told one by one
 
 
-class Usage(Exception):  # noqa: N818  it is none of the library's errors, but argparse's business
+class Usage(Exception):  # noqa: N818  argparse reports it, not the library
     """Arguments that do not go together."""
 
 
 @attrs.define
 class Outcome:
-    """What is to be said of a command that did not end well.
+    """What to tell about a command that did not end well.
 
     Attributes:
-        saved: the file in which what is done is kept.
-        to_go_on: what has to be done, besides the same command, to go on from there.
+        saved: the file with the checkpoint.
+        to_go_on: how to repeat the command so that it goes on from there.
     """
 
     saved: str | None = None

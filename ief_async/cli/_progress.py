@@ -118,20 +118,20 @@ async def shown(stream: Stream[Any], bar: Bar) -> AsyncIterator[None]:
             await asyncio.sleep(bar.every)
             bar.draw(stream.progress)
 
-    def make_room(_: logging.LogRecord) -> bool:
+    def make_way(_: logging.LogRecord) -> bool:
         bar.clear()
         return True
 
     handlers = logging.getLogger("ief_async").handlers
     for handler in handlers:
-        handler.addFilter(make_room)
+        handler.addFilter(make_way)
     task = asyncio.create_task(keep_drawing())
     try:
         yield
     finally:
         task.cancel()
         for handler in handlers:
-            handler.removeFilter(make_room)
+            handler.removeFilter(make_way)
         bar.clear()
 
 

@@ -23,8 +23,7 @@ HEADER_TOO_LARGE = 494  # used by nginx and this gateway, in no standard
 class FakeRequest:
     """One request as the server saw it.
 
-    ::
-
+    Example:
         from ief_async.testing import FakeIef
 
         async with FakeIef() as fake:

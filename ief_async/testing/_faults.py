@@ -24,8 +24,7 @@ _LOGIN_PAGE = (
 class Fault:
     """One thing that a server can do wrong. Each class method makes the fault it is named after.
 
-    ::
-
+    Example:
         import attrs
         from ief_async.testing import FakeIef, Fault
 

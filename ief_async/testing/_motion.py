@@ -17,8 +17,7 @@ _is_place = is_one_of(Place)
 class Motion:
     """What happens to the server's pods before each list request is answered.
 
-    ::
-
+    Example:
         from ief_async.testing import FakeIef, Motion
 
         motion = [Motion.uniform(inserts=2, deletes=2), Motion.bursts(chance=0.01)]

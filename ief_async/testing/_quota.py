@@ -13,8 +13,7 @@ _UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 class Quota:
     """A throttling window of the gateway: it refuses requests for lists beyond a number.
 
-    ::
-
+    Example:
         from ief_async.testing import FakeIef, Quota
 
         async with FakeIef(quota=Quota(limit=60, seconds=60)) as fake:

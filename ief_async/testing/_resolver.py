@@ -8,8 +8,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 class FakeResolver(AbstractResolver):
     """Resolves every name to loopback, after it has raised the failures that it was given.
 
-    ::
-
+    Example:
         import socket
 
         import aiohttp

@@ -61,8 +61,7 @@ _REMEMBERED_REQUESTS = 100_000
 class FakeStatistics:
     """What the server counted since it was made.
 
-    ::
-
+    Example:
         from ief_async.testing import FakeIef, Quota
 
         async with FakeIef(quota=Quota(limit=60)) as fake:
@@ -141,8 +140,7 @@ class _Setting(Generic[_T]):
 class FakeIef:
     """A Huawei Cloud IEF with its IAM and metadata service, on a free port of ``127.0.0.1``.
 
-    ::
-
+    Example:
         from ief_async import IefSession, Token
         from ief_async.testing import FakeIef, Fault
 

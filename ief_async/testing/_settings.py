@@ -31,8 +31,7 @@ def _is_count(_: object, __: object, counts: object) -> None:
 class Account:
     """The account that a `FakeIef` knows, and the credentials that it accepts.
 
-    ::
-
+    Example:
         from ief_async.testing import Account, FakeIef
 
         async with FakeIef(account=Account(passcode="123456", token_lifetime=60)) as fake:
@@ -84,8 +83,7 @@ class Account:
 class Service:
     """How the service behaves where its documentation leaves it open, and how its lists go wrong.
 
-    ::
-
+    Example:
         from ief_async.testing import FakeIef, Service
 
         async with FakeIef(500, service=Service(order="shuffled", empty_rate=0.05)) as fake:

@@ -34,8 +34,7 @@ def sign(
 ) -> str:
     """Sign a request with ``SDK-HMAC-SHA256``, independently of the client's own code.
 
-    ::
-
+    Example:
         from ief_async.testing import sign
 
         value = sign("AK", "SK", method="GET", host="127.0.0.1", path="/v3/projects", now=0)

@@ -209,6 +209,32 @@ async def test_slot_of_a_waiter_that_is_cancelled_just_then_goes_on():
         await first
 
 
+async def test_cancelled_waits_leave_nothing_behind():
+    """A wait that was cancelled is gone at once, while the slots are still held."""
+    pace = slots(1)
+    await pace.take("a")
+    waiting = [asyncio.create_task(pace.take("a")) for _ in range(3)]
+    await turns()
+    for number, task in enumerate(waiting, 1):
+        task.cancel()
+        await turns()
+        assert 3 - number == sum(map(len, pace._waiting.values()))
+
+    assert {} == pace._waiting
+
+
+def test_each_step_of_growth_takes_a_window_of_its_own():
+    """From 2 to 3 it takes 2 answers, and from 3 to 4 it takes 3 more."""
+    pace = slots(4)
+    pace.note_throttled(0)
+    allowed = []
+    for _ in range(5):
+        pace.note_success()
+        allowed.append(pace.allowed)
+
+    assert [2, 3, 3, 3, 4] == allowed
+
+
 # ---- the retry budget ----------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ def test_list_longer_than_its_count_is_read_page_by_page(said):
 
 
 def test_absurd_count_is_not_believed():
-    """A count of 10^9 that no row confirms costs a few requests, not ten million (row G7)."""
+    """A count of 10^9 that no row confirms costs a few requests, not ten million."""
     server = Server(names(35), count=10**9)
 
     ids, report = read(server, concurrency=8)

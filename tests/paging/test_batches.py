@@ -51,7 +51,7 @@ def test_hundred_uuids_fit_into_one_url():
 
 @pytest.mark.parametrize("identity", ["", " a", "a,b", "a b", "a/b", "..", "ä", "x" * 65, 7, None])
 def test_id_that_would_not_be_one_id_is_refused(identity):
-    """H3: an id that is empty, no text, or would change the URL is a `ConfigurationError`."""
+    """An id that is empty, no text, or would change the URL is a `ConfigurationError`."""
     batcher = Batcher(selector="deployment_ids", size=100, fixed_bytes=0)
 
     with pytest.raises(ConfigurationError, match="deployment_ids must be ids of"):

@@ -1,5 +1,8 @@
 """The batches of a scan share a window, and what is finished of them is not read again."""
 
+import sys
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -11,11 +14,14 @@ from hypothesis.stateful import (
 )
 from simulated import QUERY, Server, any_order, drive, names
 
-from ief_async import DriftError
-from ief_async._paging.batches import Batch
+from ief_async import DriftError, _checkpoint
+from ief_async._checkpoint import Mark, Part, ScanCheckpoint, fingerprint
+from ief_async._paging.batches import Batch, Batcher, Query
 from ief_async._paging.pages import PageRequest
 from ief_async._paging.requests import Signal
 from ief_async._paging.scan_plan import ScanPlan
+from ief_async._paging.shape import PageCap
+from ief_async._paging.suspects import MOST_KEPT
 
 
 @given(
@@ -68,8 +74,331 @@ def test_answers_behind_the_end_of_a_batch_are_dropped():
     assert 30 == plan.reports()[0].count
 
 
+# ---- what stays of a batch -----------------------------------------------------------------------
+
+
+def query(*ids):
+    """Return a query of these ids."""
+    return Query("deployment_ids", ids)
+
+
+def begun(*batches, **options):
+    """Return a plan of these batches, in pages of ten rows, and no more."""
+    plan = ScanPlan(**{"limit": 10, "concurrency": 4, "ordered": True} | options)
+    for ids in batches:
+        plan.add(Batch(query(*ids)))
+    plan.closed = True
+    return plan
+
+
+def asked(plan):
+    """Return all requests that may be sent now."""
+    requests = []
+    while isinstance(request := plan.next_request(), PageRequest):
+        requests.append(request)
+    return requests
+
+
+def work_of(action):
+    """Count the instructions that are executed in `_paging` until an action is done."""
+    steps = 0
+
+    def count(frame, event, _):
+        nonlocal steps
+        if "_paging" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        steps += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+def fail_one(plan):
+    """Add a batch, and fail its first page, as ``on_error="collect"`` does."""
+    plan.add(Batch(query(f"d{plan.added}")))
+    request = plan.next_request()
+    assert plan.drop(request)
+    assert not plan.report_of(request.batch).complete
+    plan.give_up(request.batch)
+
+
+def finish_one(plan):
+    """Add a batch of one page, and finish it, with a checkpoint on the way."""
+    plan.add(Batch(query(f"d{plan.added}")))
+    request = plan.next_request()
+    plan.receive(request, 2, ["p", "q"], None)
+    accepted = plan.take()
+    plan.entries(accepted, 1)
+    plan.acknowledge(accepted)
+
+
+@pytest.mark.parametrize("one", [fail_one, finish_one])
+def test_batch_costs_the_same_after_thousands(one):
+    """What a batch costs does not grow with the batches before it, be they finished or failed."""
+    plan = begun()
+    plan.closed = False
+    for _ in range(100):
+        one(plan)
+    early = work_of(lambda: one(plan))
+    for _ in range(3_000):
+        one(plan)
+
+    assert work_of(lambda: one(plan)) < 1.2 * early
+    assert not plan._plans
+    assert not plan._open
+
+
+def test_ids_of_a_batch_are_hashed_once(monkeypatch):
+    """No checkpoint hashes an id again, be its batch finished, in hand or just asked for."""
+    hashed = []
+    real = _checkpoint.fingerprint
+    monkeypatch.setattr(_checkpoint, "fingerprint", lambda one: hashed.append(one) or real(one))
+    plan = begun(*[(f"a{number}", f"b{number}") for number in range(6)], concurrency=6)
+
+    for request in asked(plan):
+        plan.receive(request, 3, ["p", "q", "r"], None)
+        accepted = plan.take()
+        for rows in range(4):
+            plan.entries(accepted, rows)
+        plan.acknowledge(accepted)
+
+    assert plan.complete
+    assert 12 == len(hashed) == len({*hashed})
+
+
+def test_batch_is_finished_with_its_last_page():
+    """A checkpoint leaves out a batch once every page that was taken of it is finished with."""
+    plan = begun(["d"])
+    (request,) = asked(plan)
+    plan.receive(request, 17, names(10), None)
+    (request,) = asked(plan)
+    plan.receive(request, 17, names(17)[8:], None)
+    first, last = plan.take(), plan.take()
+
+    assert plan.done
+    plan.acknowledge(last)
+    assert not plan.complete
+    assert [Mark(17, 17, ("p15", "p16"))] == [entry.mark for entry in plan.entries()]
+    plan.acknowledge(first, 4)  # it is still in hand
+    assert not plan.complete
+    plan.acknowledge(first)
+    assert plan.complete
+    assert [None] == [entry.mark for entry in plan.entries()]
+    plan.acknowledge(first)  # of a batch that is finished nothing is kept
+    assert plan.complete
+
+
+def test_page_in_hand_is_finished_in_its_own_checkpoint():
+    """The last page of a batch finishes it, if it is the only one in hand and all of it is read."""
+    plan = begun(["d"])
+    (request,) = asked(plan)
+    plan.receive(request, 3, names(3), None)
+    accepted = plan.take()
+
+    marks = [plan.entries(accepted, rows)[0].mark for rows in range(4)]
+    assert [Mark(), Mark(1, 3, ("p0",)), Mark(2, 3, ("p0", "p1")), None] == marks
+    assert Mark() == plan.entries()[0].mark
+
+
+def test_failed_batch_stays_in_the_checkpoint():
+    """A batch that was given up is to be read from where its consumer has left it."""
+    plan = begun(["d"], ["e"])
+    first, second = asked(plan)
+    plan.receive(first, 18, names(10), None)
+    plan.give_up(first.batch)
+    plan.receive(second, 1, ["p"], None)
+
+    plan.acknowledge(plan.take())
+    plan.acknowledge(plan.take())
+    assert [Mark(10, 18, ("p8", "p9")), None] == [entry.mark for entry in plan.entries()]
+    assert plan.done
+    assert not plan.complete
+    assert [False, True] == [report.complete for report in plan.reports()]
+    assert 11 == sum(report.items for report in plan.reports())
+
+
+def test_rows_that_stay_unread_are_not_counted():
+    """Where an item can't be read, the rest of its page and all behind it is not delivered."""
+    plan = begun(["d"], max_items=30)
+    (request,) = asked(plan)
+    plan.receive(request, 18, names(10), None)
+    (request,) = asked(plan)
+    plan.receive(request, 18, names(18)[8:], None)
+    accepted = plan.take()
+    plan.acknowledge(accepted, 4)
+
+    plan.give_up(accepted.request.batch, unread=6)
+
+    assert plan.take() is None
+    assert 4 == plan.reports()[0].items
+    assert [Mark(4, 18, ("p2", "p3"))] == [entry.mark for entry in plan.entries()]
+    assert not plan._plans
+    plan.give_up(accepted.request.batch)  # a second time it changes nothing
+    assert 4 == plan.reports()[0].items
+
+
+def test_nothing_is_taken_behind_a_batch_that_ended_the_scan():
+    """Pages of later batches stay where they are, as an error comes first."""
+    plan = begun(["d"], ["e"], ordered=False)
+    for request in asked(plan):
+        plan.receive(request, 1, [f"p{request.batch}"], request.batch)
+
+    plan.halt(0)
+
+    assert 0 == plan.take().page
+    assert plan.take() is None
+    assert not plan.has_page
+
+
+def test_doubt_outlives_every_resume():
+    """Pages of one row prove nothing, and a scan resumed behind them twice still says so."""
+    mark = Mark()
+    for rows, cap in ((names(4), 1), (names(4)[1:], 2), (names(4)[1:], 2)):
+        plan = ScanPlan(limit=2, concurrency=1, ordered=False)
+        plan.add(Batch(query("d"), mark))
+        plan.closed = True
+        (request,) = asked(plan)
+        page = rows[request.offset :][: min(cap, request.limit)]
+        plan.receive(request, len(rows), page, page)
+        if (accepted := plan.take()) is not None:
+            plan.acknowledge(accepted)
+        mark = plan.entries()[0].mark
+
+    read_to_the_end(plan, {"d": Server(names(4)[1:], cap=2)})  # p1 was never read
+    assert "unknown" == plan.reports()[0].drift
+
+
+# ---- too many ids, and the end that was none -----------------------------------------------------
+
+
+def test_smallest_refused_batch_is_what_is_too_large():
+    """Once five ids were refused five are too many, though six were refused later."""
+    plan = begun("abcde", "fghijk")
+    five, six = asked(plan)
+
+    assert plan.halve_batch(five)
+    assert plan.halve_batch(six)
+    plan.closed = False
+    plan.add(Batch(query(*"lmnop")))
+    plan.add(Batch(query(*"qrst")))
+
+    asked_for = sorted("".join(report.ids) for report in plan.reports())
+    assert ["ab", "cde", "fgh", "ijk", "lm", "nop", "qrst"] == asked_for
+    assert asked_for == ["".join(report.ids) for report in plan.reports()]
+    assert asked_for == ["".join(plan.query.ids) for plan in plan._open]
+    assert 7 == plan.added == len(plan.entries())
+
+
+def test_batch_that_has_rows_is_not_split():
+    """A batch of which rows came, and a single id, can't be asked in halves."""
+    plan = begun("ab", "c")
+    first, second = asked(plan)
+    plan.receive(first, 30, names(10), None)
+    (more, *_) = asked(plan)
+
+    assert not plan.halve_batch(more)
+    assert not plan.halve_batch(second)
+    assert 4 == plan.in_flight
+
+
+def test_answer_to_a_batch_that_was_split_is_dropped():
+    """What was asked before the split belongs to none of the halves."""
+    plan = begun("abcd")
+    (request,) = asked(plan)
+    plan.halve_batch(request)
+    plan.in_flight += 1
+
+    assert plan.receive(request, 1, ["p"], None) is None
+    assert [0, 0] == [report.items for report in plan.reports()]
+
+
+def read_to_the_end(plan, servers):
+    """Answer all requests in turn, and finish what comes; return the rows."""
+    rows = []
+    while requests := asked(plan):
+        for request in requests:
+            count, page = servers[request.query.ids[0]].answer(request)
+            plan.receive(request, count, page, page)
+        while (accepted := plan.take()) is not None:
+            rows += [accepted.page[at] for at in accepted.positions]
+            plan.acknowledge(accepted)
+    return rows
+
+
+def test_batch_that_was_finished_is_read_on_when_the_cap_shows():
+    """Three rows counted as all were not, as a later batch shows that three are a page."""
+    servers = {"d": Server(names(8), cap=3, count=3), "e": Server(names(5, "q"), cap=3)}
+    plan = begun("d", "e", concurrency=1)
+
+    rows = read_to_the_end(plan, servers)
+
+    assert [*names(8), *names(5, "q")] == rows
+    assert plan.complete
+    assert [8, 5] == [report.items for report in plan.reports()]
+    assert "unknown" not in [report.drift for report in plan.reports()]
+
+
+def test_cap_that_another_scan_has_shown_is_noticed():
+    """Two scans of a session share what they know of a list's pages, at any time."""
+    cap = PageCap()
+    plan = begun("d", "e", concurrency=1, cap=cap)
+    (request,) = asked(plan)
+    plan.receive(request, 3, names(3), names(3))
+    plan.acknowledge(plan.take())
+    cap.note(3, shows=True)
+
+    servers = {"d": Server(names(8), cap=3), "e": Server(["q"])}
+    assert [*names(8)[3:], "q"] == read_to_the_end(plan, servers)
+
+
+def test_only_the_latest_suspects_are_read_on():
+    """Of many batches that end alike the last ones are kept; of the others the doubt is told."""
+    plan = begun(*[(f"d{number}",) for number in range(MOST_KEPT + 6)], "e", concurrency=1)
+    servers = {f"d{number}": Server(names(3, f"{number}-")) for number in range(MOST_KEPT + 6)}
+
+    read_to_the_end(plan, servers | {"e": Server(names(5, "q"), cap=3)})
+
+    reports = plan.reports()
+    assert 6 * ["unknown"] == [report.drift for report in reports[:6]]
+    assert all(report.flags == ("clamped",) for report in reports[:6])
+    assert all(report.drift != "unknown" for report in reports[6:])
+    assert plan.complete
+    assert 1 == len(plan.entries())
+
+
+def test_longer_page_clears_the_suspicion():
+    """Pages that are shorter than another one were not cut, whatever is shown later."""
+    servers = {"d": Server(names(3), cap=3, count=3), "e": Server(names(4, "q"))}
+    plan = begun("d", "e", "f", concurrency=1)
+
+    read_to_the_end(plan, servers | {"f": Server(names(9, "r"), cap=4)})
+
+    assert ["exact"] * 3 == [report.drift for report in plan.reports()]
+    assert [3, 4, 9] == [report.items for report in plan.reports()]
+
+
+# ---- at any time --------------------------------------------------------------------------------
+
+IDS = ("d0", "d1")
+
+
+def rows_of(accepted):
+    """Return the new rows of a page, each with the id that it was asked for by."""
+    return [(accepted.request.query.ids[0], accepted.page[at]) for at in accepted.positions]
+
+
 class MovingList(RuleBasedStateMachine):
-    """A list that changes at any time, read by two batches that are answered at any time."""
+    """A list that changes at any time, read by two batches that are answered at any time.
+
+    Its consumer has one page in hand, and may stop and be resumed at any time.
+    """
 
     @initialize(
         total=st.integers(0, 60),
@@ -78,27 +407,47 @@ class MovingList(RuleBasedStateMachine):
         ordered=st.booleans(),
         max_items=st.none() | st.integers(1, 40),
     )
-    def begin(self, total, limit, **options):
+    def begin(self, total, **options):
         """Start to read a list of this many rows, twice."""
         self.rows = names(total)
         self.survivors = set(self.rows)
         self.cap = 10**9
         self.inserted = 0
-        self.plan = ScanPlan(limit=limit, **options)
-        for _ in range(2):
-            self.plan.add(Batch(QUERY))
+        self.options = options
+        self.finished = set()  # what a consumer before this one has finished with
+        self.scan(None)
+
+    def scan(self, checkpoint):
+        """Begin a scan, or go on with one."""
+        batcher = Batcher(selector="deployment_ids", size=1, fixed_bytes=0, resume=checkpoint)
+        self.plan = ScanPlan(**self.options)
+        for batch in [one for identity in IDS for one in batcher.add(identity)] + batcher.flush():
+            self.plan.add(batch)
         self.plan.closed = True
-        self.in_flight, self.items, self.refused = [], [], False
+        self.in_flight, self.items, self.refused, self.hand = [], [], False, None
         self.go_on()
 
     def go_on(self):
         """Take what is ready, and ask for what may be asked for."""
         while (accepted := self.plan.take()) is not None:
-            batch = accepted.request.batch
-            self.items += [(batch, accepted.page[at]) for at in accepted.positions]
-            self.plan.acknowledge(accepted)
+            self.items += rows_of(accepted)
+            if self.hand is not None:
+                self.plan.acknowledge(self.hand)
+            self.hand = accepted
         while isinstance(request := self.plan.next_request(), PageRequest):
             self.in_flight.append(request)
+
+    @precondition(lambda self: not self.refused)
+    @rule(part=st.floats(0, 1))
+    def resume(self, part):
+        """Stop here, with a part of the page in hand finished, and go on in another plan."""
+        hand = [] if self.hand is None else rows_of(self.hand)
+        rows = round(part * len(hand))
+        checkpoint = ScanCheckpoint(
+            scan=1, parts=(Part(fingerprint(IDS[0]), self.plan.entries(self.hand, rows)),)
+        )
+        self.finished |= {*self.items} - {*hand[rows:]}
+        self.scan(ScanCheckpoint.from_json(checkpoint.to_json()))
 
     @precondition(lambda self: self.in_flight)
     @rule(which=st.integers(0, 3), empty=st.booleans())
@@ -153,8 +502,8 @@ class MovingList(RuleBasedStateMachine):
             if self.plan.ordered and not report.complete:
                 break  # what comes behind it waits for it
             if report.complete and report.drift != "unknown":
-                came = {row for batch, row in self.items if batch == report.number}
-                assert self.survivors <= came
+                seen = {*self.finished, *self.items}
+                assert self.survivors <= {row for one, row in seen if one == report.ids[0]}
 
     def teardown(self):
         """Let the list stand still, and read it to its end."""

@@ -16,7 +16,7 @@ pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed")
 from ief_async.engines import plan_pods  # noqa: E402  after the line that says whether it can be
 from ief_async.engines.spark import IefPods, _arguments, read_pods  # noqa: E402  likewise
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java, and there is none"),

@@ -202,7 +202,7 @@ def test_columns_in_their_order(run):
     [
         (("--columns", "id,size"), "--columns has size; there are id, name,"),
         (("--columns", ","), "--columns has no name; there are id, name,"),
-        (("--query", "[?"), "--query is no JMESPath:"),
+        (("--query", "[?"), "--query is not valid JMESPath:"),
         (("--query", "id", "-o", "table"), "--query goes with -o json, ndjson or tsv"),
         (("--file", "pods.csv"), "--file must end in one of .parquet"),
         (("--checkpoint", "x", "-o", "json"), "--checkpoint goes with --file, or with -o ndjson"),

@@ -15,7 +15,7 @@ distributed = pytest.importorskip("distributed", reason="distributed is not inst
 from ief_async.engines import plan_pods  # noqa: E402  after the lines that say whether it can be
 from ief_async.engines.dask import read_pods  # noqa: E402  likewise
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 # what Dask itself warns of, in its own threads, is not this library's
 pytestmark = pytest.mark.filterwarnings("default")

@@ -44,7 +44,7 @@ from ief_async.engines import (
     read_partition,
 )
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def idle(fake):
