@@ -645,7 +645,8 @@ async def test_checkpoint_of_an_earlier_release_is_resumed(fakes):
 
 def scans():
     """Return the tasks that scans run."""
-    return [task for task in asyncio.all_tasks() if "Scan." in repr(task)]
+    kinds = ("Scan.", "Feeder.")
+    return [one for one in asyncio.all_tasks() if one.get_coro().__qualname__.startswith(kinds)]
 
 
 def connections(fakes):

@@ -122,9 +122,6 @@ class Scan(Generic[T]):
             return
         try:
             while isinstance(request := self.plan.next_request(), PageRequest):
-                if self._deadline.passed:
-                    self._fail(self._deadline.error())
-                    return
                 self._tasks.start(self._read_page(request))
             if self.plan.wants_batch:
                 self._feeder.want()
@@ -334,6 +331,7 @@ class Scan(Generic[T]):
 
     async def _raise(self, error: BaseException) -> NoReturn:
         """Raise what ended the scan, with what there is to resume from, once no task runs."""
+        self._tasks.cancel()  # the one that noticed the error goes on otherwise
         await self._tasks.ended()
         self._error = None
         self.cancel(error)
@@ -347,7 +345,6 @@ class Scan(Generic[T]):
     async def _raise_at_once(self, error: Exception) -> NoReturn:
         """Raise an error before any other, and let it end what runs beside this scan, too."""
         self.fatal = True
-        self._tasks.cancel()
         await self._raise(error)
 
     def cancel(self, error: BaseException | None = None) -> None:
