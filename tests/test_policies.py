@@ -31,7 +31,7 @@ async def test_full_jitter_draws_evenly():
 def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
     """Attempts below 1, or no whole number, are a `ConfigurationError` that names them."""
     with pytest.raises(
-        ConfigurationError, match=r"RetryPolicy\(attempts=\) (takes|must be) a whole number"
+        ConfigurationError, match=r"RetryPolicy\(attempts=\) must be an integer"
     ):
         RetryPolicy(attempts=value)
 
@@ -41,7 +41,7 @@ def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
 def test_time_outs_are_finite_and_above_zero(name, value):
     """A time-out of 0, less, nan or inf is a `ConfigurationError` that names it."""
     with pytest.raises(
-        ConfigurationError, match=rf"Timeouts\({name}=\) (takes|must be) a finite number"
+        ConfigurationError, match=rf"Timeouts\({name}=\) must be a finite number"
     ):
         Timeouts(**{name: value})
 
@@ -61,7 +61,7 @@ def test_limits_are_checked_one_by_one(bad):
     """A limit that is none is refused by name, when it is made."""
     name = next(iter(bad))
 
-    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) (takes|must)"):
+    with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\) must be"):
         Limits(**bad)
 
 

@@ -137,9 +137,9 @@ def test_unknown_region_is_told_what_helps(region, variable):
     """A region that is not known: the known ones, endpoint=, and the variable for this very one."""
     text = str(refused(endpoints_of, region))
 
-    assert text.startswith("region takes one of ")
+    assert text.startswith("region must be one of ")
     assert not [known for known in HOSTS if known not in text]
-    assert f"was given {region!r}" in text
+    assert f"got {region!r}" in text
     assert "give endpoint='https://" in text
     assert text.endswith(f"or set {variable}")
 
@@ -212,7 +212,7 @@ def test_variable_that_holds_no_endpoint_is_named(variables, value):
     """Plain http off loopback and whatever else is no endpoint is refused, with the variable."""
     variables(REGION_IEF_CN_NORTH_4=value)
 
-    assert str(refused(endpoints_of, "cn-north-4")).startswith(f"{VARIABLE} takes https://host")
+    assert str(refused(endpoints_of, "cn-north-4")).startswith(f"{VARIABLE} must be https://host")
     assert "https://ief.cn-north-1.myhuaweicloud.com" == endpoints_of("cn-north-1")[0]
 
 
@@ -432,7 +432,7 @@ def test_file_that_holds_no_endpoint_is_named(home, endpoint):
     regions_file(home / "regions.yaml", IEF=[{"id": "cn-north-4", "endpoints": [endpoint]}])
 
     text = str(refused(endpoints_of, "cn-north-4"))
-    assert text.startswith(f"{home / 'regions.yaml'} takes https://host")
+    assert text.startswith(f"{home / 'regions.yaml'} must be https://host")
 
 
 def test_without_pyyaml_the_file_says_how_to_install_it(home, monkeypatch):
@@ -504,7 +504,7 @@ def test_among_several_regions_none_is_chosen(home, variables):
     variables(REGION_IEF_CN_EAST_3="https://v.example.com", PROJECT_ID=PROJECT, **PAIR)
 
     assert known_region() is None
-    assert "region takes one of" in str(refused(IefSession.from_env))
+    assert "region must be one of" in str(refused(IefSession.from_env))
     chosen = IefSession.from_env(region="cn-east-3")
     assert "https://v.example.com" == chosen._transport.endpoint
 
@@ -513,7 +513,7 @@ def test_without_a_project_and_a_region_from_env_says_what_to_give(variables):
     """Nothing to look a project up by is said at once."""
     variables(**PAIR)
 
-    assert "project_id was not given" in str(refused(IefSession.from_env))
+    assert "project_id is missing" in str(refused(IefSession.from_env))
 
 
 # ---- IAM -----------------------------------------------------------------------------------------
@@ -544,11 +544,11 @@ def test_iam_is_where_the_argument_says_then_the_variable(variables):
 @pytest.mark.parametrize("endpoint", ["http://iam.example.com", "iam.example.com", " ", "https://"])
 def test_iam_endpoint_that_is_none_is_named(variables, endpoint):
     """Keys go nowhere over plain http: who said so is named, the argument or the variable."""
-    assert str(refused(iam_endpoint_of, None, endpoint)).startswith("iam_endpoint takes https://")
+    assert str(refused(iam_endpoint_of, None, endpoint)).startswith("iam_endpoint must be https://")
 
     variables(IAM_ENDPOINT=endpoint)
     text = str(refused(iam_endpoint_of, None, None))
-    assert text.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT takes https://")
+    assert text.startswith("HUAWEICLOUD_SDK_IAM_ENDPOINT must be https://")
 
 
 def test_iam_endpoint_of_a_profile_wins_over_the_variable(home, variables):
