@@ -19,11 +19,21 @@ from ief_async._scan import ScanSpec
 from ief_async._session import session_of
 from ief_async.testing import _server
 
+# EXAMPLES=tenth tries a tenth of them; EXAMPLES=random tries new ones each time
+EXAMPLES = os.environ.get("EXAMPLES", "")
 # how long an example takes says what the machine does besides
 settings.register_profile(
-    "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "any_machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=EXAMPLES != "random",
 )
 settings.load_profile("any_machine")
+
+
+def examples(number):
+    """Return how many examples to try: a tenth where another interpreter tries all of them."""
+    return max(10, number // 10) if EXAMPLES == "tenth" else number
 
 
 class FakeClock:

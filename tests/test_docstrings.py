@@ -23,6 +23,10 @@ from conftest import session_with
 
 from ief_async.testing import FakeIef
 
+pytestmark = (
+    pytest.mark.once
+)  # what the examples do, their modules' tests show on every interpreter
+
 MODULES = (
     "ief_async",
     "ief_async.sinks",

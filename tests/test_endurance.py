@@ -14,6 +14,8 @@ from conftest import session_with
 from ief_async import RetryPolicy
 from ief_async.testing import FakeIef, Motion
 
+pytestmark = pytest.mark.once  # takes long
+
 KILLS = 20
 PAGE_SIZE = 20
 

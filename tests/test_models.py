@@ -11,6 +11,7 @@ import attrs
 import cattrs
 import msgspec
 import pytest
+from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -398,7 +399,7 @@ def test_no_other_text_is_a_time(text):
     assert parse_timestamp(text) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.text() | st.from_regex(_models._TIMESTAMP, fullmatch=True) | st.from_regex(r"\d{1,70}"))
 @example("9" * 100_000)
 @example("\ud800")

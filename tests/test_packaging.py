@@ -12,6 +12,8 @@ import pytest
 
 import ief_async
 
+pytestmark = pytest.mark.once  # starts processes
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = sorted(

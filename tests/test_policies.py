@@ -30,9 +30,7 @@ async def test_full_jitter_draws_evenly():
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", None, math.nan])
 def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
     """Attempts below 1, or no whole number, are a `ConfigurationError` that names them."""
-    with pytest.raises(
-        ConfigurationError, match=r"RetryPolicy\(attempts=\) must be an integer"
-    ):
+    with pytest.raises(ConfigurationError, match=r"RetryPolicy\(attempts=\) must be an integer"):
         RetryPolicy(attempts=value)
 
 
@@ -40,9 +38,7 @@ def test_attempts_that_backoff_would_take_for_ever_are_refused(value):
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1", None])
 def test_time_outs_are_finite_and_above_zero(name, value):
     """A time-out of 0, less, nan or inf is a `ConfigurationError` that names it."""
-    with pytest.raises(
-        ConfigurationError, match=rf"Timeouts\({name}=\) must be a finite number"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"Timeouts\({name}=\) must be a finite number"):
         Timeouts(**{name: value})
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise, takewhile
 import aiohttp
 import attrs
 import pytest
-from conftest import fleet_at, session_at
+from conftest import examples, fleet_at, session_at
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
@@ -553,7 +553,7 @@ def judge_calm(case, runs):
 
 
 TRIED = settings(
-    max_examples=PROMISES or 300,
+    max_examples=examples(PROMISES or 300),
     derandomize=not PROMISES,
     database=None,
     deadline=None,

@@ -13,6 +13,8 @@ import pytest
 import ief_async
 from ief_async.testing import FakeIef, Fault
 
+pytestmark = pytest.mark.once  # starts processes
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 USES = ("In an application", "In a data pipeline", "Many projects and regions")

@@ -10,6 +10,7 @@ import unicodedata
 from urllib.parse import quote
 
 import pytest
+from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +55,7 @@ def unlike(secret):
     return "." if "(" in secret else "("
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(secret=SECRETS, change=st.sampled_from([*CHANGES]))
 @example(secret="111111111111ß%11", change="python")
 @example(secret="11111111111€ß%11", change="python")
@@ -72,7 +73,7 @@ def test_secret_is_found_in_every_form(secret, change):
     assert len(shown) <= len("***") + 2 + (12 if change.startswith("base64") else 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     secret=SECRETS,
     outer=st.sampled_from([*ESCAPES]),
@@ -88,7 +89,7 @@ def test_secret_is_found_escaped_twice(secret, outer, inner):
     assert len(shown) <= len("***") + 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     begin=st.integers(0, len(TOKEN) - RUN),
     size=st.integers(RUN, 80),
@@ -195,7 +196,7 @@ def test_every_code_point_that_steers_is_escaped():
     assert "中文\u3000é😀" == printable("中文\u3000é😀")
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(
     value=st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )

@@ -15,6 +15,8 @@ import pytest
 
 import ief_async
 
+pytestmark = pytest.mark.once  # starts type checkers
+
 ROOT = Path(__file__).parent.parent
 PINS = sorted((ROOT / "tests" / "typing").glob("*.py"))
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -30,6 +30,8 @@ from ief_async import (
 )
 from ief_async.testing import Account, FakeIef, Fault, Service
 
+pytestmark = pytest.mark.once  # of the vendor's client, which no interpreter changes
+
 SCRIPT = Path(__file__).parent / "samples" / "vendor.py"
 INSTANCE = "5f6a1e1c-2e7b-4f7a-9d3c-0b8e6a5d4c3b"
 ONCE = RetryPolicy(attempts=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import session_with
+from conftest import examples, session_with
 from exports import (
     WRITE,
     Slow,
@@ -96,7 +96,7 @@ class Onto(Reluctant, io.FileIO):
 # ---- whatever a file takes at a time -----------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300))
 @given(
     st.sampled_from([Reluctant, Raw]),
     st.lists(st.sampled_from(["all", *HELD_BACK, *WRONG]), min_size=1, max_size=5),

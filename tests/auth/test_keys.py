@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 import pytest
 from asking import locals_of
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -273,7 +274,7 @@ NAMES = st.text("abcdefgxyz-_", min_size=1, max_size=9).filter(lambda name: name
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     line=st.tuples(st.sampled_from(["GET", "POST", "PUT"]), st.lists(TEXTS, max_size=5)),
     query=st.lists(st.tuples(TEXTS.filter(bool), TEXTS), max_size=6),

@@ -19,6 +19,8 @@ import pytest
 
 from ief_async.testing import FakeIef
 
+pytestmark = pytest.mark.once  # starts processes
+
 COMMAND = [sys.executable, "-W", "error", "-m", "ief_async"]
 
 

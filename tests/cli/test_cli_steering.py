@@ -12,6 +12,8 @@ from test_texts import STEERS
 
 from ief_async.testing import Fault
 
+pytestmark = pytest.mark.once  # starts processes
+
 WHOLE = sorted(one for one in STEERS if not "\ud800" <= one <= "\udfff")
 HOSTILE = "".join(WHOLE)
 TEXTS = {

@@ -10,6 +10,8 @@ from ief_async import ServerError, cli
 from ief_async._paging.shape import requests_for
 from ief_async.testing import FakeIef
 
+pytestmark = pytest.mark.once  # starts processes
+
 
 def command(*arguments):
     """Run the command in a process of its own, with warnings as errors."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,7 +163,7 @@ BLANK = Partition(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300))
 @given(st.lists(st.integers(0, 150), max_size=40))
 def test_packing_keeps_all_in_order(pages):
     """What is packed is what was counted, in its order, and no more than fits."""

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simulated import Server, any_order, names, read
@@ -19,7 +20,7 @@ from ief_async._paging.shape import requests_for
     count=st.sampled_from(["true", "none"]),
     **any_order,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_calm_list_comes_whole_and_in_order(total, cap, count, **options):
     """A list that stands still comes once, in order, whatever the cap and the order of answers."""
     ids, report = read(Server(names(total), cap=cap, count=count), **options)
@@ -30,7 +31,7 @@ def test_calm_list_comes_whole_and_in_order(total, cap, count, **options):
 
 
 @given(total=st.integers(0, 95), limit=st.integers(1, 12), **any_order)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_calm_list_costs_the_fewest_requests(total, limit, **options):
     """A calm list takes one request a stride; an empty or exactly full page 0 takes one more."""
     server = Server(names(total))
@@ -57,7 +58,7 @@ def test_calm_list_costs_a_tenth_more_than_the_fewest_at_most(limit):
     cap=st.integers(1, 15),
     **any_order,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_wrong_count_costs_requests_and_never_hangs(total, said, cap, **options):
     """A count that lies high ends in a flag; one that lies low hides only what follows it."""
     server = Server(names(total), count=said, cap=cap)
@@ -180,7 +181,7 @@ def test_page_of_one_row_proves_nothing():
     hidden=frozenset([0, 1, 2, 3, 4, 5, 6, 7, 10, 11]), concurrency=1, seed=0, patience=1.0
 )  # the pages at 0 and 2 show the same two rows
 @example(hidden=frozenset(range(2, 12)), concurrency=1, seed=0, patience=0.1)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_short_page_is_not_the_last(hidden, **options):
     """Rows that the server hides after slicing make pages short; the others come all the same."""
     server = Server(names(60), hidden=frozenset(f"p{number}" for number in hidden))
@@ -202,7 +203,7 @@ def test_short_page_is_not_the_last(hidden, **options):
     times=st.integers(1, 2),
     **any_order,
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_transient_empty_page_is_asked_for_again(at, times, **options):
     """A page that comes empty once or twice below count is asked for until it comes."""
     server = Server(names(60), empties=dict.fromkeys(at, times))
@@ -215,7 +216,7 @@ def test_transient_empty_page_is_asked_for_again(at, times, **options):
 
 
 @given(total=st.integers(11, 60), on_drift=st.sampled_from(["repair", "ignore"]), **any_order)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_offset_that_stays_empty_is_read_around(total, on_drift, **options):
     """A page that never comes is bridged from beside it; without overlap its rows are missed."""
     server = Server(names(total), empties={8: 10**9, 10: 10**9})
@@ -231,7 +232,7 @@ def test_offset_that_stays_empty_is_read_around(total, on_drift, **options):
 
 
 @given(total=st.integers(0, 80), chance=st.integers(0, 2**32), cap=st.integers(1, 15), **any_order)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 def test_moving_list_ends_and_repeats_nothing(total, chance, cap, **options):
     """A list that changes with every answer ends, in whole or in a `DriftError`; no id twice."""
     server = Server(names(total), changes=random.Random(chance), cap=cap)

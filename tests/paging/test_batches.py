@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ SAMPLE = ScanCheckpoint(
     ids=st.lists(st.from_regex(r"[0-9a-z-]{1,40}", fullmatch=True), max_size=300),
     size=st.integers(1, 150),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_batches_hold_each_id_once_within_their_limits(ids, size):
     """Batches keep the order of the ids, drop repeats, and keep size and URL below their limits."""
     fixed = url_bytes("/v3/p/edgemgr/pods", "deployment_ids", 100)

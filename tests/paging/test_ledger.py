@@ -1,5 +1,6 @@
 """What is finished of a scan, against a plain list that is joined anew each time."""
 
+from conftest import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -106,7 +107,7 @@ class PlainList(RuleBasedStateMachine):
             self.set_mark(place, before)
 
 
-PlainList.TestCase.settings = settings(max_examples=200, deadline=None)
+PlainList.TestCase.settings = settings(max_examples=examples(200))
 TestPlainList = PlainList.TestCase
 
 

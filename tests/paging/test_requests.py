@@ -5,6 +5,7 @@ before the answer of that number.
 """
 
 import pytest
+from conftest import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simulated import QUERY, Server, names
@@ -311,7 +312,7 @@ def test_page_that_is_too_slow_is_asked_for_in_halves():
     limit=st.integers(1, 12),
 )
 @example(total=60, most=30, concurrency=4, limit=10)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_no_more_is_asked_for_than_is_wanted(total, most, concurrency, limit):
     """Whatever is wanted of a calm list comes, in pages that hold no more than that."""
     offsets, came, _ = ask(names(total), max_items=most, concurrency=concurrency, limit=limit)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,7 +30,7 @@ from ief_async._paging.suspects import MOST_KEPT
     ordered=st.booleans(),
     **any_order,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_window_is_bounded_however_slow_the_consumer(sizes, ordered, concurrency, **options):
     """In flight and undelivered pages are twice the concurrency at most; all batches come whole."""
     servers = [Server(names(size, f"{number}-")) for number, size in enumerate(sizes)]
@@ -625,7 +626,7 @@ class MovingList(RuleBasedStateMachine):
 
 
 MovingList.TestCase.settings = settings(
-    max_examples=1_000,
+    max_examples=examples(1_000),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

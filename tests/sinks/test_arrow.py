@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import session_with, until
+from conftest import examples, session_with, until
 from exports import (
     as_row,
     pods_of,
@@ -69,7 +69,7 @@ def integers_in(value):
             yield from integers_in(inner)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300))
 @given(st.lists(objects(Pod), min_size=1, max_size=4))
 def test_a_batch_says_what_the_objects_say(pods):
     """Whatever stands in a page: what the model takes is in the batch, and nothing else is."""
@@ -137,7 +137,7 @@ TIMES = [
 ]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(200))
 @given(st.lists(st.sampled_from(TIMES), min_size=1, max_size=5))
 def test_times_are_read_as_the_models_read_them(texts):
     """A column of times holds what `Pod.created` says, and the text of what that can't read."""

@@ -205,6 +205,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.once  # starts processes, and kills them
 @pytest.mark.parametrize("name", ["a.parquet", "a.ndjson"])
 async def test_an_export_that_is_killed_is_whole_in_the_end(name, tmp_path):
     """Killed at ten random moments and gone on with, an export has every pod once, in order."""
@@ -240,6 +241,7 @@ async def test_an_export_that_is_killed_is_whole_in_the_end(name, tmp_path):
     assert [path] == list(tmp_path.iterdir())
 
 
+@pytest.mark.once  # starts processes, and kills them
 @pytest.mark.parametrize("step", ["replace", "unlink"])
 async def test_an_export_that_is_stopped_while_it_is_joined(step, monkeypatch, tmp_path):
     """Stopped at any step of the end, an export is whole after the next try, and leaves nothing."""

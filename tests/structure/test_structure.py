@@ -18,6 +18,7 @@ import attrs
 import cattrs
 import msgspec
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import TWISTS, everything_said, objects, one, page, rows_of, tolerant
@@ -856,14 +857,14 @@ def test_every_twist_of_every_type(kind, shape):
     assert any(taken)
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(600))
 @given(objects(Pod), st.booleans())
 def test_both_paths_mean_the_same(pod, tidy):
     """Whatever JSON stands for a pod: what both paths take they take alike, else PayloadError."""
     agree(json.dumps({"id": "a", **pod} if tidy else pod).encode())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(300))
 @given(st.lists(objects(Pod), max_size=4), st.data())
 def test_a_page_is_its_rows(pods, data):
     """A page gives, or refuses, what its rows give one by one, whatever stands beside them."""
@@ -882,7 +883,7 @@ def test_a_page_is_its_rows(pods, data):
     assert repr(apart) == repr(together)
 
 
-@settings(max_examples=800, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(800))
 @given(
     st.binary(max_size=40)
     | st.tuples(

@@ -14,6 +14,8 @@ from fake_client import ask, connect, one_answer, request_bytes, settled, target
 
 from ief_async.testing import DEFAULT_MIX, FakeIef, Fault
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 # --- who gets a fault ---
 
 

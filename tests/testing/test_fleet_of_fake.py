@@ -8,6 +8,8 @@ from fake_client import ask, rows
 
 from ief_async.testing import FakeIef, Motion, Service, _pods
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 # --- a fleet that moves ---
 
 

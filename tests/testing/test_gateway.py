@@ -7,6 +7,8 @@ from fake_client import ask, rows, target
 
 from ief_async.testing import FakeIef, Motion, Service
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 # --- the list call ---
 
 

@@ -12,6 +12,8 @@ from yarl import URL
 
 from ief_async.testing import Account, FakeIef, FakeRequest, Fault, Service, _signatures, sign
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 VECTORS = json.loads((Path(__file__).parents[1] / "samples/signing_vectors.json").read_bytes())[
     "vectors"
 ]

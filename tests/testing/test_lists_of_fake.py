@@ -11,6 +11,8 @@ from yarl import URL
 
 from ief_async.testing import FakeIef, Fault, Motion, Service
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 KINDS = ["deployments", "nodes", "groups", "instances"]
 PATHS = {
     "deployments": "v3/{}/deployments",

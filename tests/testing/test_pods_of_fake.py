@@ -4,9 +4,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from fake_client import ask
 
 from ief_async.testing import FakeIef, Service
+
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "samples/list_pods.200.json").read_bytes())
 TEN_STATES = {

@@ -6,6 +6,8 @@ from fake_client import ask
 from ief_async.testing import FakeIef, Quota, Service
 from ief_async.testing._quota import Meter
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 
 def passed(quota, times):
     """Which requests at these times a quota lets pass."""

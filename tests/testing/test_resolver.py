@@ -8,6 +8,8 @@ from fake_client import target
 
 from ief_async.testing import FakeIef, FakeResolver
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 LATER = socket.gaierror(socket.EAI_AGAIN, "try again")
 NEVER = socket.gaierror(socket.EAI_NONAME, "no such name")
 

@@ -18,6 +18,8 @@ from fake_client import ask, connect, one_answer, request_bytes, settled
 from ief_async import IefSession, Token
 from ief_async.testing import FakeIef, Fault
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 # --- the fixture and the life of a server ---
 
 

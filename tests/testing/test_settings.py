@@ -9,6 +9,8 @@ from fake_client import ask, settled
 
 from ief_async.testing import Account, FakeIef, Motion, Service
 
+pytestmark = pytest.mark.once  # of the fake server, which no interpreter changes
+
 # The arguments of version 0.1.
 FIRST = {
     *("pods", "deployments", "nodes", "groups", "empty_nodes", "instances", "instance_id", "seed"),
