@@ -18,7 +18,11 @@ from ief_async.engines.dask import read_pods  # noqa: E402  likewise
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 # what Dask itself warns of, in its own threads, is not this library's
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.once,  # starts a cluster
+    pytest.mark.xdist_group("dask"),  # and no more than one
+    pytest.mark.filterwarnings("default"),
+]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from ief_async.engines.spark import IefPods, _arguments, read_pods  # noqa: E402
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 pytestmark = [
+    pytest.mark.once,  # starts a JVM
+    pytest.mark.xdist_group("spark"),  # and no more than one
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java, and there is none"),
     # what Spark itself warns of, and leaves open, is not this library's
     pytest.mark.filterwarnings("default"),
