@@ -181,6 +181,7 @@ def test_clock_is_compared_with_the_servers():
         ("APIGW.0308", (("Retry-After", "soon"),), (60.0, 60.0)),
         ("APIGW.0301", (), (None, None)),
         ("", (), (None, None)),
+        ("", (("Retry-After", formatdate(NOW + 30, usegmt=True)),), (30.0, None)),
         ("", (("Retry-After", "2"), ("Retry-After", "3"), ("Retry-After", "x")), (3.0, None)),
     ],
 )
