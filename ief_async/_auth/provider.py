@@ -169,7 +169,7 @@ class CredentialProvider:
             raise failure
         left = self._ends_at - self._clock.now()
         self._due_at = self._clock.now() + RENEW_AGAIN * left
-        write(logging.WARNING, "%s The present key is valid for %.0f s more.", failure, left)
+        write(logging.WARNING, "%s; the present key is valid for %.0f s more", failure, left)
 
     async def _log_in(self, send: Send, scope: Scope) -> None:
         """Obtain a new key; of all who share the source, one tries first."""

@@ -33,6 +33,7 @@ from ief_async._http.responses import (
     window_seconds,
     word_refusal,
 )
+from ief_async._texts import RUN
 
 NOW = 1_800_000_000.0
 FULL = "policy user over ratelimit,limit:60,time:1 minute"
@@ -159,6 +160,12 @@ def test_text_is_scrubbed_before_it_is_cut(length):
     assert "" == shown(text, 99, lambda said: said.replace("the-secret-that-was-sent", ""))
 
 
+@pytest.mark.parametrize(("length", "kept"), [(8_191, 8_191), (8_192, 8_192), (8_193, 8_192 - RUN)])
+def test_text_that_is_looked_through_in_part_loses_the_end_of_that_part(length, kept):
+    """Of a text of more than 8 KiB the end of what was looked through may be half a secret."""
+    assert kept == len(shown("x" * length, 10_000, str))
+
+
 def test_clock_is_compared_with_the_servers():
     """The skew is how far this machine's clock is ahead of the answer's Date."""
     assert 60.0 == parsed(401, b"", ("Date", formatdate(NOW - 60, usegmt=True))).skew
@@ -174,6 +181,7 @@ def test_clock_is_compared_with_the_servers():
         ("APIGW.0308", (("Retry-After", "soon"),), (60.0, 60.0)),
         ("APIGW.0301", (), (None, None)),
         ("", (), (None, None)),
+        ("", (("Retry-After", formatdate(NOW + 30, usegmt=True)),), (30.0, None)),
         ("", (("Retry-After", "2"), ("Retry-After", "3"), ("Retry-After", "x")), (3.0, None)),
     ],
 )
