@@ -663,7 +663,8 @@ async def test_bare_break_leaves_nothing(fakes):
         gc.collect()
         await until(lambda: not connections(fakes))
         sent = sum(len(fake.requests) for fake in fakes)
-        await asyncio.sleep(0.05)
+        for _ in range(100):
+            await asyncio.sleep(0)
 
     assert [] == scans()
     assert sent == sum(len(fake.requests) for fake in fakes)
@@ -685,7 +686,7 @@ async def test_cancelled_consumer_ends_it(fakes):
     for _ in every(fakes[1:]):
         await anext(iterator)
     task = asyncio.create_task(anext(iterator))
-    await asyncio.sleep(0.05)
+    await until(lambda: iterator._engine._waiter)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -709,7 +710,7 @@ async def test_two_consumers_are_refused(fakes):
     fakes[0].intercept(lambda _: Fault.hang())
     iterator = aiter(scan_fleet(targets_of(fakes[:1])))
     first = asyncio.create_task(anext(iterator))
-    await asyncio.sleep(0.05)
+    await until(lambda: iterator._engine._waiter)
     with pytest.raises(ConfigurationError, match="two tasks"):
         await anext(iterator)
     await iterator.aclose()
