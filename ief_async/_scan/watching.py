@@ -19,6 +19,7 @@ from ief_async._structure import (
 )
 
 WATCHED_ROWS = 100  # of the first page of each batch: a millisecond
+AT_A_TIME = 10  # as they may be large
 
 
 def raw_rows(answer: Answer[Rows], *, key: str) -> Sequence[Row]:
@@ -87,9 +88,10 @@ class FieldWatch:
         self._batches.add(batch)
         raw = raw_rows(answer, key=self._key)
         some = raw[:WATCHED_ROWS]
-        for row in some:  # one at a time, as they may be large
-            documents = self._schema.look([row])
-            if self._model.unknown:
-                self._model.look(documents or decode_rows([row]))
+        for at in range(0, len(some), AT_A_TIME):
+            rows = some[at : at + AT_A_TIME]
+            documents = self._schema.look(rows)
+            if self._model.unknown:  # for it large rows count, too
+                self._model.look(documents if len(documents) == len(rows) else decode_rows(rows))
         if first:
             await look_for_fields(self._model, raw, self._policy, looked_through=len(some))
