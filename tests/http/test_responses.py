@@ -200,6 +200,7 @@ def test_wait_is_read_from_headers_or_from_the_text_of_a_full_quota(code, header
         (" 7 ", 7.0),
         ("0", 0.0),
         ("1000000000", 1e9),
+        ("9" * 400, 999_999_999_999_999_999.0),
         ("Thu, 01 Jan 1970 00:01:00 GMT", 60.0),
         ("Thursday, 01-Jan-70 00:01:00 GMT", 60.0),
         ("Thu Jan  1 00:01:00 1970", 60.0),
@@ -247,6 +248,20 @@ QUOTA = "The throttling threshold has been reached: policy user over ratelimit,l
 def test_window_is_a_number_of_a_unit(text, seconds):
     """A window is a whole number of seconds, minutes, hours or days, in any case and spacing."""
     assert seconds == window_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("units", "seconds"),
+    [
+        ("s sec secs second seconds", 1.0),
+        ("m min mins minute minutes", 60.0),
+        ("h hr hrs hour hours", 3_600.0),
+        ("d day days", 86_400.0),
+    ],
+)
+def test_every_unit_of_a_window_is_known(units, seconds):
+    """Each way to write seconds, minutes, hours and days is read."""
+    assert {seconds} == {window_seconds(f"time:1 {unit}") for unit in units.split()}
 
 
 def test_longest_window_is_a_finite_number():
