@@ -101,15 +101,14 @@ def asked(plan):
 
 
 def work_of(action):
-    """Count the instructions that are executed in `_paging` until an action is done."""
+    """Count the lines that are executed in `_paging` until an action is done."""
     steps = 0
 
     def count(frame, event, _):
         nonlocal steps
         if "_paging" not in frame.f_code.co_filename:
             return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        steps += event == "opcode"
+        steps += event == "line"
         return count
 
     before = sys.gettrace()
