@@ -4,8 +4,7 @@ An example is the ``Example:`` section of a docstring: plain indented code, or w
 behind a line that ends in ``::``. It may await. It finds a session `ief` with a running `FakeIef`
 called `fake`, the ids of its fleet as `deployment_ids` (or `ids`), `node_ids` and `group_ids`, the
 official SDK's variables set for it, and the public names of `ief_async` and of its own module. One
-of Spark finds `spark` and `deployment_ids`, and runs in a process of its own: a JVM is started once
-in each.
+of Spark finds `spark` and `deployment_ids`, and is run by `test_spark`, which has a JVM.
 """
 
 import ast
@@ -13,9 +12,6 @@ import asyncio
 import importlib
 import inspect
 import re
-import shutil
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -121,26 +117,6 @@ def fake(monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         yield running
-
-
-def test_examples_of_spark_run_as_they_stand(fake, monkeypatch):
-    """They are one script, as a JVM takes its time to start."""
-    pytest.importorskip("pyspark", reason="pyspark is not installed")
-    if shutil.which("java") is None:
-        pytest.skip("Spark needs Java, and there is none")
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-    before = f"""
-from ief_async.engines.spark import *
-from pyspark.sql import SparkSession
-spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
-deployment_ids = {fake.deployment_ids!r}
-"""
-    script = "\n".join([before, *ON_SPARK.values()])
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert 0 == done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - ON_SPARK.keys()))

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_docstrings import ON_SPARK
 
+import ief_async
 from ief_async import ConfigurationError
 from ief_async.testing import FakeIef, Service
 
@@ -168,3 +170,12 @@ def test_nothing_to_read_is_said():
     """Without a partition there is no frame, and the error says why."""
     with pytest.raises(ConfigurationError, match="partitions must not be empty"):
         read_pods(None, [])
+
+
+@pytest.mark.parametrize("name", sorted(ON_SPARK))
+def test_examples_of_docstrings_run_as_they_stand(name, spark):
+    """The example of a docstring is complete and raises nothing."""
+    session, fake, _ = spark
+    module = ief_async.engines.spark
+    names = {one: getattr(module, one) for one in module.__all__}
+    exec(ON_SPARK[name], {**names, "spark": session, "deployment_ids": fake.deployment_ids})  # noqa: S102  what the documentation tells users to run
