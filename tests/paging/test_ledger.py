@@ -158,6 +158,7 @@ def test_rows_are_those_of_the_batches_that_ended():
 
     ledger.begin_again(0, 4)
     assert (5, 0) == (ledger.items, ledger.expected)
+    assert [1] == [one.number for one in ledger.reports([])]
     ledger.end(report(0, 6), 6)
     ledger.correct(report(1, 2))
 
