@@ -16,7 +16,7 @@ from ief_async import (
     ScanCheckpoint,
 )
 from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
-from ief_async._paging.batches import URL_BYTES, Batch, Batcher, check_id, url_bytes
+from ief_async._paging.batches import URL_BYTES, Batch, Batcher, Query, check_id, url_bytes
 
 SAMPLE = ScanCheckpoint(
     scan=fingerprint("sample"),
@@ -65,6 +65,13 @@ def test_id_comes_once():
 
     assert [("a", "b", "c")] == [batch.query.ids for batch in made.flush()]
     assert fingerprint("a") == made.first
+
+
+def test_query_stands_in_the_url():
+    """Ids are joined by commas, which are quoted; filters stand as they are."""
+    assert "deployment_ids=a%2Cb" == Query("deployment_ids", ("a", "b")).text
+    assert "node_id=a" == Query("node_id", ("a",)).text
+    assert "name=x&app=y" == Query("filter", ("name=x&app=y",)).text
 
 
 def test_url_may_be_as_long_as_its_limit():

@@ -353,6 +353,10 @@ def test_resumed_batch_expects_the_rest():
     plan.receive(first, 30, names(20)[10:], None)
     plan.receive(second, 8, [], None)
     assert 18 + 13 == plan.expected
+    later = ScanPlan(limit=10, concurrency=2, ordered=True, closed=True)
+    later.add(Batch(query("d"), Mark(12, None, ("p10", "p11"))))
+    later.receive(later.next_request(), 8, ["p11"], None)
+    assert 0 == later.expected
 
 
 def test_count_is_all_that_is_asked_for_a_count():
