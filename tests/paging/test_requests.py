@@ -14,6 +14,7 @@ from ief_async._checkpoint import Mark
 from ief_async._paging.batches import Batch
 from ief_async._paging.pages import PageRequest
 from ief_async._paging.scan_plan import ScanPlan
+from ief_async._paging.shape import PageCap
 
 EVER = 99
 
@@ -339,6 +340,63 @@ def test_pages_that_wait_at_the_end_are_delivered():
         assert (accepted.resumable_after is None) == (accepted.request.offset > 8)
     assert [names(10), names(26)[16:], names(30)[26:]] == pages
     assert (0, "repaired") == (head.offset, plan.reports()[0].drift)
+
+
+def test_later_pages_from_a_cache_are_no_error():
+    """Once another page has come, page 0 in the place of some more is bridged."""
+    _, came, report = ask(names(40), cached={3, 4})
+
+    assert {*names(40)} == {*came}
+    assert "repaired" == report.drift
+
+
+def test_row_that_moves_to_where_it_is_read_again_is_no_error():
+    """Pages of one row that all hold the same one may come of inserts."""
+    changes = {2: insert(0, 1), 3: insert(0, 1)}
+    _, came, report = ask(names(5), limit=1, changes=changes)
+
+    assert {*names(5)} <= {*came}
+    assert "unknown" == report.drift
+
+
+def test_id_on_two_pages_is_a_sign_of_a_change():
+    """A row that was known comes where a new one should be: the head is read again."""
+    offsets, came, report = ask([*names(12), "p0", *names(22)[12:]])
+
+    assert [0, 8, 16, 0] == offsets
+    assert names(22) == came
+    assert ("unknown", ("short_of_count",)) == (report.drift, report.flags)
+
+
+def test_rows_with_one_id_count_as_two():
+    """A list that has an id twice is whole by its count, though its rows change places."""
+    rows = ["a", "b", "a", *names(20)]
+    _, came, report = ask(rows, changes={2: move(8, 9)})
+
+    assert {*rows} == {*came}
+    assert ("repeated_rows", "order", "counted") == report.flags
+
+
+def test_what_is_behind_a_cut_page_is_asked_for():
+    """A page as long as the cap is not the last one, even if it is counted as that."""
+    plan = ScanPlan(
+        limit=20, concurrency=1, ordered=True, max_items=2, cap=PageCap(longest=5, shown=True)
+    )
+    plan.add(Batch(QUERY))
+    plan.closed = True
+    request = plan.next_request()
+    assert (0, 2) == (request.offset, request.limit)
+    plan.receive(request, 7, names(2), None)
+    plan.acknowledge(plan.take())
+    plan.max_items = 40
+    second = plan.next_request()
+    rows = names(20)[second.offset :][:5]
+    plan.receive(second, second.offset + 5, rows, None)
+    plan.acknowledge(plan.take())
+
+    third = plan.next_request()
+    assert second.offset + 4 == third.offset
+    assert 5 == plan.reports()[0].page_size_seen
 
 
 def test_page_that_is_too_slow_is_asked_for_in_halves():

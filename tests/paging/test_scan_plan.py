@@ -408,6 +408,9 @@ def test_window_holds_what_is_asked_for_and_what_came():
     plan.receive(fourth, 60, names(40)[24:34], "d")
 
     assert ["c", "d", "a"] == list(plan.pages())
+    plan.closed = False
+    assert not plan.wants_batch
+    plan.closed = True
     assert not asked(plan)  # one place is kept for what is waited for
     plan.receive(second, 60, names(20)[8:18], "b")
     assert ["a", "b", "c", "d"] == list(plan.pages())
@@ -415,6 +418,21 @@ def test_window_holds_what_is_asked_for_and_what_came():
     assert not asked(plan)
     assert "a" == plan.take().page
     assert 1 == len(asked(plan))
+
+
+def test_ids_are_freed_before_the_pages_are_taken():
+    """A batch that was read to its end needs no ids, though its consumer is slow."""
+    plan = begun("d")
+    (request,) = asked(plan)
+    plan.receive(request, 12, names(10), None)
+    (request,) = asked(plan)
+    (batch,) = plan._open
+    assert 10 == len(batch.chain.ids)
+    plan.receive(request, 12, names(12)[8:], None)
+
+    assert batch.complete
+    assert 0 == len(batch.chain.ids)
+    assert 2 == len(batch.delivery.ready)
 
 
 def test_batches_that_ended_hold_no_ids():
@@ -455,6 +473,15 @@ def test_smallest_refused_batch_is_what_is_too_large():
     assert asked_for == ["".join(report.ids) for report in plan.reports()]
     assert asked_for == ["".join(plan.query.ids) for plan in plan._open]
     assert 7 == plan.added == len(plan.entries())
+
+
+def test_two_ids_are_asked_for_one_by_one():
+    """The smallest batch that can be split has two ids."""
+    plan = begun("ab")
+    (request,) = asked(plan)
+
+    assert plan.halve_batch(request)
+    assert [("a",), ("b",)] == [report.ids for report in plan.reports()]
 
 
 def test_batch_that_has_rows_is_not_split():
