@@ -325,7 +325,7 @@ class BatchPlan:
 
     def _finish(self) -> None:
         """Close the batch, judge it, and free what was held to tell its rows apart."""
-        self.chain.judge(self.on_drift, asked=self.requests.asked)
+        self.chain.judge(self.on_drift)
         if self.on_drift == "raise" and self.verdict.drift == "unknown":
             self.chain.positions_lost = True
             self.fail()

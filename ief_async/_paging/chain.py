@@ -240,16 +240,16 @@ class Chain:
 
     # -- where it ends ---------------------------------------------------------------------------
 
-    def judge(self, on_drift: OnDrift, *, asked: int) -> None:
-        """Judge what came of a batch that was read to its end by so many requests."""
+    def judge(self, on_drift: OnDrift) -> None:
+        """Judge what came of a batch that was read to its end."""
         shape, verdict = self.shape, self.verdict
         rows = verdict.items + verdict.repeated
         before = self.rows_before
-        alone = not self.resumed_at and (asked == 1 or not verdict.pages)
+        empty = not self.resumed_at and not verdict.pages
         verdict.judge(
             on_drift,
             proven=self.proof and self.ended,
-            overlapped=self.is_joined and bool(shape.overlap or alone),
+            overlapped=self.is_joined and bool(shape.overlap or empty),
             missing=before is not None and rows < (shape.least_count or 0) - before,
             count_is_constant=shape.count_is_constant,
             counted=self.counted,

@@ -146,23 +146,20 @@ class Ledger:
 
     def begin_again(self, number: int, expected: int | None) -> None:
         """Note that more is read of a batch that had ended."""
-        report = self._reports[number]
+        self.items -= self.report_of(number).items
         self._reports[number] = None
-        self.items -= report.items if report is not None else 0
         self.expected -= expected or 0
 
     def correct(self, report: BatchReport) -> None:
         """Note what a batch that had ended came to after all."""
-        before = self._reports[report.number]
+        self.items += report.items - self.report_of(report.number).items
         self._reports[report.number] = report
-        self.items += report.items - (before.items if before is not None else 0)
 
     def doubt(self, number: int) -> None:
         """Note that the last page of a batch may have been cut, and can't be read behind."""
-        report = self._reports[number]
-        if report is not None:
-            flags = tuple(name for name in FLAG_NAMES if name in {*report.flags, "clamped"})
-            self._reports[number] = attrs.evolve(report, drift="unknown", flags=flags)
+        report = self.report_of(number)
+        flags = tuple(name for name in FLAG_NAMES if name in {*report.flags, "clamped"})
+        self._reports[number] = attrs.evolve(report, drift="unknown", flags=flags)
 
     def report_of(self, number: int) -> BatchReport:
         """Return what a batch came to that has ended."""

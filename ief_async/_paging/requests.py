@@ -42,8 +42,8 @@ class Requests:
     number: int
     query: Query
     chain: Chain
-    look_ahead: int = 1
-    next_offset: int = 0
+    look_ahead: int
+    next_offset: int
     in_flight: set[int] = attrs.field(factory=set)
     again: deque[PageRequest] = attrs.field(factory=deque)
     tries: Counter[int] = attrs.field(factory=Counter)
@@ -132,7 +132,7 @@ class Requests:
         """Take the length of a page for that of all, and plan the pages behind it."""
         self.shape.open_ended = True
         self.shape.resize(len(answer.ids))
-        self.next_offset = max(answer.offset + 1, self.chain.behind)
+        self.next_offset = self.chain.behind
 
     def next(self, more: int | None, *, planned: bool) -> PageRequest | Signal:
         """Say which page to ask for now; the first one goes alone, as it reveals the others.

@@ -22,8 +22,8 @@ def requests_for(count: int, limit: int) -> int:
     overlap = overlap_of(limit, limit)
     if count in {0, limit}:
         return 2
-    if not overlap:
-        return -(-count // limit)
+    if not overlap:  # pages of one row
+        return count
     return max(1, (count - overlap) // (limit - overlap) + 1)
 
 

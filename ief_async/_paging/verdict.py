@@ -147,7 +147,7 @@ class Verdict:
         Args:
             on_drift: what the caller wants to be checked.
             proven: an anchored page showed the end of the list.
-            overlapped: pages overlapped, those of the scan before included; or there was only one.
+            overlapped: pages overlapped, those of the scan before included; or none had rows.
             missing: fewer rows came than every answer counted.
             count_is_constant: every answer counted the same.
             counted: just as many rows came as every answer counted.

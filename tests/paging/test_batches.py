@@ -7,9 +7,17 @@ from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ief_async import CheckpointError, ConfigurationError, ScanCheckpoint
+from ief_async import (
+    CheckpointError,
+    ConfigurationError,
+    Deployment,
+    Instance,
+    Node,
+    Pod,
+    ScanCheckpoint,
+)
 from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
-from ief_async._paging.batches import URL_BYTES, Batch, Batcher, url_bytes
+from ief_async._paging.batches import URL_BYTES, Batch, Batcher, Query, check_id, url_bytes
 
 SAMPLE = ScanCheckpoint(
     scan=fingerprint("sample"),
@@ -50,6 +58,56 @@ def test_hundred_uuids_fit_into_one_url():
     assert 100 == len(batcher.flush()[0].query.ids)
 
 
+def test_id_comes_once():
+    """An id that comes again, as itself or as that of a model, is asked for once."""
+    made = Batcher(selector="node_ids", size=100, fixed_bytes=0)
+    for one in ("a", Node(id="b"), "b", Node(id="a"), "c"):
+        assert [] == made.add(one)
+
+    assert [("a", "b", "c")] == [batch.query.ids for batch in made.flush()]
+    assert fingerprint("a") == made.first
+
+
+def test_query_stands_in_the_url():
+    """Ids are joined by commas, which are quoted; filters stand as they are."""
+    assert "deployment_ids=a%2Cb" == Query("deployment_ids", ("a", "b")).text
+    assert "node_id=a" == Query("node_id", ("a",)).text
+    assert "name=x&app=y" == Query("filter", ("name=x&app=y",)).text
+
+
+def test_url_may_be_as_long_as_its_limit():
+    """Ids fill the URL up to its last byte, in every batch."""
+    made = Batcher(selector="deployment_ids", size=1_000, fixed_bytes=URL_BYTES - 40)
+    ids = [f"{number:07}" for number in range(9)]
+    batches = [batch.query.ids for one in ids for batch in made.add(one)]
+
+    assert [tuple(ids[:4]), tuple(ids[4:8])] == batches
+
+
+def test_node_that_says_it_is_empty_is_left_out():
+    """A node without deployments has no pods, if the caller wants to rely on it."""
+    made = Batcher(selector="node_ids", size=100, fixed_bytes=0, skip_empty_nodes=True)
+    for one in (Node(id="a", deployment_num=0), Node(id="b", deployment_num=1), "c"):
+        made.add(one)
+
+    assert [("b", "c")] == [batch.query.ids for batch in made.flush()]
+
+
+@pytest.mark.parametrize(
+    ("selector", "model", "words"),
+    [
+        ("deployment_ids", Node(id="a"), "got a Node: pass it as node_ids="),
+        ("node_id", Deployment(id="a"), "got a Deployment: pass it as deployment_ids="),
+        ("deployment_ids", Pod(id="a"), "got a Pod: pass its deployment_id or node_id"),
+        ("group_id", Instance(id="a"), "got an Instance: pass its id as instance_id="),
+    ],
+)
+def test_model_of_another_kind_is_refused(selector, model, words):
+    """What has an id of another kind is told how to be passed."""
+    with pytest.raises(ConfigurationError, match=f"{selector} must be other ids, {words}"):
+        check_id(model, selector)
+
+
 @pytest.mark.parametrize("identity", ["", " a", "a,b", "a b", "a/b", "..", "ä", "x" * 65, 7, None])
 def test_id_that_would_not_be_one_id_is_refused(identity):
     """An id that is empty, no text, or would change the URL is a `ConfigurationError`."""
@@ -79,10 +137,21 @@ def test_ids_are_cut_as_the_checkpoint_has_them():
     assert [(("d", "e"), None), (("f",), None)] == [(b.query.ids, b.mark) for b in (new, last)]
 
 
-@pytest.mark.parametrize("ids", ["xbcd", "axcd", "abxd", "ba", "a", "ab", ""])
-def test_other_ids_are_another_scan(ids):
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        ("xbcd", "its first id is another than x"),
+        ("axcd", "it holds other ids than the 2 up to x"),
+        ("abxd", "it holds other ids than the 1 up to x"),
+        ("ba", "its first id is another than b"),
+        ("a", "there are fewer ids than the checkpoint holds"),
+        ("ab", "there are fewer ids than the checkpoint holds"),
+        ("", "there are fewer ids than the checkpoint holds"),
+    ],
+)
+def test_other_ids_are_another_scan(ids, problem):
     """Ids that are others, in another order, or too few are refused before they are asked for."""
-    with pytest.raises(CheckpointError, match="of another scan"):
+    with pytest.raises(CheckpointError, match=f"of another scan: {problem}"):
         cut(ids, SAMPLE)
 
 

@@ -159,8 +159,11 @@ def test_rows_are_those_of_the_batches_that_ended():
 
     ledger.begin_again(0, 4)
     assert (5, 0) == (ledger.items, ledger.expected)
+    assert [1] == [one.number for one in ledger.reports([])]
     ledger.end(report(0, 6), 6)
     ledger.correct(report(1, 2))
+    ledger.begin_again(1, None)
+    ledger.end(report(1, 2), None)
 
     assert (8, 6) == (ledger.items, ledger.expected)
     assert 2 == ledger.report_of(1).items

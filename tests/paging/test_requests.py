@@ -15,6 +15,7 @@ from ief_async._checkpoint import Mark
 from ief_async._paging.batches import Batch
 from ief_async._paging.pages import PageRequest
 from ief_async._paging.scan_plan import ScanPlan
+from ief_async._paging.shape import PageCap
 
 EVER = 99
 
@@ -155,6 +156,7 @@ def test_list_that_moves(changes, options, asked, re_reads, dropped):
 
     assert (asked, "repaired") == (offsets, report.drift)
     assert (re_reads, dropped) == (report.re_reads, report.duplicates_dropped)
+    assert (report.page_size_seen < 10) == ("clamped" in report.flags)
     assert len(came) == len({*came}) == report.items
 
 
@@ -201,6 +203,22 @@ DOUBTFUL = {
         {"empties": {3: EVER}, "limit": 1, "count": 4},
         [(0, 1), (1, 1), (2, 1), *[(3, 1)] * 3],
         ("count_mismatch", "short_of_count", "no_overlap"),
+    ),
+    # where one page is empty for ever the next one may be there; where that is empty too, none is
+    "pages of one row end below their count": (
+        {"limit": 1, "count": 60},
+        [*[(at, 1) for at in range(50)], *[(50, 1)] * 3, *[(51, 1)] * 3],
+        ("count_mismatch", "short_of_count", "no_overlap"),
+    ),
+    "a page of one row stays empty": (
+        {"empties": {48: EVER}, "limit": 1},
+        [*[(at, 1) for at in range(48)], *[(48, 1)] * 3, (49, 1), (48, 1), (0, 1)],
+        ("gap", "short_of_count", "no_overlap"),
+    ),
+    "enough items of an unknown number": (
+        {"max_items": 12, "count": "none"},
+        [0, (8, 4)],
+        (),
     ),
     "enough items": ({"max_items": 12}, [0, (8, 4)], ()),
     "few items": ({"max_items": 4}, [(0, 4)], ()),
@@ -280,6 +298,106 @@ def test_one_page_from_a_cache_is_no_error():
 
     with pytest.raises(DriftError, match="offset 16 brought the same 10 ids as offset 0"):
         ask(names(30), cached={2, 3})
+
+
+def test_pages_shorter_than_the_overlap_are_noticed():
+    """A page that brings nothing new is looked behind, and then pages of its length are read."""
+    offsets, came, report = ask(names(20), changes={2: cap(2)})
+
+    assert [0, 8, 10, *range(9, 20)] == offsets
+    assert names(20) == came
+    assert (2, ("clamped",), "exact") == (report.page_size_seen, report.flags, report.drift)
+
+
+def test_pages_ahead_are_asked_for_once_two_have_come():
+    """Where no count helps one page is asked for, then as many as may be in flight."""
+    plan = ScanPlan(limit=10, concurrency=4, ordered=True)
+    plan.add(Batch(QUERY))
+    request = plan.next_request()
+    for ahead in ([8], [16, 24, 32, 40]):
+        plan.receive(request, None, names(50)[request.offset :][:10], None)
+        plan.acknowledge(plan.take())
+        request, *others = (plan.next_request() for _ in ahead)
+        assert ahead == [one.offset for one in (request, *others)]
+        assert not isinstance(plan.next_request(), PageRequest)
+
+
+def test_pages_that_wait_at_the_end_are_delivered():
+    """Rows that went while the list was read come all the same, as they had been answered."""
+    plan = ScanPlan(limit=10, concurrency=4, ordered=True)
+    plan.add(Batch(QUERY))
+    plan.closed = True
+    plan.receive(plan.next_request(), 30, names(10), names(10))
+    second, third, fourth = (plan.next_request() for _ in range(3))
+    plan.receive(fourth, 30, names(30)[24:], names(30)[24:])
+    plan.receive(third, 30, names(26)[16:], names(26)[16:])
+    plan.receive(second, 10, names(10)[8:], names(10)[8:])
+    head = plan.next_request()
+    plan.receive(head, 10, names(10), names(10))
+
+    pages = []
+    while (accepted := plan.take()) is not None:
+        pages.append([accepted.page[at] for at in accepted.positions])
+        assert (accepted.resumable_after is None) == (accepted.request.offset > 8)
+    assert [names(10), names(26)[16:], names(30)[26:]] == pages
+    assert (0, "repaired") == (head.offset, plan.reports()[0].drift)
+
+
+def test_later_pages_from_a_cache_are_no_error():
+    """Once another page has come, page 0 in the place of some more is bridged."""
+    _, came, report = ask(names(40), cached={3, 4})
+
+    assert {*names(40)} == {*came}
+    assert "repaired" == report.drift
+
+
+def test_row_that_moves_to_where_it_is_read_again_is_no_error():
+    """Pages of one row that all hold the same one may come of inserts."""
+    changes = {2: insert(0, 1), 3: insert(0, 1)}
+    _, came, report = ask(names(5), limit=1, changes=changes)
+
+    assert {*names(5)} <= {*came}
+    assert "unknown" == report.drift
+
+
+def test_id_on_two_pages_is_a_sign_of_a_change():
+    """A row that was known comes where a new one should be: the head is read again."""
+    offsets, came, report = ask([*names(12), "p0", *names(22)[12:]])
+
+    assert [0, 8, 16, 0] == offsets
+    assert names(22) == came
+    assert ("unknown", ("short_of_count",)) == (report.drift, report.flags)
+
+
+def test_rows_with_one_id_count_as_two():
+    """A list that has an id twice is whole by its count, though its rows change places."""
+    rows = ["a", "b", "a", *names(20)]
+    _, came, report = ask(rows, changes={2: move(8, 9)})
+
+    assert {*rows} == {*came}
+    assert ("repeated_rows", "order", "counted") == report.flags
+
+
+def test_what_is_behind_a_cut_page_is_asked_for():
+    """A page as long as the cap is not the last one, even if it is counted as that."""
+    plan = ScanPlan(
+        limit=20, concurrency=1, ordered=True, max_items=2, cap=PageCap(longest=5, shown=True)
+    )
+    plan.add(Batch(QUERY))
+    plan.closed = True
+    request = plan.next_request()
+    assert (0, 2) == (request.offset, request.limit)
+    plan.receive(request, 7, names(2), None)
+    plan.acknowledge(plan.take())
+    plan.max_items = 40
+    second = plan.next_request()
+    rows = names(20)[second.offset :][:5]
+    plan.receive(second, second.offset + 5, rows, None)
+    plan.acknowledge(plan.take())
+
+    third = plan.next_request()
+    assert second.offset + 4 == third.offset
+    assert 5 == plan.reports()[0].page_size_seen
 
 
 def test_page_that_is_too_slow_is_asked_for_in_halves():

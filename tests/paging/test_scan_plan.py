@@ -244,6 +244,51 @@ def test_rows_that_stay_unread_are_not_counted():
     assert 4 == plan.reports()[0].items
 
 
+def test_rows_of_a_batch_that_was_taken_may_stay_unread_too():
+    """A batch that had come to its end fails with an item of its last page, and is so reported."""
+    plan = begun(["d"], ["e"], max_items=20)
+    first, second = asked(plan)
+    plan.receive(first, 5, names(5), None)
+    accepted = plan.take()
+    assert plan.reports()[0].complete
+
+    plan.give_up(0, unread=3)
+
+    assert (2, False) == (plan.reports()[0].items, plan.reports()[0].complete)
+    plan.receive(second, 30, names(10, "q"), None)
+    assert [(8, 10)] == [(one.offset, one.limit) for one in asked(plan)]  # eighteen are wanted
+    assert [1, 0] == [plan.take().request.batch, accepted.request.batch]
+
+
+def test_row_that_is_no_item_makes_place_for_another():
+    """Where a row is left out one more may be taken, if there is a limit at all."""
+    plan = begun(["d"], max_items=3)
+    (request,) = asked(plan)
+    plan.receive(request, 5, names(5), None)
+    assert 3 == len(plan.take().positions)
+    assert plan.done
+    plan.skip()
+    assert not plan.done
+    assert [3] == list(plan.take().positions)
+    unlimited = begun(["d"])
+    unlimited.skip()
+    assert unlimited.max_items is None
+
+
+def test_request_that_failed_is_not_in_flight():
+    """A failed request frees its place, whether its batch still needs it or not."""
+    plan = begun(["d"], ["e"])
+    first, second = asked(plan)
+
+    assert plan.drop(first)
+    assert 1 == plan.in_flight
+    plan.give_up(first.batch)
+    assert plan.drop(second)
+    assert 0 == plan.in_flight
+    plan.in_flight = 1
+    assert not plan.drop(first)
+
+
 def test_nothing_is_taken_behind_a_batch_that_ended_the_scan():
     """Pages of later batches stay where they are, as an error comes first."""
     plan = begun(["d"], ["e"], ordered=False)
@@ -308,6 +353,10 @@ def test_resumed_batch_expects_the_rest():
     plan.receive(first, 30, names(20)[10:], None)
     plan.receive(second, 8, [], None)
     assert 18 + 13 == plan.expected
+    later = ScanPlan(limit=10, concurrency=2, ordered=True, closed=True)
+    later.add(Batch(query("d"), Mark(12, None, ("p10", "p11"))))
+    later.receive(later.next_request(), 8, ["p11"], None)
+    assert 0 == later.expected
 
 
 def test_count_is_all_that_is_asked_for_a_count():
@@ -359,6 +408,9 @@ def test_window_holds_what_is_asked_for_and_what_came():
     plan.receive(fourth, 60, names(40)[24:34], "d")
 
     assert ["c", "d", "a"] == list(plan.pages())
+    plan.closed = False
+    assert not plan.wants_batch
+    plan.closed = True
     assert not asked(plan)  # one place is kept for what is waited for
     plan.receive(second, 60, names(20)[8:18], "b")
     assert ["a", "b", "c", "d"] == list(plan.pages())
@@ -366,6 +418,21 @@ def test_window_holds_what_is_asked_for_and_what_came():
     assert not asked(plan)
     assert "a" == plan.take().page
     assert 1 == len(asked(plan))
+
+
+def test_ids_are_freed_before_the_pages_are_taken():
+    """A batch that was read to its end needs no ids, though its consumer is slow."""
+    plan = begun("d")
+    (request,) = asked(plan)
+    plan.receive(request, 12, names(10), None)
+    (request,) = asked(plan)
+    (batch,) = plan._open
+    assert 10 == len(batch.chain.ids)
+    plan.receive(request, 12, names(12)[8:], None)
+
+    assert batch.complete
+    assert 0 == len(batch.chain.ids)
+    assert 2 == len(batch.delivery.ready)
 
 
 def test_batches_that_ended_hold_no_ids():
@@ -378,10 +445,11 @@ def test_batches_that_ended_hold_no_ids():
     assert ["d"] == ["".join(one.query.ids) for one in suspects.kept]
     (kept,) = suspects.kept
     assert 3 == len(kept.chain.ids)
-    later = begun("d", "e", concurrency=1)
+    later = begun("d", "e", "f", concurrency=1)
     plans = list(later._open)
-    read_to_the_end(later, {"d": Server(names(3)), "e": Server(names(4, "q"))})
-    assert [0, 4] == [len(one.chain.ids) for one in plans]
+    servers = {"d": Server(names(3)), "e": Server(names(4, "q")), "f": Server(names(2, "r"))}
+    read_to_the_end(later, servers)
+    assert [0, 4, 0] == [len(one.chain.ids) for one in plans]
 
 
 # ---- too many ids, and the end that was none -----------------------------------------------------
@@ -393,7 +461,9 @@ def test_smallest_refused_batch_is_what_is_too_large():
     five, six = asked(plan)
 
     assert plan.halve_batch(five)
+    assert 1 == plan.in_flight
     assert plan.halve_batch(six)
+    assert 0 == plan.in_flight
     plan.closed = False
     plan.add(Batch(query(*"lmnop")))
     plan.add(Batch(query(*"qrst")))
@@ -403,6 +473,15 @@ def test_smallest_refused_batch_is_what_is_too_large():
     assert asked_for == ["".join(report.ids) for report in plan.reports()]
     assert asked_for == ["".join(plan.query.ids) for plan in plan._open]
     assert 7 == plan.added == len(plan.entries())
+
+
+def test_two_ids_are_asked_for_one_by_one():
+    """The smallest batch that can be split has two ids."""
+    plan = begun("ab")
+    (request,) = asked(plan)
+
+    assert plan.halve_batch(request)
+    assert [("a",), ("b",)] == [report.ids for report in plan.reports()]
 
 
 def test_batch_that_has_rows_is_not_split():
@@ -464,6 +543,10 @@ def test_cap_that_another_scan_has_shown_is_noticed():
     cap.note(3, shows=True)
 
     servers = {"d": Server(names(8), cap=3), "e": Server(["q"])}
+    assert "exact" == plan.reports()[0].drift
+    (request,) = asked(plan)
+    plan.receive(request, 1, ["q"], ["q"])
+    assert ("unknown", False) == (plan.reports()[0].drift, plan.reports()[0].complete)
     assert [*names(8)[3:], "q"] == read_to_the_end(plan, servers)
 
 
