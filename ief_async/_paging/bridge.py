@@ -9,7 +9,10 @@ from ief_async._paging.chain import Chain
 from ief_async._paging.pages import PageAnswer
 from ief_async._paging.requests import Requests
 
-WALK_PAGES = 20  # what bridging may cost, with one more for each page that brought something
+# The budget of a whole batch for pages that bring nothing new: so many, and so many more for each
+# page that brought something. A long list may have long walks, and no list is read without an end.
+SPARE_PAGES = 40
+PAGES_EARNED = 2
 SWEEPS = 3  # how often a list without an order is read again until it is all there
 
 
@@ -20,7 +23,7 @@ class Step(enum.Enum):
     READ_ON = enum.auto()  # the gap is closed: what is behind it can be planned again
     SKIP = enum.auto()  # pages do not overlap: only the rows of the empty page can be given up
     GAP = enum.auto()  # nothing joins the pages
-    TOO_FAR = enum.auto()  # what joins them would cost too much
+    TOO_FAR = enum.auto()  # the budget is spent: nothing is proven from here on
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -36,8 +39,8 @@ class Bridge:
         step: how far the next step to the left is.
         anchored: the offset of the page of this walk that was anchored last, or None.
         unanchored: the offsets of its pages that were not.
-        spent: pages that brought nothing new, and those that the walks asked for.
-        earned: pages that brought something new.
+        spent: pages of the whole batch that brought nothing new, and those that walks asked for.
+        earned: pages of the whole batch that brought something new.
         head_read: whether the head of the list was read again.
         sweeps: how often the whole list was read again.
     """
@@ -53,7 +56,7 @@ class Bridge:
     sweeps: int = 0
 
     def note_page(self, *, fresh: bool) -> None:
-        """Note whether a page brought something new, which the walk may spend."""
+        """Note whether a page brought something new: it pays for later walks."""
         if fresh:
             self.earned += 1
         else:
@@ -81,10 +84,10 @@ class Bridge:
         self.step, self.anchored, self.unanchored = self.chain.shape.stride, None, set()
 
     def ask(self, offset: int) -> Step:
-        """Ask for one page more, if the walk can afford it."""
+        """Ask for one more page, if the budget of the batch has it."""
         self.chain.verdict.re_reads += 1
         self.spent += 1
-        if self.spent > 2 * (WALK_PAGES + self.earned):
+        if self.spent > SPARE_PAGES + PAGES_EARNED * self.earned:
             return Step.TOO_FAR
         self.requests.repeat(offset)
         return Step.ASKED
@@ -111,7 +114,11 @@ class Bridge:
             raise DriftError(message)
 
     def go_on(self) -> Step:
-        """Take the next step. There are seven cases."""
+        """Take the next step. There are seven cases.
+
+        `low` is the anchored page of this walk that is furthest right, `high` the first one that
+        is not anchored, and `behind` where the anchored rows end.
+        """
         chain = self.chain
         behind, low, high = chain.behind, self.anchored, min(self.unanchored, default=None)
         if low is not None and not chain.waiting and (high is None or behind < high):
