@@ -22,8 +22,7 @@ likes, and reports the answers in any order.
    reading of two neighbours leave a row in common; where more has changed the gap is bridged by a
    walk: one stride to the left of the page that is not anchored, doubling, then to the right.
    What walks may cost is bounded (`bridge.SPARE_PAGES`); a batch that spends it is `unproven`.
-   After any sign of a change the head of the list is read once
-   more, for what jumped there.
+   After any sign of a change the head of the list is read once more, for what jumped there.
 4. It ends. A page that repeats page 0, neighbouring offsets that share nothing, and more pages than
    `count` can explain are a `DriftError`; a count that no row confirms stops being believed.
 

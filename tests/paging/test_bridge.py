@@ -142,7 +142,7 @@ def test_offsets_that_are_not_rows_are_an_error():
 
 
 def test_walk_is_bounded_by_what_it_brings():
-    """Twenty pages there and back are free; each page that brought something pays for one more."""
+    """Forty pages that bring nothing are free; each page that brought something pays for two."""
     walk = bridge()
     walk.note_page(fresh=True)
     walk.note_page(fresh=False)
