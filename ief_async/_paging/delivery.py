@@ -26,11 +26,6 @@ class Delivery:
     ready: deque[Accepted] = attrs.field(factory=deque)
     unacknowledged: int = 0
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing is ready, and the consumer has finished with all that it took."""
-        return not self.ready and not self.unacknowledged
-
     def add(self, answer: PageAnswer, *, proven: bool) -> bool:
         """Make the new rows of a page ready; tell whether there are any."""
         positions, resumable_after = self.chain.new_rows(answer)

@@ -75,6 +75,13 @@ def test_query_stands_in_the_url():
     assert "name=x&app=y" == Query("filter", ("name=x&app=y",)).text
 
 
+def test_url_is_measured_at_its_largest_offset():
+    """An offset of ten digits fits, whatever it begins with."""
+    longest = "/v3/p/edgemgr/pods?node_id=&limit=100&offset=9999999999"
+
+    assert len(longest) == url_bytes("/v3/p/edgemgr/pods", "node_id", 100)
+
+
 def test_url_may_be_as_long_as_its_limit():
     """Ids fill the URL up to its last byte, in every batch."""
     made = Batcher(selector="deployment_ids", size=1_000, fixed_bytes=URL_BYTES - 40)

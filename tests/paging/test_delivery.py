@@ -114,6 +114,7 @@ def test_page_that_is_cut_leaves_the_rest_ready(most):
     assert list(range(6)) == [*taken.positions, *rest]
     assert min(most or 6, 6) == len(taken.positions)
     assert 1 == made.unacknowledged
+    assert (1 if rest else 0) == len(made.ready)
     assert len(rest) == made.discard()
     assert not made.ready
 

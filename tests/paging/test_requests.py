@@ -262,6 +262,22 @@ def test_list_that_is_resumed(rows, anchors, asked, new, drift):
     assert len(came) == len({*came})
 
 
+def test_resumed_list_that_hides_rows_is_in_doubt():
+    """Rows that a resumed batch should have brought by its count, and did not, are missed."""
+    _, came, report = ask(names(25), mark=Mark(12, 25, ("p10", "p11")), hidden={"p15"})
+
+    assert {*names(25)[12:]} - {"p15"} <= {*came}
+    assert ("unknown", True) == (report.drift, "short_of_count" in report.flags)
+
+
+def test_resumed_list_brings_what_is_wanted():
+    """What was read before is not part of what is wanted now."""
+    offsets, came, _ = ask(names(60), mark=Mark(12, 60, ("p10", "p11")), max_items=21)
+
+    assert [10, 18, (26, 7)] == offsets
+    assert names(33)[12:] == came
+
+
 def test_rows_that_change_places_are_counted():
     """Where rows changed places no page proves anything, but as many as are counted are all."""
     offsets, came, report = ask(names(26), changes={2: move(8, 9)})

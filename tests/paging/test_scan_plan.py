@@ -207,6 +207,27 @@ def test_page_in_hand_is_finished_in_its_own_checkpoint():
     assert Mark() == plan.entries()[0].mark
 
 
+def test_doubt_that_is_an_error_fails_the_batch():
+    """With on_drift="raise" a batch in doubt is not complete, and a later scan begins it anew."""
+    plan = begun(["d"], on_drift="raise")
+    (request,) = asked(plan)
+    plan.receive(request, 12, names(9), None)
+    (request,) = asked(plan)
+    first = plan.take()
+    with pytest.raises(
+        DriftError, match=r"leaves rows in doubt \(clamped, count_mismatch, short_of_count\)"
+    ):
+        while True:
+            page = names(12)[request.offset : 11]
+            plan.receive(request, 12, page, page)
+            (request,) = asked(plan)
+
+    plan.acknowledge(first)
+    assert (False, "unknown") == (plan.reports()[0].complete, plan.reports()[0].drift)
+    assert [Mark()] == [entry.mark for entry in plan.entries()]
+    assert not plan.complete
+
+
 def test_failed_batch_stays_in_the_checkpoint():
     """A batch that was given up is to be read from where its consumer has left it."""
     plan = begun(["d"], ["e"])
@@ -267,6 +288,9 @@ def test_row_that_is_no_item_makes_place_for_another():
     plan.receive(request, 5, names(5), None)
     assert 3 == len(plan.take().positions)
     assert plan.done
+    plan.closed = False
+    assert not plan.wants_batch
+    plan.closed = True
     plan.skip()
     assert not plan.done
     assert [3] == list(plan.take().positions)
@@ -384,7 +408,10 @@ def test_batches_share_what_is_wanted(ordered, pages):
     plan.receive(second, 25, names(10, "q"), None)
 
     assert not asked(plan)
+    plan.closed = False
     assert not plan.wants_batch
+    plan.max_items = 36 if ordered else 29
+    assert plan.wants_batch
 
 
 @pytest.mark.parametrize(("count", "page"), [(25, (0, 8, 6)), (3, (1, 0, 10))])
