@@ -60,8 +60,8 @@ async def pods_of(fake):
         return await ief.iter_pods(fake.deployment_ids).collect()
 
 
-WRITE = {  # a name of a file for each format and suffix, and what writes it
-    f"a{suffix}": getattr(sinks, f"write_{form.name}")
+WRITE = {  # what writes a file, by its name: one for each suffix
+    f"a{suffix}": getattr(sinks, f"write_{form.name}", None)  # test_formats.py tells of None
     for form in FILE_FORMATS.values()
     for one in form.suffixes
     for suffix in suffixes_of(form, one)
