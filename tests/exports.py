@@ -10,9 +10,10 @@ import attrs
 import pytest
 from conftest import session_with
 
-from ief_async import RetryPolicy, ServerError
+from ief_async import RetryPolicy, ServerError, sinks
+from ief_async._file_formats import FILE_FORMATS, format_of, suffixes_of
 from ief_async._models import parse_timestamp
-from ief_async.sinks import load_checkpoint, write_arrow, write_ndjson, write_parquet
+from ief_async.sinks import load_checkpoint
 from ief_async.testing import Fault
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -59,13 +60,11 @@ async def pods_of(fake):
         return await ief.iter_pods(fake.deployment_ids).collect()
 
 
-WRITE = {
-    "a.parquet": write_parquet,
-    "a.arrow": write_arrow,
-    "a.arrows": write_arrow,
-    "a.ndjson": write_ndjson,
-    "a.ndjson.gz": write_ndjson,
-    "a.ndjson.zst": write_ndjson,
+WRITE = {  # what writes a file, by its name: one for each suffix
+    f"a{suffix}": getattr(sinks, f"write_{form.name}", None)  # test_formats.py tells of None
+    for form in FILE_FORMATS.values()
+    for one in form.suffixes
+    for suffix in suffixes_of(form, one)
 }
 
 
@@ -74,21 +73,29 @@ def rows_in(path):
     name = path.name
     if name.endswith(".parquet"):
         return parquet.read_table(path).to_pylist()
-    if name.endswith(".arrow"):
+    if name.endswith((".arrow", ".feather")):
         return pa.ipc.open_file(path).read_all().to_pylist()
     if name.endswith(".arrows"):
         return pa.ipc.open_stream(path).read_all().to_pylist()
-    text = path.read_bytes()
-    if name.endswith(".gz"):
-        text = gzip.decompress(text)
-    if name.endswith(".zst"):
-        text = pa.input_stream(path, compression="zstd").read()
-    return [json.loads(line) for line in text.splitlines()]
+    if _is_ndjson(path):
+        text = path.read_bytes()
+        if name.endswith(".gz"):
+            text = gzip.decompress(text)
+        if name.endswith(".zst"):
+            text = pa.input_stream(path, compression="zstd").read()
+        return [json.loads(line) for line in text.splitlines()]
+    message = f"no reader for {path.suffix} in tests/exports.py"
+    raise LookupError(message)
+
+
+def _is_ndjson(path):
+    form = format_of(path)
+    return form is not None and form.name == "ndjson"
 
 
 def expected_in(path, pods):
     """Return the rows that a file has to have."""
-    return [(as_line if "ndjson" in path.name else as_row)(pod) for pod in pods]
+    return [(as_line if _is_ndjson(path) else as_row)(pod) for pod in pods]
 
 
 async def export(fake, path, state, *, resume=True, pages=2, **options):

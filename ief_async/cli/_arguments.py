@@ -11,9 +11,11 @@ from typing import Any, get_args
 from ief_async import __version__
 from ief_async._endpoints import LISTINGS, PODS, Listing
 from ief_async._errors import OnDrift, OnError
+from ief_async._file_formats import FILE_FORMATS, suffixes_of
 from ief_async._writing import put
 
-FORMATS = ("table", "wide", "json", "ndjson", "tsv", "name", "parquet", "arrow")
+PRINTED = ("table", "wide", "json", "ndjson", "tsv", "name")  # to stdout, by the command itself
+FORMATS = (*PRINTED, *(name for name in FILE_FORMATS if name not in PRINTED))
 SHELLS = ("bash", "fish", "zsh")
 
 
@@ -123,10 +125,11 @@ def _add_list(commands: Any, listing: Listing) -> None:
         metavar="JMESPATH",
         help="of json applied to the array, of ndjson and tsv to each row",
     )
+    usual = [one for form in FILE_FORMATS.values() for one in suffixes_of(form, form.suffixes[0])]
     output.add_argument(
         "--file",
         metavar="PATH",
-        help="write there, once it is complete: .parquet .arrow .ndjson .ndjson.gz .ndjson.zst",
+        help=f"write there, once it is complete: {' '.join(usual)}",
     )
     _add_talk(output)
 

@@ -12,11 +12,12 @@ import attrs
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._endpoints import LISTINGS, PODS, Listed, Listing
 from ief_async._errors import CheckpointError, ConfigurationError
+from ief_async._file_formats import FILE_FORMATS, format_of, required_path
 from ief_async._scan import ScanReport, Stream
 from ief_async._session import IefSession
 from ief_async._structure import narrowed
 from ief_async._writing import Exact, Hold
-from ief_async.cli._arguments import Exit
+from ief_async.cli._arguments import PRINTED, Exit
 from ief_async.cli._inputs import session_of_arguments
 from ief_async.cli._outcome import Outcome, Usage, say, told
 from ief_async.cli._output import (
@@ -37,16 +38,8 @@ from ief_async.cli._output import (
 from ief_async.cli._printing import Printed, print_pages
 from ief_async.cli._progress import bar_of, shown
 
-ENDINGS = {
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-}
-BINARY = ("parquet", "arrow")
-GOES_ON = ("ndjson", "tsv", "name")  # on stdout, where what was written before stands above
+# formats whose output can be appended to (>>) when a checkpoint is resumed
+GOES_ON = ("ndjson", "tsv", "name")
 
 
 async def list_rows(arguments: argparse.Namespace, outcome: Outcome) -> int:
@@ -64,7 +57,7 @@ async def list_rows(arguments: argparse.Namespace, outcome: Outcome) -> int:
         async with session_of_arguments(arguments) as ief:
             stream = _stream(ief, listing, arguments, fields, begun)
             bar, printed = bar_of(quiet=arguments.quiet), None
-            if not arguments.file and form not in BINARY:
+            if not _is_exported(arguments, form):
                 out = stdout()
                 writer = _writer(out, arguments, form, query, headed=begun is None)
                 plain = form == "ndjson" and keep is query is None
@@ -106,21 +99,35 @@ def _tell_skipped(name: str, report: ScanReport) -> bool:
 
 def _form(arguments: argparse.Namespace) -> str:
     """Return the format: as asked for, as the file's name says, or what the terminal is for."""
-    name = (arguments.file or "").removesuffix(".gz").removesuffix(".zst")
-    by_name = ENDINGS.get(Path(name).suffix)
-    form: str | None = arguments.output or by_name
-    if arguments.file and form not in {*BINARY, "ndjson"}:
-        message = (
-            f"--file must end in one of {' '.join(ENDINGS)}, or come with -o "
-            f"{', '.join([*BINARY, 'ndjson'])}"
-        )
-        raise Usage(message)
-    if form in BINARY and not arguments.file and sys.stdout.isatty():
+    form: str | None = arguments.output
+    if arguments.file:
+        return _file_form(Path(arguments.file), form)
+    if form in FILE_FORMATS and not FILE_FORMATS[form].for_terminal and sys.stdout.isatty():
         message = f"-o {form} is not for a terminal: give --file, or a pipe"
         raise Usage(message)
     if form is None and arguments.query and sys.stdout.isatty():
         return "json"
     return form or ("table" if sys.stdout.isatty() else "ndjson")
+
+
+def _file_form(path: Path, form: str | None) -> str:
+    """Return the format of a file: as asked for, or as its suffix says."""
+    by_suffix = format_of(path)
+    if form is None and by_suffix is not None:
+        form = by_suffix.name
+    if form not in FILE_FORMATS:
+        suffixes = " ".join(one for known in FILE_FORMATS.values() for one in known.suffixes)
+        message = f"--file must end in one of {suffixes}, or come with -o {', '.join(FILE_FORMATS)}"
+        raise Usage(message)
+    if required := required_path(form, path):
+        message = f"--file must be {required}, got {path.name}"
+        raise Usage(message)
+    return form
+
+
+def _is_exported(arguments: argparse.Namespace, form: str) -> bool:
+    """Tell whether `ief_async.sinks` writes the rows, and not the command itself."""
+    return bool(arguments.file) or form not in PRINTED
 
 
 def _query(arguments: argparse.Namespace, form: str) -> Callable[[Any], Any] | None:
@@ -177,7 +184,7 @@ def _fields(
     if given is None or not filtered:
         return given
     more = [one for one in ("state", "name") if one not in given]
-    if more and (arguments.file or form in BINARY):
+    if more and _is_exported(arguments, form):
         message = f"--columns has to have {' and '.join(more)}, too, as pods are filtered by it"
         raise Usage(message)
     return given + more
@@ -271,11 +278,7 @@ def _stream(
 async def _export(stream: Stream[Any], arguments: argparse.Namespace, form: str, keep: Any) -> None:
     from ief_async import sinks
 
-    write = {
-        "parquet": sinks.write_parquet,
-        "arrow": sinks.write_arrow,
-        "ndjson": sinks.write_ndjson,
-    }[form]
+    write = getattr(sinks, f"write_{form}")
     checkpoint = getattr(arguments, "checkpoint", None)
     to: Any = arguments.file or stdout()
     await write(stream, to, keep=keep, checkpoint=checkpoint)

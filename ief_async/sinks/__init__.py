@@ -19,7 +19,6 @@ A file holds what the pods hold: the values of their environment variables, too.
 from ief_async._structure import narrowed
 from ief_async.sinks._arrow import arrow_schema, read_table, record_batches
 from ief_async.sinks._export import write_arrow, write_ndjson, write_parquet
-from ief_async.sinks._formats import format_suffixes as format_suffixes
 from ief_async.sinks._state import export_of as export_of
 from ief_async.sinks._state import load_checkpoint, save_checkpoint
 

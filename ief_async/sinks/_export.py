@@ -90,7 +90,7 @@ async def write_parquet(
 
     Args:
         stream: as for `write_ndjson`.
-        to: likewise.
+        to: likewise, but a path that ends in ``.gz`` or ``.zst`` is refused.
         rows: the least rows of a row group, but for the last.
         keep: as for `write_ndjson`.
         checkpoint: likewise.
@@ -132,7 +132,7 @@ async def write_arrow(
 
     Args:
         stream: as for `write_ndjson`.
-        to: likewise.
+        to: likewise, but a path that ends in ``.gz`` or ``.zst`` is refused.
         rows: the least rows of a record batch, but for the last.
         keep: as for `write_ndjson`.
         checkpoint: likewise.

@@ -1,18 +1,26 @@
-"""File formats: one class each, and the suffixes of their files.
+"""File formats: one class each.
 
-A new format is a class here and its lines in `BY_SUFFIX`, and a public ``write_…`` function in
-`_export`.
+A new format is, for the name "csv":
+
+- its line in `ief_async._file_formats`, which gives it to the command, too;
+- a class here;
+- ``write_csv`` in `_export`, which is exported by ``sinks/__init__.py``;
+- its use in ``tests/typing/pipelines.py``, for the type checkers;
+- how its files are read, in `rows_in` and `expected_in` of ``tests/exports.py``.
+
+A test fails for each that is forgotten: in ``tests/sinks/test_formats.py`` for the first three.
 """
 
 import gzip
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
-from ief_async._arguments import check_number
+from ief_async._arguments import check_number, refuse
+from ief_async._file_formats import required_path
 from ief_async._scan import Stream
 from ief_async.sinks._arrow import (
     BATCH_ROWS,
@@ -37,16 +45,19 @@ class Writer(Closable, Protocol):
         """Write some rows, given as lines of JSON."""
 
     def append_part(self, part: Path) -> int:
-        """Write the rows of a part; return how many they are."""
+        """Write the rows of a part that `Format.part_writer` wrote; return how many they are."""
 
 
 class Format(ABC):
     """How the rows of one export are written.
 
     Attributes:
-        name: what the state of an export calls the format.
-        part_ending: the bytes that each part ends in.
-        columns: how rows become record batches; None if the format takes lines of JSON.
+        name: what the state of an export and `FILE_FORMATS` call the format.
+        part_ending: the bytes that each part ends in; used to detect a truncated part of a state
+            without CRC.
+        columns: how rows become record batches, or None. It decides which rows the writer gets:
+            with columns, lines of JSON made for Arrow, in which a mapping is a list of keys and
+            values; with None, lines of JSON as a user reads them.
         fields: the names of the columns.
         write_rows: how many rows are handed to a writer at a time, at least.
     """
@@ -62,9 +73,12 @@ class Format(ABC):
     def of(cls, stream: Stream[Any], group_rows: int) -> "Format":
         """Return the format of an export of this stream, with so many rows in a row group."""
 
-    @abstractmethod
     def check_path(self, path: Path) -> None:
-        """Refuse a path whose suffix needs a package that is missing."""
+        """Refuse a compression that the format can't have, or whose package is missing."""
+        if required := required_path(self.name, path):
+            refuse("to", required, path.name)
+        if path.suffix == ".zst":
+            import_pyarrow()
 
     @abstractmethod
     def writer(self, file: UnclosedFile, name: str) -> Writer:
@@ -89,11 +103,6 @@ class Ndjson(Format):
     def of(cls, stream: Stream[Any], group_rows: int) -> "Ndjson":  # noqa: ARG003  lines have no row groups
         """Return the format of an export of this stream."""
         return cls(_field_names(stream))
-
-    def check_path(self, path: Path) -> None:
-        """Refuse ``.zst`` without pyarrow, which compresses it."""
-        if path.suffix == ".zst":
-            import_pyarrow()
 
     def writer(self, file: UnclosedFile, name: str) -> Writer:
         """Begin a file, compressed if its name says so."""
@@ -123,9 +132,6 @@ class _RecordBatches(Format):
         """Return the format of an export of this stream."""
         check_number("rows", group_rows, least=1, whole=True)
         return cls(_field_names(stream), columns_of(stream), group_rows)
-
-    def check_path(self, path: Path) -> None:
-        """Accept any path: pyarrow, which writes it, was imported for the columns."""
 
     @property
     def write_rows(self) -> int:  # type: ignore[override]  # it is only read
@@ -167,21 +173,6 @@ class Arrow(_RecordBatches):
         ipc = import_pyarrow().ipc
         streamed = not name or name.endswith(".arrows")
         return self._batch_writer(file, ipc.new_stream if streamed else ipc.new_file)
-
-
-BY_SUFFIX: Mapping[str, type[Format]] = {
-    ".parquet": Parquet,
-    ".arrow": Arrow,
-    ".arrows": Arrow,
-    ".feather": Arrow,
-    ".ndjson": Ndjson,
-    ".jsonl": Ndjson,
-}
-
-
-def format_suffixes() -> dict[str, str]:
-    """Return the name of a format for each suffix that a file of it may have."""
-    return {suffix: kind.name for suffix, kind in BY_SUFFIX.items()}
 
 
 class LineWriter:

@@ -10,6 +10,8 @@ import pytest
 from test_cli_output import fake, run  # noqa: F401  fixtures
 from test_texts import STEERS
 
+from ief_async._file_formats import FILE_FORMATS
+from ief_async.cli._arguments import FORMATS
 from ief_async.testing import Fault
 
 pytestmark = pytest.mark.once  # starts processes
@@ -28,13 +30,9 @@ TEXTS = {
     "tags",
 }
 TITLE = "\x1b]0;owned\x07\x9b2J\u202egnp.exe\u2066"  # sets a title, clears, turns the direction
+NOT_SHOWN = {name for name, form in FILE_FORMATS.items() if not form.for_terminal}
 DOORS = {
-    "table": ("-o", "table"),
-    "wide": ("-o", "wide"),
-    "tsv": ("-o", "tsv"),
-    "json": ("-o", "json"),
-    "ndjson": ("-o", "ndjson"),
-    "name": ("-o", "name"),
+    **{form: ("-o", form) for form in FORMATS if form not in NOT_SHOWN},
     "columns": ("-o", "tsv", "--columns", "name,description,configs,containers"),
     "filter": ("-o", "ndjson", "--name", "*"),
     "query": ("-o", "json", "--query", "[].{a: name, b: reason}"),
