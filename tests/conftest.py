@@ -5,11 +5,14 @@ import os
 import socket
 import time
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ief_async import IefSession, Pod, Token
+import ief_async
+from ief_async import AccessKey, EcsMetadata, IefSession, PasswordCredentials, Pod, Token
 from ief_async._auth import circuit
+from ief_async._auth.kinds import CredentialKind
 from ief_async._endpoints import PODS
 from ief_async._fleet import fleet_of
 from ief_async._http import Connections
@@ -112,6 +115,29 @@ async def quiet(fake, ief):
         return (figures.in_flight, figures.connections_open) == (0, kept)
 
     await until(is_quiet)
+
+
+# a fake's own credentials, of each public kind
+CREDENTIALS = {
+    "Token": lambda fake: Token(fake.token),
+    "AccessKey": lambda fake: AccessKey(fake.access_key, fake.secret_key),
+    "PasswordCredentials": lambda fake: PasswordCredentials(
+        domain=fake.domain, user=fake.user, password=fake.password
+    ),
+    "EcsMetadata": lambda fake: EcsMetadata(endpoint=fake.metadata_endpoint),
+}
+
+
+def public_kinds():
+    """Return the classes of credentials that users make."""
+    public = [getattr(ief_async, name) for name in ief_async.__all__]
+    return [one for one in public if isinstance(one, type) and issubclass(one, CredentialKind)]
+
+
+def secret_fields():
+    """Return the names of what is secret in credentials of any public kind."""
+    fields = [field for kind in public_kinds() for field in attrs.fields(kind)]
+    return {field.name for field in fields if "Secret" in str(field.type)}
 
 
 def session_with(fake, **options):

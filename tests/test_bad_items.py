@@ -20,6 +20,7 @@ from ief_async import (
     cli,
     scan_fleet,
 )
+from ief_async._endpoints import LISTINGS, PODS
 from ief_async.testing import Account, FakeIef, Fault
 
 
@@ -414,21 +415,16 @@ async def test_counting_looks_at_no_row():
 
 # ---- other doors ---------------------------------------------------------------------------------
 
-LISTS = {
-    "deployments": "deployments",
-    "nodes": "nodes",
-    "groups": "edge_groups",
-    "instances": "ief_instances",
-}
 
-
-@pytest.mark.parametrize("name", LISTS)
-async def test_every_list_skips(name):
+@pytest.mark.parametrize(
+    "listing", [one for one in LISTINGS.values() if one is not PODS], ids=lambda one: one.name
+)
+async def test_every_list_skips(listing):
     """The sibling lists take the same option."""
     rows = [{"id": "a"}, {"id": "b", "created_at": ["x"]}, None, {"id": "c"}]
     async with fleet(0) as (fake, ief):
-        fake.script(Fault.body(json.dumps({"count": 4, LISTS[name]: rows}).encode()))
-        stream = getattr(ief, f"iter_{name}")(on_bad_item="skip")
+        fake.script(Fault.body(json.dumps({"count": 4, listing.key: rows}).encode()))
+        stream = getattr(ief, listing.operation)(on_bad_item="skip")
 
         assert ["a", "c"] == [item.id for item in await stream.collect()]
     assert 2 == stream.report.bad_items

@@ -15,7 +15,7 @@ import re
 import textwrap
 
 import pytest
-from conftest import session_with
+from conftest import public_kinds, session_with
 
 from ief_async.testing import FakeIef
 
@@ -38,40 +38,17 @@ NEEDED = {
     "ief_async.engines.dask": "dask",
     "ief_async.otel": "opentelemetry",
 }
-ENTRY_POINTS = {
+# besides each function, method of a session and kind of credentials
+STARTS = {
     "ief_async.IefSession",
-    "ief_async.IefSession.count_pods",
-    "ief_async.IefSession.from_env",
-    "ief_async.IefSession.iter_deployments",
-    "ief_async.IefSession.iter_groups",
-    "ief_async.IefSession.iter_instances",
-    "ief_async.IefSession.iter_nodes",
-    "ief_async.IefSession.iter_pods",
-    "ief_async.IefSession.list_pods",
-    "ief_async.IefSession.statistics",
-    "ief_async.IefSession.with_options",
     "ief_async.Stream",
     "ief_async.Stream.checkpoint",
     "ief_async.Stream.pages",
-    "ief_async.scan_fleet",
     "ief_async.engines.Partition",
-    "ief_async.engines.dask.read_pods",
-    "ief_async.engines.plan_pods",
-    "ief_async.engines.read_partition",
     "ief_async.engines.spark.IefPods",
-    "ief_async.engines.spark.read_pods",
-    "ief_async.otel.observer",
-    "ief_async.sinks.arrow_schema",
-    "ief_async.sinks.load_checkpoint",
-    "ief_async.sinks.narrowed",
-    "ief_async.sinks.read_table",
-    "ief_async.sinks.record_batches",
-    "ief_async.sinks.save_checkpoint",
-    "ief_async.sinks.write_arrow",
-    "ief_async.sinks.write_ndjson",
-    "ief_async.sinks.write_parquet",
     "ief_async.testing.FakeIef",
 }
+CLOSING = {"ief_async.IefSession.aclose"}  # which `async with` does in each example
 SECTION = re.compile(r"^Examples?:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
 
 
@@ -105,8 +82,17 @@ ON_SPARK = {name: code for name, code in EXAMPLES.items() if ".spark." in name}
 
 def test_every_entry_point_has_an_example():
     """Whatever a user starts from shows how it is used."""
-    assert {one for one, _ in public_objects()} >= ENTRY_POINTS
-    assert EXAMPLES.keys() >= ENTRY_POINTS
+    public = dict(public_objects())
+    functions = {
+        name
+        for name, found in public.items()
+        if inspect.isfunction(found) and name.rpartition(".")[0] in MODULES
+    }
+    methods = {name for name in public if name.startswith("ief_async.IefSession.")}
+    kinds = {f"ief_async.{kind.__name__}" for kind in public_kinds()}
+
+    assert public.keys() >= STARTS
+    assert STARTS | functions | kinds | methods - CLOSING <= EXAMPLES.keys()
 
 
 @pytest.fixture

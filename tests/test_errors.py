@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import aiohttp
 import attrs
 import pytest
-from conftest import session_with, until
+from conftest import secret_fields, session_with, until
 from weather import serving
 
 import ief_async
@@ -913,6 +913,11 @@ def credentials_with(secret, fake):
 
 
 SECRETS = ("password", "passcode", "secret_key", "access_key", "security_token", "issued_token")
+
+
+def test_every_secret_of_every_kind_is_the_canary_once():
+    """No field of credentials holds a secret that is not searched for: a token's value is above."""
+    assert secret_fields() == {"value", *SECRETS} - {"issued_token"}
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 import attrs
 import pytest
-from conftest import fleet_at, until
+from conftest import CREDENTIALS, fleet_at, until
 
 from ief_async import (
     AccessKey,
@@ -502,16 +502,7 @@ def at_each_place(fakes):
     return Counter((fake.endpoint, identity) for fake in fakes for identity in fake.pod_ids())
 
 
-KINDS_OF_KEYS = {
-    "token": lambda fake: Token(fake.token),
-    "key": lambda fake: AccessKey(fake.access_key, fake.secret_key),
-    "password": lambda fake: PasswordCredentials(
-        domain=fake.domain, user=fake.user, password=fake.password
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS_OF_KEYS)
+@pytest.mark.parametrize("kind", CREDENTIALS)
 @pytest.mark.parametrize("named", [True, False], ids=["project-id", "looked-up"])
 @pytest.mark.parametrize("order", [1, -1], ids=["same-order", "reversed"])
 async def test_same_project_at_two_endpoints_is_two_targets(twins, kind, named, order):
@@ -522,7 +513,7 @@ async def test_same_project_at_two_endpoints_is_two_targets(twins, kind, named, 
             region=None if named else "cn-north-4",
             endpoint=fake.endpoint,
             iam_endpoint=fake.iam_endpoint,
-            credentials=KINDS_OF_KEYS[kind](fake),
+            credentials=CREDENTIALS[kind](fake),
         )
         for fake in twins
     ]
@@ -556,8 +547,8 @@ async def test_two_accounts_in_one_region_are_two_targets(fakes, order):
     """Without project_id accounts are told apart by their credentials, when resuming as well."""
     fake = fakes[1]
     where = {"region": "cn-north-4", "endpoint": fake.endpoint, "iam_endpoint": fake.iam_endpoint}
-    targets = [Target(credentials=make(fake), **where) for make in KINDS_OF_KEYS.values()]
-    targets = targets[1:]
+    kinds = (AccessKey, PasswordCredentials)
+    targets = [Target(credentials=CREDENTIALS[kind.__name__](fake), **where) for kind in kinds]
     sizes, first = {"page_size": 10, "batch_size": 2}, []
     fleet = scan_fleet(targets, **sizes)
     async for item in fleet:
@@ -568,7 +559,6 @@ async def test_two_accounts_in_one_region_are_two_targets(fakes, order):
     rest = await scan_fleet(targets[::order], resume_from=saved, **sizes).collect()
     came = Counter((type(one.credentials), pod.id) for one, pod in first[:-1] + rest)
 
-    kinds = (AccessKey, PasswordCredentials)
     assert Counter((kind, one) for kind in kinds for one in fake.pod_ids()) == came
     for secret in (fake.access_key, fake.secret_key, fake.password, fake.user):
         assert secret not in saved

@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ief_async import PayloadError, _models
+from ief_async._endpoints import LISTINGS, PODS
 from ief_async._models import (
     Container,
     Deployment,
@@ -120,7 +121,7 @@ now -1 2019-10-10 1570674242325 2019-02-30T00:00:00Z 2019-10-10T24:00:00Z 2019-1
 """
 MODELS = {name: value for name, value in vars(_models).items() if attrs.has(value)}
 SIBLINGS = json.loads((SAMPLES / "siblings.full.json").read_bytes())
-ROWS = {"deployments": Deployment, "nodes": Node, "edge_groups": Group, "instances": Instance}
+ROWS = {one.key: one.model for one in LISTINGS.values() if one is not PODS}
 
 
 def both(body, cls=PodList):
@@ -504,7 +505,7 @@ def test_numbers_and_truths_of_a_row_may_be_texts():
 @pytest.mark.parametrize("tasks", ["", "[]", [{"name": "upgrade", "progress": 7}], None])
 def test_tasks_of_an_instance_pass_as_they_are(tasks):
     """An instance's tasks and tags are a text or a list, as documents differ: neither changes."""
-    instance = row_of(Instance, {"id": "i", "tasks": tasks, "tags": tasks}, "instances")
+    instance = row_of(Instance, {"id": "i", "tasks": tasks, "tags": tasks}, "ief_instances")
 
     assert (instance.tasks, instance.tags) == (tasks, tasks)
     assert hash(instance) == hash(Instance(id="i"))

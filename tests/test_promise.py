@@ -22,7 +22,7 @@ import pytest
 from conftest import examples, fleet_at, session_at
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
-from moving import MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
+from moving import KEYS, MovingConnector, MovingIef, Stalled, VirtualLoop, Weather
 
 from ief_async import (
     CheckpointError,
@@ -34,11 +34,12 @@ from ief_async import (
     Target,
     Token,
 )
+from ief_async._endpoints import LISTINGS
 from ief_async._policies import Clock
 
 PROMISES = int(os.environ.get("IEF_PROMISES", "0"))
 PODS = ("deployment_ids", "node_ids", "group_ids")
-LISTS = ("deployments", "nodes", "groups", "instances")
+LISTS = tuple(name for name in LISTINGS if name != "pods")
 TARGETS = 2
 ENDS = 3  # how often a scan is resumed that no consumer left: what was cut or failed goes on
 ADDRESS = "http://127.0.0.1:9"
@@ -217,7 +218,7 @@ def projects_of(case):
         ]
         chance.shuffle(rows)  # the pods of a batch stand among each other
         owners = [(f"d{owner}", f"d{owner}") for owner in range(len(case.rows))]
-        lists = dict.fromkeys(("pods", "deployments", "nodes", "groups", "ief-instances"), owners)
+        lists = dict.fromkeys(KEYS, owners)
         lists["pods"] = rows
         if not case.of_pods:
             lists[moving_of(case)] = rows
@@ -225,11 +226,16 @@ def projects_of(case):
     return made
 
 
+def test_moving_service_has_every_list():
+    """The promise is tried on each list: the service shares no table with the library."""
+    assert {one.path.rpartition("/")[2]: one.key for one in LISTINGS.values()} == KEYS
+
+
 def moving_of(case):
     """Return the list that moves, as its path calls it."""
     if case.of_pods:
         return "pods"
-    return "ief-instances" if case.what == "instances" else case.what
+    return LISTINGS[case.what].path.rpartition("/")[2]
 
 
 def ids_from(case):

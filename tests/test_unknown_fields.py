@@ -14,15 +14,12 @@ from conftest import session_with
 from ief_async import (
     ConfigurationError,
     Container,
-    Deployment,
-    Group,
-    Instance,
-    Node,
     Pod,
     Target,
     Token,
     scan_fleet,
 )
+from ief_async._endpoints import LISTINGS, PODS
 from ief_async.testing import Account, FakeIef, Fault
 
 
@@ -197,29 +194,22 @@ async def test_an_empty_fleet_is_no_error():
     assert ("stat",) == stream.report.unknown_model_fields
 
 
-LISTS = {
-    "deployments": ("deployments", Deployment),
-    "nodes": ("nodes", Node),
-    "groups": ("edge_groups", Group),
-    "instances": ("ief_instances", Instance),
-}
-
-
-@pytest.mark.parametrize("name", LISTS)
-async def test_every_list_says_it(name):
+@pytest.mark.parametrize(
+    "listing", [one for one in LISTINGS.values() if one is not PODS], ids=lambda one: one.name
+)
+async def test_every_list_says_it(listing):
     """The sibling lists do likewise, each by its own document."""
-    key, documented = LISTS[name]
     model = attrs.make_class(
         "Row", {"id": attrs.field(type=str), "naem": attrs.field(type=str, default="")}
     )
     async with fleet(0) as (fake, ief):
-        fake.script(*[listed(key, {"id": "a"})] * 3)
-        read = getattr(ief, f"iter_{name}")
+        fake.script(*[listed(listing.key, {"id": "a"})] * 3)
+        read = getattr(ief, listing.operation)
         with pytest.raises(ConfigurationError, match="naem"):
             await read(model=model, on_unknown_field="raise").collect()
         stream = read(model=model)
         await stream.collect()
-        await read(model=documented, on_unknown_field="raise").collect()
+        await read(model=listing.model, on_unknown_field="raise").collect()
     assert ("naem",) == stream.report.unknown_model_fields
 
 

@@ -26,11 +26,27 @@ STRIKES = 4  # refusals in a row, of any targets, before a key is taken to be wr
 PUBLIC_CLOUD = ".myhuaweicloud.com"
 
 E = TypeVar("E", bound=IefError)
-EVERYBODY = None  # the label of what holds for all projects
+ALL_LABELS = None  # in place of a label: what holds for every project and target
 
 
 class Circuit:
     """What was accepted and refused, and for whom: a label is a project, or a target.
+
+    Whoever uses it decides when it opens. A key that is locked on refusal goes through states::
+
+        untried    nothing was accepted: one request at a time
+            -> proven     one was accepted
+            -> open       a refusal of the key itself, or `STRIKES` of any kind
+        proven     requests are sent together
+            -> suspected  a refusal of the key itself, which others were accepted with
+            -> open       the same, if no other label was accepted
+        suspected  what was accepted is still known, but one request at a time tries again
+            -> proven     it was accepted
+            -> open       it was refused, too, for a label that was accepted, or by `STRIKES`
+        open       nothing is sent
+            -> untried    `OPEN_SECONDS` later
+
+    In each of them a refused label may be open alone, which leaves the state as it is.
 
     Attributes:
         proven: whether the service accepted the key since it last refused it.
@@ -60,8 +76,8 @@ class Circuit:
     def open(self, label: Hashable, error: AuthenticationError, now: float) -> None:
         """Let nothing be sent for a label for a while: whoever goes on being refused is locked."""
         self._open_until[label] = now + OPEN_SECONDS, copy_of(error)
-        self.proven = False if label is EVERYBODY else self.proven
-        if label is EVERYBODY:
+        self.proven = False if label is ALL_LABELS else self.proven
+        if label is ALL_LABELS:
             self.proven_until = float("-inf")
             self.accepted.clear()
             self.suspected, self.strikes = False, 0
@@ -69,12 +85,12 @@ class Circuit:
     def is_open(self, label: Hashable, now: float) -> bool:
         """Tell whether nothing may be sent for a label."""
         return any(
-            now < self._open_until[one][0] for one in (EVERYBODY, label) if one in self._open_until
+            now < self._open_until[one][0] for one in (ALL_LABELS, label) if one in self._open_until
         )
 
     def refusal(self, label: Hashable, now: float) -> AuthenticationError | None:
         """Return a copy of the refusal that keeps a label from sending, or None."""
-        for one in (EVERYBODY, label):
+        for one in (ALL_LABELS, label):
             until, error = self._open_until.get(one, (now, None))
             if error is not None and now < until:
                 refusal = copy_of(error)

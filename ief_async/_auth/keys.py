@@ -191,6 +191,16 @@ class AccessKey(Key):
     """
 
     locks_on_refusal: ClassVar[bool] = True
+    # the gateway's words for a signature, or for the key that made it
+    refusal_words: ClassVar[tuple[str, ...]] = (
+        "signature",
+        "secretkey",
+        "secret key",
+        "aksk",
+        "ak access",
+        "ak sk",
+        "security token",
+    )
 
     access_key: Secret
     secret_key: Secret
@@ -208,7 +218,7 @@ class AccessKey(Key):
         if security_token is not None:
             problem = problem or _unsendable(security_token, "AccessKey(security_token=)")
         if problem is not None:
-            del access_key, secret_key, security_token, self  # as above
+            del access_key, secret_key, security_token, self  # no traceback may show them
             raise ConfigurationError(problem)
         self.__attrs_init__(
             as_secret(access_key),

@@ -10,15 +10,19 @@ class CredentialKind:
     Attributes:
         locks_on_refusal: whether the service locks what it refused a few times in a row. Such a key
             is tried by one request alone, until the service accepted it.
-        for_one_project: whether what is got with it is for one project only.
+        refusal_words: what the service says, in lower case, when it refuses such a key itself, and
+            not what the key was used for. A message that contains one of them stops all who share
+            the key. Without them only several refusals in a row do.
+        for_one_project: whether the keys that a source obtains are for one project only.
     """
 
     __slots__ = ()
 
     locks_on_refusal: ClassVar[bool] = False
+    refusal_words: ClassVar[tuple[str, ...]] = ()
     for_one_project: ClassVar[bool] = False
 
-    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  for those that sign, or are got
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  kinds that sign need the one, keys the other
         """Say what to do when the service refuses it.
 
         Args:
@@ -27,17 +31,26 @@ class CredentialKind:
         """
         return "Check the source of the credentials."
 
-    def identity(self) -> Hashable | None:
-        """Return what is the same for equal credentials, or None if nobody knows what is equal.
+    def refuses_key(self, message: str) -> bool:
+        """Tell whether the service's message refuses the key, and not what it was used for."""
+        said = message.lower()
+        return any(word in said for word in self.refusal_words)
 
-        It may hold a `Secret`, and is compared and hashed, never shown.
+    def identity(self) -> Hashable | None:
+        """Return a hashable value: credentials with equal values share one circuit.
+
+        A refusal of one stops all of them. None: never shared. The value may hold a `Secret`, and
+        is never shown.
         """
         return None
 
     def account(self) -> tuple[str | None, ...] | None:
-        """Return what tells an account, is not secret, and lasts; None if nothing does."""
+        """Return a stable, non-secret name of the account, or None if there is none.
+
+        Checkpoints tell targets apart by it.
+        """
         return None
 
     def login(self) -> str | None:
-        """Return what people call the account, or None."""
+        """Return the name by which a fleet tells apart targets that are named alike, or None."""
         return None

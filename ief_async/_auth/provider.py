@@ -15,10 +15,17 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from ief_async._auth.circuit import EVERYBODY, PROVEN_SECONDS, STRIKES, Circuit, circuit_of, copy_of
+from ief_async._auth.circuit import (
+    ALL_LABELS,
+    PROVEN_SECONDS,
+    STRIKES,
+    Circuit,
+    circuit_of,
+    copy_of,
+)
 from ief_async._auth.flight import Send, SingleFlight
 from ief_async._auth.keys import Key
-from ief_async._auth.refusals import refuses_key, refuses_project
+from ief_async._auth.refusals import refuses_project
 from ief_async._auth.sources import Credentials, Grant, Scope, Source, kind_of
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
 from ief_async._events import TokenRefreshed
@@ -83,7 +90,7 @@ class CredentialProvider:
             self._source, self._clock, self._observer, circuit=self._login_circuit
         )
 
-    def key(self, label: Hashable = EVERYBODY) -> Key | None:
+    def key(self, label: Hashable = ALL_LABELS) -> Key | None:
         """Return the key, or None if it was replaced since `permit` by one that is unproven.
 
         Raises:
@@ -102,7 +109,7 @@ class CredentialProvider:
 
     @asynccontextmanager
     async def permit(
-        self, send: Send, scope: Scope, label: Hashable = EVERYBODY
+        self, send: Send, scope: Scope, label: Hashable = ALL_LABELS
     ) -> AsyncIterator[None]:
         """Hold a key for one request.
 
@@ -202,7 +209,7 @@ class CredentialProvider:
                 of_project = self._kind.for_one_project and refuses_project(
                     error, project, proven=proven
                 )
-                label = project if of_project else EVERYBODY
+                label = project if of_project else ALL_LABELS
                 circuit.open(label, failure, self._clock.now())
             elif error.transient:
                 circuit.failures += 1
@@ -263,7 +270,7 @@ class CredentialProvider:
         self._key = key
         self._key_circuit.proven = False
 
-    def accept(self, key: Key, label: Hashable = EVERYBODY) -> None:
+    def accept(self, key: Key, label: Hashable = ALL_LABELS) -> None:
         """Note that the service accepted a key; an answer from before a refusal proves nothing."""
         circuit = self._key_circuit
         if key is not self._key or (
@@ -275,7 +282,7 @@ class CredentialProvider:
             circuit.accept(label)
             del self._refusals[label]
 
-    def refuse(self, key: Key, error: AuthenticationError, label: Hashable = EVERYBODY) -> bool:
+    def refuse(self, key: Key, error: AuthenticationError, label: Hashable = ALL_LABELS) -> bool:
         """Note that the service refused a key; tell whether to try again with a new one."""
         if key is not self._key:  # it was renewed since this request was sent
             return self._source is not None
@@ -286,7 +293,7 @@ class CredentialProvider:
         again = self._source is not None and self._refusals[label] < REFUSALS
         others = self._key_circuit.accepted - {label}
         if self._is_wrong_for_all(key, error, label):
-            self._open_circuit(EVERYBODY, error)
+            self._open_circuit(ALL_LABELS, error)
             again = False
         elif not again:
             self._open_circuit(label, error)
@@ -298,7 +305,7 @@ class CredentialProvider:
         """Count a refusal, and tell whether it means that the key is wrong for every label."""
         circuit = self._key_circuit
         circuit.strikes += 1
-        if key.locks_on_refusal and refuses_key(error):
+        if key.locks_on_refusal and key.refuses_key(error.error_msg):
             circuit.proven = False  # one request tries whether it is refused for others, too
             known, suspected = circuit.accepted - {label}, circuit.suspected
             circuit.suspected = True
@@ -309,7 +316,7 @@ class CredentialProvider:
 
     def _open_circuit(self, label: Hashable, error: AuthenticationError) -> None:
         self._key_circuit.open(label, error, self._clock.now())
-        self._refusals.clear() if label is EVERYBODY else self._refusals.pop(label, None)
+        self._refusals.clear() if label is ALL_LABELS else self._refusals.pop(label, None)
 
     def scrub(self, text: str, sent: Key | None = None) -> str:
         """Return `text` without any secret that was sent, as far back as matters.

@@ -1,9 +1,7 @@
-"""What a refused login or signature says about the key."""
+"""What a refused login says: whether the user is wrong, or the project."""
 
 from ief_async._errors import ApiError
 
-# the gateway's words for a signature, or for the key that made it
-KEY_WORDS = ("signature", "secretkey", "secret key", "aksk", "ak access", "ak sk", "security token")
 # IAM's words for the user, and for the project
 ACCOUNT_WORDS = (
     *("password", "username", "user name", "account", "verification code", "locked", "disabled"),
@@ -11,12 +9,6 @@ ACCOUNT_WORDS = (
 )
 PROJECT_WORDS = ("project", "scope", "tenant", "项目")
 NO_RIGHT = frozenset({403, 404})
-
-
-def refuses_key(error: ApiError) -> bool:
-    """Tell whether a refusal is about the key itself, and not about what it was used for."""
-    said = error.error_msg.lower()
-    return any(word in said for word in KEY_WORDS)
 
 
 def refuses_project(error: ApiError, project: str | None, *, proven: bool) -> bool:

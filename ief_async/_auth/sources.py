@@ -170,7 +170,8 @@ class PasswordCredentials(CredentialKind):
                 kind = type(value).__name__
                 problem = f"PasswordCredentials({name}=) must be a string, got {kind}"
         if problem is not None:
-            del domain, user, password, project, user_id, passcode, value, self  # as above
+            # no traceback may show them
+            del domain, user, password, project, user_id, passcode, value, self
             raise ConfigurationError(problem)
         self.__attrs_init__(
             domain,
@@ -342,7 +343,7 @@ class EcsMetadata(CredentialKind):
         """Return `text`: there is no secret in it before the keys are obtained."""
         return text
 
-    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  as above
+    def advice(self, *, skew: float = 0.0, renewed: bool = False) -> str:  # noqa: ARG002  the same whatever else is so
         """Say what to do when the metadata service gives no keys."""
         return "Check that this is an elastic cloud server, and that it has an agency."
 

@@ -105,8 +105,10 @@ class Rule:
 
 
 # What is retried, by status or failure. A status that is not here is a ServerError from 500 on,
-# else an ApiError, and is not retried. A request that is refused for a token or key that can be
-# renewed is sent once more with the new one, whatever stands here.
+# else an ApiError, and is not retried. No code has a row: one that says more than its status is in
+# TOKEN_CODES or STATUS_BY_GATEWAY_CODE, which name the status whose row it takes. A request that is
+# refused for a token or key that can be renewed is sent once more with the new one, whatever stands
+# here.
 RULES: Mapping[int | Failure, Rule] = MappingProxyType(
     {
         # the server said no
@@ -243,7 +245,7 @@ class Verdict:
 
 
 def classify_refusal(status: int, code: str, *, for_key: bool = False) -> Verdict:
-    """Decide what a refusal means: by its status, and by its code where the status lies.
+    """Decide what a refusal means: by its status, and by its code where the status is misleading.
 
     Args:
         status: the HTTP status; 200 if an error body came with it.
@@ -251,15 +253,18 @@ def classify_refusal(status: int, code: str, *, for_key: bool = False) -> Verdic
         for_key: whether a token or key was asked for. What is final there is the fault of what was
             given to get one, and not of IEF.
     """
-    meant = status
+    effective_status = status
     if status in {OK, 400} and code in TOKEN_CODES:
-        meant = 401
+        effective_status = 401
     elif status == OK:
-        meant = STATUS_BY_GATEWAY_CODE.get(_gateway_code(code), OK)
-    error: type[ApiError] = ServerError if meant in range(500, 600) else ApiError
-    if meant in RULES and issubclass(RULES[meant].error, ApiError):
-        error = RULES[meant].error  # type: ignore[assignment]  # all of a status are
-    retried = is_retried(status)  # of what came with status 200 a repeat is not asked for
+        effective_status = STATUS_BY_GATEWAY_CODE.get(_gateway_code(code), OK)
+    error: type[ApiError] = ApiError
+    rule = RULES.get(effective_status)
+    if rule is not None and issubclass(rule.error, ApiError):
+        error = rule.error
+    elif effective_status in range(500, 600):
+        error = ServerError
+    retried = is_retried(status)  # an error body that came with status 200 is never retried
     if status in REDIRECTS:
         return Verdict(error, retried, "endpoint")
     if error is AuthenticationError or (for_key and not retried):

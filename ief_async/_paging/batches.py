@@ -18,8 +18,8 @@ is_id = re.compile(r"[0-9A-Za-z_-]{1,64}").fullmatch
 # "filter" stands for a list without ids: its one "id" is the filters, as they stand in the URL
 Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
 SELECTORS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
-# models with an id by which no pods can be selected, and what to pass instead
-UNSUPPORTED_MODELS: dict[type, str] = {
+# what to pass instead of a model that selects no pods; the others are refused in general words
+INSTEAD: dict[type, str] = {
     Pod: "a Pod: pass its deployment_id or node_id",
     Instance: "an Instance: pass its id as instance_id= to IefSession or with_options",
 }
@@ -172,13 +172,17 @@ def _another_scan(problem: str) -> CheckpointError:
 
 
 def _refuse_other_models(identity: object, selector: str) -> None:
+    """Refuse the models of the API but the selector's own: their ids would select no pods."""
     for model, prefix in SELECTORS.items():
-        if isinstance(identity, model) and not selector.startswith(prefix):
+        if isinstance(identity, model):
+            if selector.startswith(prefix):
+                return
             message = f"{selector} must be other ids, got a {model.__name__}: pass it as {prefix}s="
             raise ConfigurationError(message)
-    for model, words in UNSUPPORTED_MODELS.items():
-        if isinstance(identity, model):
-            message = f"{selector} must be other ids, got {words}"
+    for model in type(identity).__mro__:
+        if model.__module__ == Pod.__module__:
+            general = f"the model {model.__name__}: pass ids of deployments, nodes or groups"
+            message = f"{selector} must be other ids, got {INSTEAD.get(model, general)}"
             raise ConfigurationError(message)
 
 

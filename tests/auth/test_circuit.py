@@ -5,6 +5,7 @@ import gc
 import threading
 from collections import Counter
 
+import attrs
 import pytest
 from asking import LOGIN, ask, kinds, password, seen, session
 from conftest import session_with, turns, until
@@ -22,6 +23,7 @@ from ief_async import (
 )
 from ief_async._auth import circuit as circuits
 from ief_async._auth.circuit import circuit_of
+from ief_async._auth.keys import Key
 from ief_async._auth.sources import Grant
 from ief_async._messages import Request
 from ief_async.testing import FakeIef, Fault
@@ -334,10 +336,40 @@ async def test_refused_target_that_comes_first_does_not_stop_the_healthy_one(fak
     assert ([targets[0].name], 200) == ([*failures], len(items))
 
 
+@attrs.frozen
+class Basic(Key):
+    """A kind that the package does not know: HTTP basic, whose user is locked."""
+
+    locks_on_refusal = True
+    refusal_words = ("wrong user",)
+
+    login_name: str
+
+    def headers(self, request, *, now):  # noqa: ARG002  they are the same for all
+        """Return the header."""
+        return {"Authorization": f"Basic {self.login_name}"}
+
+    def scrub(self, text):
+        """Leave nothing out."""
+        return text
+
+    def identity(self):
+        """Return the user."""
+        return self.login_name
+
+
 @pytest.mark.parametrize("way", ["fleet", "sessions", "derived"])
-async def test_wrong_key_of_many_projects_is_sent_once(fake, way):
-    """A wrong secret key is one wrong signature: of a fleet, of sessions, of derived ones."""
+@pytest.mark.parametrize("kind", ["access key", "new kind"])
+async def test_wrong_key_of_many_projects_is_sent_once(fake, way, kind):
+    """A wrong key of a kind that is locked is sent once: of a fleet, of sessions, of derived ones.
+
+    What says that the key is wrong is asked of the kind, whichever it is.
+    """
     key = AccessKey(fake.access_key, "wrong-secret-key")
+    if kind == "new kind":
+        key = Basic(f"user-{way}")
+        refused = Fault.status(401, error_msg="Wrong user or password", shape="apigw")
+        fake.intercept(lambda _: refused)
     if way == "fleet":
         targets = [target(fake, project_id=one, credentials=key) for one in PROJECTS]
         failures, _ = await failures_of(targets)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import attrs
 import pytest
 from asking import locals_of
-from conftest import examples
+from conftest import examples, secret_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +128,11 @@ SHOWN = {
     "error": lambda thing: repr(ValueError(thing)),
     "json": lambda thing: json.dumps({"credentials": thing}, default=str),
 }
+
+
+def test_every_secret_of_every_kind_is_tried():
+    """No field of credentials holds a secret that the tests below leave out."""
+    assert secret_fields() == {"value", *SECRETIVE}  # a token's value besides
 
 
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)

@@ -127,7 +127,7 @@ def test_tables_of_arrow(run, fake, tmp_path, form, to):
     assert {pod["id"] for pod in fake.pods} == set(table.column("id").to_pylist())
 
 
-@pytest.mark.parametrize("name", ["deployments", "nodes", "groups", "instances"])
+@pytest.mark.parametrize("name", LISTINGS)
 @pytest.mark.parametrize("form", ["table", "wide", "json", "ndjson", "tsv", "name"])
 @pytest.mark.usefixtures("fake")
 def test_every_list_has_every_text_format(run, name, form):
@@ -263,7 +263,9 @@ def test_bytes_on_standard_input_are_no_traceback(run, typed):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["pods", "deployments", "nodes", "groups"])
+@pytest.mark.parametrize(
+    "command", ["pods", *(name for name in LISTINGS if "name" in LISTINGS[name].filters)]
+)
 def test_max_items_of_an_empty_list_comes_to_an_end(command, run, monkeypatch):
     """Fewer rows than --max-items asks for, or none, end the command."""
     with FakeIef(0) as fake:

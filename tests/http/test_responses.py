@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from email.utils import formatdate
 
 import pytest
@@ -16,6 +17,7 @@ from ief_async import (
     NotFoundError,
     PayloadError,
     PermissionDeniedError,
+    RetryPolicy,
     ServerError,
     ThrottledError,
     TransportError,
@@ -368,6 +370,20 @@ def test_final_refusal_of_a_key_is_the_fault_of_the_credentials(status):
 def test_passing_failure_of_a_key_is_not_the_fault_of_the_credentials(status, fault):
     """An IAM that is down, or that leads elsewhere, says nothing of the password."""
     assert fault == classify_refusal(status, "", for_key=True).fault
+
+
+def test_every_retried_status_is_among_the_meanings():
+    """No status is retried that is not classified above."""
+    assert {one for one in RETRIED if isinstance(one, int)} == {
+        status for status, code, _, again, _ in MEANINGS.values() if again and not code
+    }
+
+
+def test_documented_statuses_are_those_that_are_retried():
+    """`RetryPolicy` tells users of the statuses in the table, and of no others."""
+    (told,) = re.findall(r"status (\d[\d, ]+ and \d+)", " ".join(RetryPolicy.__doc__.split()))
+
+    assert {one for one in RETRIED if isinstance(one, int)} == {*map(int, re.findall(r"\d+", told))}
 
 
 RETRIED = {

@@ -40,6 +40,7 @@ from ief_async import (
     Token,
     TransportError,
 )
+from ief_async._http.responses import RULES, is_retried
 from ief_async.testing import FakeIef, Fault
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -505,6 +506,11 @@ AGAIN = {
     "504": (Fault.status(504, shape="apigw"), ServerError),
     "429": (Fault.throttle(), ThrottledError),
 }
+
+
+def test_every_retried_status_is_asked_for_again():
+    """No status is retried that a server does not send below."""
+    assert {one for one in RULES if isinstance(one, int) and is_retried(one)} == {*map(int, AGAIN)}
 
 
 @pytest.mark.parametrize(("fault", "kind"), AGAIN.values(), ids=AGAIN)

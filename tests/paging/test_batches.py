@@ -17,7 +17,16 @@ from ief_async import (
     ScanCheckpoint,
 )
 from ief_async._checkpoint import Entry, Mark, Part, Run, fingerprint
-from ief_async._paging.batches import URL_BYTES, Batch, Batcher, Query, check_id, url_bytes
+from ief_async._endpoints import LISTINGS, Listed
+from ief_async._paging.batches import (
+    SELECTORS,
+    URL_BYTES,
+    Batch,
+    Batcher,
+    Query,
+    check_id,
+    url_bytes,
+)
 
 SAMPLE = ScanCheckpoint(
     scan=fingerprint("sample"),
@@ -113,6 +122,39 @@ def test_model_of_another_kind_is_refused(selector, model, words):
     """What has an id of another kind is told how to be passed."""
     with pytest.raises(ConfigurationError, match=f"{selector} must be other ids, {words}"):
         check_id(model, selector)
+
+
+class Own:
+    """An object of the user's own that has an id."""
+
+    id = "a"
+
+
+@pytest.mark.parametrize("model", [one.model for one in LISTINGS.values()])
+def test_row_of_every_list_selects_pods_or_is_refused(model):
+    """A row of a list that selects no pods is an error, as no answer would tell of the mistake."""
+    if model in SELECTORS:
+        assert "a" == check_id(model(id="a"), SELECTORS[model])
+    else:
+        for selector in SELECTORS.values():
+            with pytest.raises(ConfigurationError, match=f"got .*{model.__name__}: pass"):
+                check_id(model(id="a"), selector)
+
+
+def test_row_of_a_new_list_is_refused():
+    """A model of the API that the selectors do not know is refused without a line of its own."""
+    device = type("Device", (Own,), {"__module__": Pod.__module__})
+
+    with pytest.raises(
+        ConfigurationError, match="node_id must be other ids, got the model Device: pass ids of"
+    ):
+        check_id(device(), "node_id")
+
+
+@pytest.mark.parametrize("identity", [Own(), Listed(id="a"), type("Mine", (Node,), {})(id="a")])
+def test_object_of_ones_own_is_taken_by_its_id(identity):
+    """Whatever has an id and is no row of another list is an id."""
+    assert "a" == check_id(identity, "node_id")
 
 
 @pytest.mark.parametrize("identity", ["", " a", "a,b", "a b", "a/b", "..", "ä", "x" * 65, 7, None])

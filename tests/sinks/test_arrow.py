@@ -22,16 +22,13 @@ from rows import objects, rows_of
 
 from ief_async import (
     ConfigurationError,
-    Deployment,
-    Group,
-    Instance,
-    Node,
     PayloadError,
     Pod,
     Target,
     Token,
     scan_fleet,
 )
+from ief_async._endpoints import LISTINGS, PODS
 from ief_async._models import parse_timestamp
 from ief_async._structure.flatten import LineReader
 from ief_async._structure.structure import structure_of
@@ -49,12 +46,7 @@ from ief_async.testing import Account, FakeIef, Fault
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-MODELS = {
-    "deployments": Deployment,
-    "nodes": Node,
-    "edge_groups": Group,
-    "instances": Instance,
-}
+MODELS = {one.key: one.model for one in LISTINGS.values() if one is not PODS}
 
 
 # ---- rows --------------------------------------------------------------------------------------
@@ -108,7 +100,7 @@ def test_every_list_has_its_columns(key):
     batch = Columns(MODELS[key], of_targets=False).batch(lines)
 
     expected = [as_row(item) for item in items]
-    for row in expected if key == "instances" else ():
+    for row in expected if key == "ief_instances" else ():
         for name in ("tasks", "tags"):  # of no type that is documented: their JSON
             row[name] = None if row[name] is None else batch.to_pylist()[0][name]
             assert row[name] is None or json.loads(row[name]) is not None
