@@ -1,6 +1,18 @@
 """The lists of the API: one row for each, which session, command and tests read.
 
-A new list is a model, a row here, a method of `IefSession`, and its rows in the fake.
+A new list is
+
+* the model of a row in ``_models``, and its parts, in both lists of names of ``__init__``;
+* the class of its filters here, if it has any, and a row in `LISTINGS`;
+* a method ``iter_…`` of `IefSession` with its overloads and an example;
+* columns of its own for the command in ``cli/_output``, if the usual ones do not do;
+* in the fake a row and a method in ``testing/_lists``, and an argument and a property of `FakeIef`;
+* in the tests a full row in ``samples/siblings.full.json``, its fields in ``TABLES`` of
+  ``test_models``, how many rows there are in ``test_lists``, its key in ``KEYS`` of ``moving``, and
+  lines in ``typing/api`` and ``typing/models``.
+
+What is forgotten, a test says. By a selector of pods its rows are refused unless ``SELECTORS`` of
+``_paging/batches`` names the model.
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping

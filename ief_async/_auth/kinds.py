@@ -1,4 +1,16 @@
-"""What the package asks of credentials of any kind, so that nothing else tells kinds apart."""
+"""What the package asks of credentials of any kind, so that nothing else tells kinds apart.
+
+A new kind is
+
+* a `Key` in ``keys``, which makes headers, or a class in ``sources`` with `obtain` and `scrub`,
+  which gets a key; either derives from `CredentialKind` and has an example in its docstring;
+* its name in ``_auth/__init__`` and in both lists of names of the package's ``__init__``;
+* in the tests how it is made for a fake, in ``CREDENTIALS`` of ``conftest``; its answers and advice
+  in ``auth/test_kinds``; each of its secrets in ``SECRETIVE`` of ``auth/test_keys`` and in
+  ``SECRETS`` of ``test_errors``; and what it asks for in the fake, if that does not know it.
+
+What is forgotten, a test says.
+"""
 
 from collections.abc import Hashable
 from typing import ClassVar
