@@ -1,7 +1,7 @@
 """Stream every pod of a Huawei Cloud IEF fleet with asyncio: concurrent, typed, bounded.
 
-A module is imported when one of its names is first used: a command that shows its help, or a
-worker that unpickles a pod, does not wait for the network's libraries.
+A module is imported when one of its names is first used, so a command that shows its help, or a
+worker that unpickles a pod, does not load aiohttp.
 """
 
 from importlib import import_module
@@ -200,7 +200,7 @@ __all__ = [
     "sparse",
 ]
 
-# From the lowest layer up: only what a name needs is imported.
+# From the lowest layer up, so that a name imports only what it needs.
 _MODULES = (
     "_errors",
     "_events",
@@ -215,7 +215,7 @@ _MODULES = (
     "_fleet",
 )
 
-if not TYPE_CHECKING:  # a checker would take any name for one of ours
+if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         if name in __all__:

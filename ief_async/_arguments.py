@@ -1,4 +1,4 @@
-"""Checks of arguments, and what an error says of them: ``<name> must be <what>, got <value>``."""
+"""Checks of arguments. Every error has the form ``<name> must be <what>, got <value>``."""
 
 import math
 import re
@@ -11,14 +11,14 @@ from ief_async._errors import ConfigurationError
 
 T = TypeVar("T")
 
-ID = re.compile("[0-9A-Za-z_-]{1,64}")  # of anything that the service has
+ID = re.compile("[0-9A-Za-z_-]{1,64}")  # any id of the service
 ID_BYTES = f"{string.digits}{string.ascii_letters}_-".encode()
 ID_LENGTHS = {*range(1, 65)}
 KINDS: dict[type, str] = {bool: "True or False", str: "a string", NoneType: "None"}
 
 
 def refuse(name: str, wanted: str, got: str) -> NoReturn:
-    """Raise the error that every wrong argument is refused with."""
+    """Raise the error for a wrong argument."""
     message = f"{name} must be {wanted}, got {got}"
     raise ConfigurationError(message)
 
@@ -32,13 +32,13 @@ def check_number(
     whole: bool = False,
     more: bool = False,
 ) -> None:
-    """Refuse whatever is not a finite number from `least` to `most`.
+    """Raise an error unless the value is a finite number from `least` to `most`.
 
     Args:
         name: the argument.
-        value: what it is; a bool is not a number here.
-        least: the smallest number.
-        most: the largest one.
+        value: its value; a bool is not a number here.
+        least: the smallest allowed number.
+        most: the largest allowed number.
         whole: whether it must be an integer.
         more: whether it must be larger than `least`.
     """
@@ -54,7 +54,7 @@ def check_number(
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    """Refuse whatever is not an instance of a class, or of one of several."""
+    """Raise an error unless the value is an instance of a class, or of one of a union."""
     if not isinstance(value, kind):
         kinds = get_args(kind) or (kind,)
         refuse(name, " or ".join(map(_named, kinds)), type(value).__name__)
@@ -66,7 +66,7 @@ def _named(kind: type) -> str:
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse whatever is not one of the words of a `Literal`."""
+    """Raise an error unless the value is one of the strings of a `Literal`."""
     if not isinstance(value, str) or value not in get_args(choices):
         refuse(name, f"one of {', '.join(map(repr, get_args(choices)))}", f"{value!r:.80}")
 

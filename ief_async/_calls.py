@@ -39,14 +39,14 @@ async def fetch_page(
     transport: Transport,
     spec: ScanSpec[Any],
 ) -> Answer[Rows]:
-    """Ask for a page of a scan, and take the answer apart."""
+    """Request one page of a scan, and split the response into rows."""
     listing = spec.listing
     parts = (request.query.text, f"limit={request.limit}", f"offset={request.offset}")
     target = f"{listing.path}?{'&'.join(part for part in parts if part)}"
     read = partial(
         listing.read or partial(reader.read, key=listing.key), tolerate=spec.on_bad_item != "raise"
     )
-    # who counts asks for one row; how many come with the count does not matter
+    # a request that counts asks for one row; more rows than that do no harm
     limit = request.limit if request.limit > 1 else None
     within = partial(read_within, read, key=listing.key, limit=limit)
     return await transport.get(target, within, deadline=deadline, scan=scan)
@@ -63,7 +63,7 @@ async def fetch_pods(
     on_bad_item: OnBadItem,
     on_unknown_field: OnUnknownField,
 ) -> Page[T]:
-    """Do what `IefSession.list_pods` says; `ids` are its arguments that select the pods."""
+    """Implement `IefSession.list_pods`; `ids` are its arguments that select the pods."""
     structure = structure_of(model)
     check_bad_item("on_bad_item", on_bad_item)
     check_choice("on_unknown_field", on_unknown_field, OnUnknownField)
@@ -86,7 +86,7 @@ async def fetch_pods(
 
 
 def _query_of(ids: dict[str, object]) -> Query:
-    """Return the query of the one selector that is given."""
+    """Return the query of the one selector that was given."""
     chosen = {name: value for name, value in ids.items() if value is not None}
     if len(chosen) != 1:
         message = f"give one of {', '.join(ids)}: {len(chosen)} were given"
@@ -107,11 +107,11 @@ def _query_of(ids: dict[str, object]) -> Query:
 async def _structured(
     structure: Structure[T], answer: Answer[Rows], on_bad_item: OnBadItem
 ) -> tuple[list[T], int]:
-    """Return the items of an answer, and how many of its rows could not be read."""
+    """Return the items of a response, and how many of its rows could not be read."""
     items: list[T] = []
     taken = bad = 0
     while rest := range(taken, len(answer.value.ids)):
-        await asyncio.sleep(0)  # between chunks the event loop has its turn
+        await asyncio.sleep(0)  # other tasks run between two chunks
         try:
             some = structure_some(structure, answer, rest, key=PODS.key)
         except PayloadError as error:

@@ -1,9 +1,9 @@
-"""What of a scan is done: small, versioned, without ids in clear or secrets. Pure.
+"""Checkpoints: which part of a scan is done. Small, versioned, without secrets. Pure.
 
-A scan's ids come in an order, cut into batches. A checkpoint keeps that line as entries: a `Run` of
-ids that is done with, or a batch that is not and the `Mark` where it goes on. A run is known by how
-many ids it has and by the sum of their hashes, so that neighbours which are done join into one: the
-size of a checkpoint is that of what is unfinished.
+A scan's ids have an order and are cut into batches. A checkpoint stores them as a sequence of
+entries: a `Run` of ids that is done, or an unfinished batch and the `Mark` where it continues. A
+run is identified by its number of ids and the sum of their hashes, so adjacent finished runs merge
+into one: the size of a checkpoint depends only on what is unfinished.
 
 As JSON::
 
@@ -12,7 +12,7 @@ As JSON::
         [100, "…", 1900, 2140, ["…", "…"]]   # read up to row 1,900 of 2,140, behind these pods
     ]}], "sum": "…"}
 
-A part is one worker's line of ids; only a merged checkpoint has several.
+A part is the sequence of ids of one worker; only a merged checkpoint has several.
 """
 
 import json
@@ -30,20 +30,20 @@ MODULUS = 2**64
 
 
 def fingerprint(*parts: object) -> int:
-    """Return 64 bits that stand for these values."""
+    """Return a 64-bit hash of these values."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest())
 
 
 @attrs.frozen
 class Run:
-    """Some of a scan's ids that follow each other: how many, and the sum of their hashes."""
+    """Consecutive ids of a scan: how many there are, and the sum of their hashes."""
 
     ids: int = 0
     digest: int = 0
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Self:
-        """Sum up these ids."""
+        """Return the run of these ids."""
         hashes = [fingerprint(identity) for identity in ids]
         return cls(len(hashes), sum(hashes) % MODULUS)
 
@@ -53,12 +53,12 @@ class Run:
 
 @attrs.frozen
 class Mark:
-    """Where the reading of one batch goes on.
+    """Where one unfinished batch continues.
 
     Attributes:
-        offset: the position behind the last row that was finished with.
-        count: what the server counted then, or None.
-        anchors: the ids of the last rows before `offset`; the page there has to share one.
+        offset: the position after the last row that is done.
+        count: the server's count at that time, or None.
+        anchors: the ids of the last rows before `offset`; the page there must contain one of them.
     """
 
     offset: int = 0
@@ -68,7 +68,7 @@ class Mark:
 
 @attrs.frozen
 class Entry:
-    """A run of ids, and where the batch of them goes on; without a mark they are done."""
+    """A run of ids: done if it has no mark, else a batch that continues at its mark."""
 
     run: Run
     mark: Mark | None = None
@@ -76,7 +76,7 @@ class Entry:
 
 @attrs.frozen
 class Part:
-    """One worker's line of ids, known by its first one, as far as it was begun."""
+    """The ids of one worker that a scan has started, identified by the hash of the first one."""
 
     first: int
     entries: tuple[Entry, ...]
@@ -84,15 +84,15 @@ class Part:
 
 @attrs.frozen(kw_only=True)
 class ScanCheckpoint:
-    """What a scan's consumer has finished with: give it to ``resume_from=`` to read the rest.
+    """What the consumer of a scan has processed: pass it to ``resume_from=`` to read the rest.
 
-    It holds no token and no pod, only hashes of the ids that were asked for and, for each batch
-    that is not finished, its position and the ids of a few pods before it: a few hundred bytes.
+    It contains no token and no pod, only hashes of the requested ids and, for each unfinished
+    batch, its position and the ids of a few pods before it: a few hundred bytes.
 
     Attributes:
-        scan: a fingerprint of what is asked: project, instance, selector, page and batch size.
-        parts: for each scan that it is of, what was begun of its ids; one, unless it is merged.
-        targets: of `scan_fleet`, the checkpoint of each target, in the order of the targets.
+        scan: a hash of what is read: project, instance, selector, page and batch size.
+        parts: one for each scan, with the ids it has started; several only in a merged checkpoint.
+        targets: for `scan_fleet`, the checkpoint of each target, in the order of the targets.
     """
 
     scan: int
@@ -100,7 +100,7 @@ class ScanCheckpoint:
     targets: "tuple[ScanCheckpoint, ...]" = ()
 
     def to_json(self) -> str:
-        """Return it as one line of JSON, to be kept anywhere."""
+        """Return the checkpoint as one line of JSON."""
         said = {NAME: VERSION, **_checkpoint_json(self)}
         return json.dumps({**said, "sum": _sum(said)}, separators=(",", ":"))
 
@@ -109,7 +109,7 @@ class ScanCheckpoint:
         """Read what `to_json` wrote.
 
         Raises:
-            CheckpointError: it is damaged, is something else, or was written by a newer version.
+            CheckpointError: the text is damaged, is no checkpoint, or has a newer version.
         """
         version: object = VERSION
         try:
@@ -119,10 +119,10 @@ class ScanCheckpoint:
                 return cls._read(said)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             version = VERSION
-        message = "the checkpoint is damaged: take an older one, or start over"
+        message = "the checkpoint is damaged: use an older one, or start over"
         if version != VERSION:
             message = (
-                f"the checkpoint is of version {version!r:.20}, and this release reads version "
+                f"the checkpoint has version {version!r:.20}, and this release reads version "
                 f"{VERSION}: resume with a newer release of ief-async, or start over"
             )
         raise CheckpointError(message)
@@ -137,19 +137,21 @@ class ScanCheckpoint:
 
     @classmethod
     def merge(cls, *checkpoints: "ScanCheckpoint") -> "ScanCheckpoint":
-        """Join the checkpoints of scans over disjoint ids that else ask for the same.
+        """Merge the checkpoints of scans with the same options over disjoint ids.
 
-        One scan that resumes from the result takes the ids of all of them, each one's in their
-        order and unbroken, one after the other in any order.
+        A scan that resumes from the result must get the ids of all of them. The scans may follow
+        each other in any order, but the ids of each must be contiguous and in their order.
 
         Raises:
-            CheckpointError: they ask for different things, two hold the same ids, or none is given.
+            CheckpointError: the scans differ, two have the same ids, or no checkpoint is given.
         """
         if any(checkpoint.targets for checkpoint in checkpoints):
-            message = "a checkpoint of scan_fleet is whole already: merge those of iter_pods alone"
+            message = "a checkpoint of scan_fleet can't be merged: merge only those of iter_pods"
             raise CheckpointError(message)
         if len({checkpoint.scan for checkpoint in checkpoints}) != 1:
-            message = "only checkpoints of one project, selector, page and batch size can be merged"
+            message = (
+                "only checkpoints with one project, selector, page and batch size can be merged"
+            )
             raise CheckpointError(message)
         parts = tuple(part for checkpoint in checkpoints for part in checkpoint.parts)
         if len({part.first for part in parts}) < len(parts):

@@ -1,6 +1,6 @@
-"""From the arguments of a session to what sends its requests.
+"""Turns the arguments of a session into the `Transport` that sends its requests.
 
-Parts that are not arguments of `IefSession`, such as a clock, are handed in here: by `scan_fleet`,
+Parts that are not arguments of `IefSession`, such as a clock, are passed in here: by `scan_fleet`,
 whose sessions share some of them, and by tests.
 """
 
@@ -21,10 +21,10 @@ ID_CHARACTERS = 64
 
 
 def problem_of(credentials: object) -> str | None:
-    """Return what is wrong with credentials, if anything.
+    """Return what is wrong with credentials, or None.
 
-    It raises nothing: what is wrong may be the token itself, and whoever raises the error drops it
-    first, as no traceback is to show it.
+    It does not raise, because the wrong value may be the token itself: the caller deletes it before
+    it raises, so that no traceback shows it.
     """
     known = isinstance(credentials, Key | Source)
     if (known or callable(credentials)) and not isinstance(credentials, type):
@@ -60,14 +60,14 @@ def connect(
 ) -> Transport:
     """Check the arguments of `IefSession`, and return what sends its requests.
 
-    The credentials are those that `problem_of` finds nothing wrong with.
+    The credentials must have passed `problem_of`.
     """
     _check_policies(retry, limits, timeout)
     check_kind("region", region, str | None)
     if project_id is not None:
         _check_id("project_id", project_id)
     elif region is None and not getattr(credentials, "project", None):
-        message = "project_id is missing: give it, or region= so that it can be looked up"
+        message = "project_id is missing: give it, or give region= to look it up"
         raise ConfigurationError(message)
     if instance_id is not None:
         _check_id("instance_id", instance_id)
@@ -100,11 +100,11 @@ def connect(
 
 
 def reconnect(old: Transport, overrides: dict[str, Any]) -> Transport:
-    """Return a transport with other options, which shares whatever is not overridden.
+    """Return a transport with other options that shares everything that is not overridden.
 
     Args:
-        old: the one that it is derived from.
-        overrides: what `IefSession.with_options` takes.
+        old: the transport that it is derived from.
+        overrides: the arguments of `IefSession.with_options`.
     """
     retry = overrides.get("retry", old.retry)
     limits = overrides.get("limits", old.limits)
@@ -146,10 +146,10 @@ def _check_policies(retry: object, limits: object, timeout: object) -> None:
 
 
 def _check_id(name: str, value: object) -> None:
-    """Refuse what would change the path or the header that an id goes into."""
+    """Raise an error for an id that would change the path or the header that contains it."""
     if isinstance(value, str) and ID.fullmatch(value):
         return
-    # what is longer than an id may be a token in the wrong place
+    # a value longer than an id may be a token in the wrong place
     shown = repr(value) if len(str(value)) <= ID_CHARACTERS else f"{len(str(value))} characters"
     refuse(name, "1 to 64 letters, digits, - and _", shown)
 

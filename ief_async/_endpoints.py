@@ -1,17 +1,17 @@
-"""The lists of the API: one row for each, which session, command and tests read.
+"""The lists of the API: one `Listing` each, read by the session, the command and the tests.
 
-A new list is
+A new list needs
 
-* the model of a row in ``_models``, and its parts, in both lists of names of ``__init__``;
-* the class of its filters here, if it has any, and a row in `LISTINGS`;
+* the model of a row in ``_models``, with its parts, in both lists of names of ``__init__``;
+* a class for its filters here, if it has any, and a row in `LISTINGS`;
 * a method ``iter_…`` of `IefSession` with its overloads and an example;
-* columns of its own for the command in ``cli/_output``, if the usual ones do not do;
+* columns for the command in ``cli/_output``, if the usual ones do not fit;
 * in the fake a row and a method in ``testing/_lists``, and an argument and a property of `FakeIef`;
 * in the tests a full row in ``samples/siblings.full.json``, its fields in ``TABLES`` of
-  ``test_models``, how many rows there are in ``test_lists``, its key in ``KEYS`` of ``moving``, and
-  lines in ``typing/api`` and ``typing/models``.
+  ``test_models``, the number of rows in ``test_lists``, its key in ``KEYS`` of ``moving``, and lines
+  in ``typing/api`` and ``typing/models``.
 
-What is forgotten, a test says. By a selector of pods its rows are refused unless ``SELECTORS`` of
+Tests name whatever is missing. `iter_pods` refuses the new rows as ids unless ``SELECTORS`` of
 ``_paging/batches`` names the model.
 """
 
@@ -26,24 +26,24 @@ from ief_async._errors import OnBadItem, OnDrift, OnError, OnUnknownField
 if TYPE_CHECKING:
     from ief_async._structure import Rows
 
-MOST_ROWS = 10_000  # no list of the service is known to give more than 1,000 a page
+MOST_ROWS = 10_000  # no known list of the service has more than 1,000 rows in a page
 
 
 class Identified(Protocol):
-    """Whatever has an id: a `Deployment`, a `Node`, a `Group`, or an object of your own."""
+    """An object with an id: a `Deployment`, a `Node`, a `Group`, or an object of your own."""
 
     @property
     def id(self) -> str:
-        """The id, as the server gave it."""
+        """The id, as the server sent it."""
 
 
 Ids = Iterable[str | Identified] | AsyncIterable[str | Identified]
 
-# ---- the options of each list: what type checkers know of its method -----------------------------
+# ---- the options of each list, for type checkers -------------------------------------------------
 
 
 class ListOptions(TypedDict, total=False):
-    """How a list is read: `IefSession.iter_pods` says what each option means."""
+    """Options of every list; `IefSession.iter_pods` documents them."""
 
     page_size: int
     concurrency: int
@@ -114,24 +114,25 @@ class GroupOptions(ListOptions, total=False):
 
 @attrs.frozen
 class Listed:
-    """A deployment or group as a scan needs it: nothing else that is odd in it hides its pods."""
+    """The id of a deployment or group: no other field can make the row fail and hide its pods."""
 
     id: str
 
 
 @attrs.frozen
 class ListedNode(Listed):
-    """A node as a scan needs it: one that reports 0 has no pods."""
+    """The id of a node, and how many pods it reports."""
 
     deployment_num: Any = None
 
 
 def _read_instances(body: bytes, *, tolerate: bool = False) -> "Rows":
-    """Read a list whose envelope no document shows: by either name, or without one.
+    """Read the list of instances: its rows have either of two keys, or are a plain array.
 
-    No document names parameters for its pages either: without a count an answer is the whole list.
+    The API documents show neither its envelope nor parameters for pages, so a response without a
+    count is the whole list.
     """
-    from ief_async._structure import split  # the command's help does not wait for it
+    from ief_async._structure import split  # not imported for the command's help
 
     if body.lstrip().startswith(b"["):
         body = b'{"ief_instances":%b}' % body
@@ -145,15 +146,15 @@ class Listing:
     """A list of the API.
 
     Attributes:
-        name: what the command calls it; ``iter_`` before it is the method that streams it.
-        path: where it is.
-        key: the key of its rows in an answer.
+        name: its name in the command; the method that streams it is ``iter_`` and this name.
+        path: its URL path.
+        key: the key of its rows in a response.
         document: the name of the model of a row.
-        most_rows: how many rows a page may have.
-        page_size: how many rows the command asks for at a time.
-        options: the filters of the list, and how it is read.
-        exclusive: filters of which the service takes one at a time.
-        read: what takes an answer apart whose envelope differs from that of all other lists.
+        most_rows: the largest page size.
+        page_size: the default page size of the command.
+        options: the class with its filters and options.
+        exclusive: filters that can't be combined.
+        read: reads a response whose envelope differs from that of the other lists.
     """
 
     name: str
@@ -168,7 +169,7 @@ class Listing:
 
     @property
     def model(self) -> type:
-        """The model of a row, which the command's help and completion do not wait for."""
+        """The model of a row; imported late, as the command's help and completion do without it."""
         from ief_async import _models
 
         model: type = getattr(_models, self.document)
@@ -186,7 +187,8 @@ class Listing:
         return tuple(name for name in self.options.__annotations__ if name not in how)
 
 
-# A `limit` is an Integer of pods and deployments, and a String of nodes: in a URL the same.
+# The documents call `limit` an Integer for pods and deployments, and a String for nodes: in a URL
+# both are the same.
 PODS = Listing(
     name="pods",
     path="/v3/{project_id}/edgemgr/pods",

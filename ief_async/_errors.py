@@ -1,4 +1,4 @@
-"""All errors of this library, as one tree. Each class is one thing that the caller can do about it.
+"""All errors of this library, as one tree. Each class stands for one reaction of the caller.
 
 ::
 
@@ -12,13 +12,13 @@
     │ ├ NotFoundError         404
     │ ├ ThrottledError        429
     │ └ ServerError           5xx
-    ├ PayloadError            a 200 without the documented data; it is never an empty list
+    ├ PayloadError            a 200 without the documented data; never mistaken for an empty list
     ├ DriftError              the list could not be read consistently
     ├ CheckpointError         a checkpoint of another scan, damaged, newer, or in use
     └ PartialScanError        some batches or targets failed, all others came (also ExceptionGroup)
 
-Every error consists of plain values, so it can be pickled. None contains a token, a key or a signed
-header. Control characters in a server's text are shown escaped.
+Every error consists of plain values, so it can be pickled. No error contains a token, a key or a
+signed header. Control characters in text from a server are escaped.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ from ief_async._texts import printable
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
 
-# what a scan does about a batch that failed, about a list that moved under it, about an item that
-# can't be read, and about a field of a model that no row has
+# what a scan does when a batch fails, when a list changes while it is read, when an item can't be
+# read, and when a model has a field that no row has
 OnError = Literal["raise", "defer", "collect"]
 OnDrift = Literal["repair", "raise", "report", "ignore"]
 OnBadItem = Literal["raise", "skip"] | Callable[[Any, "PayloadError"], Any]
@@ -44,13 +44,13 @@ class IefError(Exception):
 
     Attributes:
         message: what happened, where, and what to do about it; also ``str(error)``.
-        request_id: the server's id of the request, or None if it gave none.
+        request_id: the server's id of the request, or None if it sent no id.
         attempts: how often the request was sent before this error was raised.
         elapsed: seconds from the start of the first attempt to this error.
         batch: in a scan, the number of the batch (from 0) that failed, else None.
         offset: in a scan, the offset of the page that failed, else None.
-        checkpoint: in a scan, where to resume it with ``resume_from=``: behind the items that its
-            consumer had finished with. Else None.
+        checkpoint: in a scan, where to resume it with ``resume_from=``: after the items that the
+            consumer had processed. Else None.
         transient: whether the same request may succeed when it is sent again.
 
     Example:
@@ -91,7 +91,7 @@ class IefError(Exception):
 
 
 class ConfigurationError(IefError, ValueError):
-    """An argument or a use that can't work. Nothing was sent: change the call."""
+    """Invalid arguments or use. Nothing was sent: change the call."""
 
 
 class TransportError(IefError):
@@ -106,11 +106,12 @@ class ApiError(IefError):
 
     Attributes:
         status: the HTTP status.
-        error_code: the service's code, such as ``"IEF.100001"`` or ``"APIGW.0308"``; "" if none.
-        error_msg: the service's message, shortened to 512 characters; "" if none.
+        error_code: the service's code, such as ``"IEF.100001"`` or ``"APIGW.0308"``; "" if it
+            sent none.
+        error_msg: the service's message, shortened to 512 characters; "" if it sent none.
         retry_after: seconds to wait, as the server asks, or None if it does not say.
-        window: likewise, if the message has the window of a quota ("limit:60,time:1 minute") and no
-            longer ``Retry-After`` came; else None.
+        window: seconds to wait if the message states the window of a quota ("limit:60,time:1
+            minute") and no longer ``Retry-After`` was sent; else None.
     """
 
     advice: ClassVar[str] = "See the error code in the service's documentation."
@@ -134,22 +135,22 @@ class ApiError(IefError):
 
 
 class BadRequestError(ApiError):
-    """400, 413, 414 or 494: the server refuses the request as it stands."""
+    """400, 413, 414 or 494: the server refuses this request, and would refuse it again."""
 
     advice = "Check project, ids, filters and limits; for 413, 414 and 494 lower batch_size."
 
 
 class AuthenticationError(ApiError):
-    """401, a 400 about the token, or no credentials (its ``status`` may be 0 then).
+    """401, a 400 about the token, or no credentials (``status`` is 0 if nothing was sent).
 
-    It ends a scan whatever ``on_error`` is; in `scan_fleet`, the scan of its target.
+    It ends a scan, regardless of ``on_error``; in `scan_fleet` it ends only the scan of its target.
     """
 
     advice = "Get a new token for this project and region, and make a new session with it."
 
 
 class PermissionDeniedError(ApiError):
-    """403: the credentials are valid, but have no permission for this."""
+    """403: the credentials are valid, but lack the permission."""
 
     advice = "Ask for read access to IEF in this project."
 
@@ -161,7 +162,7 @@ class NotFoundError(ApiError):
 
 
 class ThrottledError(ApiError):
-    """429, after all retries, or with a longer wait than the `RetryPolicy` allows."""
+    """429, after all retries, or with a wait longer than the `RetryPolicy` allows."""
 
     advice = "Wait retry_after seconds if it is given; lower Limits.requests_per_second."
 
@@ -179,9 +180,9 @@ class PayloadError(IefError):
         path: where in the body, such as ``"pods[3].containers[0].ports[1].host_port"``; "" if the
             body as a whole is wrong.
         snippet: the beginning of a body that is not JSON at all (at most 200 characters), else "".
-            Neither it nor the message contains a value of the data, but for the id of the item.
-        item_id: the id of the item that can't be read; None if it has none, or if the error is not
-            about one item.
+            Neither it nor the message contains a value of the data, except the id of the item.
+        item_id: the id of the item that can't be read; None if the item has no id, or if the error
+            is not about one item.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class DriftError(IefError):
 
 
 class CheckpointError(IefError):
-    """A checkpoint that can't be resumed: of another scan, damaged, newer, or in use."""
+    """A checkpoint that can't be used: of another scan, damaged, newer, or in use."""
 
 
 @attrs.frozen
@@ -208,7 +209,7 @@ class BatchFailure:
     Attributes:
         batch: the number of the batch, as in `BatchReport.number`.
         ids: the ids of the batch.
-        error: the error, as the scan would have raised it.
+        error: the error that ``on_error="raise"`` would have raised.
     """
 
     batch: int
@@ -218,7 +219,7 @@ class BatchFailure:
 
 @attrs.frozen
 class TargetFailure:
-    """A target of `scan_fleet` that failed, wholly or in part, and its error.
+    """A target of `scan_fleet` that failed, completely or in part, and its error.
 
     Attributes:
         target: the name of the target.
@@ -233,11 +234,11 @@ Failure = BatchFailure | TargetFailure
 
 
 class PartialScanError(IefError, ExceptionGroup[IefError]):
-    """Some batches of a scan failed, or some targets; all others were delivered before.
+    """Some batches of a scan, or some targets, failed; all others were delivered before.
 
     Attributes:
         failures: what failed, each with its error; `exceptions` has the errors alone.
-        checkpoint: resume from it to read the failed batches again, and nothing else.
+        checkpoint: resume from it to read only the failed batches again.
     """
 
     failures: tuple[Failure, ...]
@@ -258,7 +259,7 @@ class PartialScanError(IefError, ExceptionGroup[IefError]):
         return type(self), (self.message, self.failures), state
 
     def derive(self, excs: Sequence[IefError], /) -> "PartialScanError":  # type: ignore[override]  # a part has the same kind
-        """Return a group of those failures that have these errors."""
+        """Return a group with only the failures that have these errors."""
         kept = [failure for failure in self.failures if failure.error in excs]
         part = PartialScanError(self.message, kept)
         part.checkpoint = self.checkpoint

@@ -1,8 +1,8 @@
-"""The events that a session gives to its ``on_event`` hook: small frozen objects.
+"""The events that a session passes to its ``on_event`` hook: small frozen objects.
 
 An event contains only the attributes listed here: paths without ids and query, statuses, request
 ids, names of classes, times and counts. It contains no id of a pod, a deployment or a node, no
-header, no text from a server and no secret. Later versions may add kinds and attributes. Pure.
+header, no text from a server and no secret. Later versions may add events and attributes. Pure.
 """
 
 import attrs
@@ -13,8 +13,8 @@ class Event:
     """The base of all events.
 
     Attributes:
-        scan: the number of the scan that it belongs to, counted over the whole process; None if it
-            belongs to none, such as the request of `IefSession.list_pods` or one for a token.
+        scan: the number of its scan, unique in the process; None if it belongs to no scan, such as
+            the request of `IefSession.list_pods` or one for a token.
 
     Example:
         ::
@@ -34,7 +34,7 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class ScanStarted(Event):
-    """A scan began: the first item of a stream was asked for.
+    """A scan started: the consumer requested the first item of a stream.
 
     The hook is called in the context of the scan: a context variable that it sets is visible to all
     requests of this scan, and to nothing else.
@@ -53,13 +53,13 @@ class ScanEnded(Event):
     Attributes:
         operation: as in `ScanStarted`.
         items: items delivered to the consumer.
-        pages: likewise.
+        pages: pages delivered to the consumer.
         batches: batches started.
         failed: batches that failed without ending the scan.
         retries: requests of the scan that were retried.
         elapsed: seconds since `ScanStarted`.
         complete: whether every batch was read to its end and delivered.
-        drift: the worst verdict on any batch, as in `BatchReport`; None if there is none.
+        drift: the worst verdict on any batch, as in `BatchReport`; None if no batch has one.
         error: the class of the error that ended it, or None.
     """
 
@@ -96,12 +96,12 @@ class RequestFinished(Event):
 
     Attributes:
         method: as in `RequestStarted`.
-        path: likewise.
-        attempt: likewise.
-        status: the HTTP status, or None if no complete answer came.
+        path: as in `RequestStarted`.
+        attempt: as in `RequestStarted`.
+        status: the HTTP status, or None without a complete response.
         error: the class of its error, or None. A 200 may lead to a `PayloadError`.
         elapsed: seconds that this attempt took.
-        bytes: the length of the decompressed body; of an error's body, as far as it was read.
+        bytes: the length of the decompressed body; for an error, of the part that was read.
         request_id: the server's id of the request, or None.
     """
 
@@ -122,7 +122,7 @@ class RequestRetried(Event):
     Attributes:
         path: as in `RequestStarted`.
         attempt: the number of the attempt that failed.
-        status: the HTTP status of the answer, or None if no complete answer came.
+        status: the HTTP status, or None without a complete response.
         error: the class of its error.
         wait: seconds until the next attempt, at least.
     """
@@ -136,7 +136,7 @@ class RequestRetried(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """A request was answered 429: the session sends nothing for a while, for any of its scans.
+    """A request was answered 429: the session pauses all requests of all its scans.
 
     Attributes:
         path: as in `RequestStarted`.
@@ -166,16 +166,16 @@ class TokenRefreshed(Event):
 
 @attrs.frozen(kw_only=True)
 class PageReady(Event):
-    """A page is handed to the consumer.
+    """A page is delivered to the consumer.
 
     Attributes:
         batch: the number of its batch.
         offset: the position of its first row.
-        limit: how many rows were asked for.
-        rows: how many of its rows are new. Over a scan the sum is the number of items delivered,
-            and of those that ``on_bad_item`` left out.
+        limit: how many rows were requested.
+        rows: how many of its rows are new. Over a scan their sum is the number of items delivered
+            plus the number that ``on_bad_item`` left out.
         bytes: the length of its decompressed body.
-        elapsed: seconds from the first attempt to the answer, including waits.
+        elapsed: seconds from the first attempt to the response, including waits.
         attempts: how often it was requested.
     """
 
@@ -192,15 +192,14 @@ class PageReady(Event):
 class BatchDone(Event):
     """A batch was read to its end, or failed; its last pages may still wait for the consumer.
 
-    If an item turns out to be unreadable only when it is delivered, a second event follows, with
-    the error.
+    If an item proves unreadable only when it is delivered, a second event follows, with the error.
 
     Attributes:
-        batch: its number, as in `BatchReport`, which explains the other figures, too.
-        count: the largest count that the server gave for it, or None.
-        items: items delivered or ready for it.
-        pages: answers with rows.
-        re_reads: pages requested again, or to bridge a gap.
+        batch: its number, as in `BatchReport`, which also explains the other figures.
+        count: the largest count that the server sent for it, or None.
+        items: items of it that were delivered or are ready.
+        pages: responses with rows.
+        re_reads: pages requested again, or requested to bridge a gap.
         drift: ``"exact"``, ``"repaired"`` or ``"unknown"``; None if it was only counted.
         complete: whether it was read to its end.
         error: the class of its error, or None.
@@ -233,12 +232,12 @@ class DriftSeen(Event):
 
 @attrs.frozen(kw_only=True)
 class LimitClamped(Event):
-    """The server gives fewer rows in a page than requested: this costs requests, but no rows.
+    """The server sends fewer rows in a page than requested. This costs requests, but loses no rows.
 
     Attributes:
         batch: the number of the batch.
         asked: how many rows the scan requests in a page.
-        given: how many rows the server gives.
+        given: how many rows the server sends.
     """
 
     batch: int

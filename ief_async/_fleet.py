@@ -1,4 +1,4 @@
-"""Many projects, regions and instances as one stream: a session and a scan for each target."""
+"""Many projects, regions and instances in one stream: a session and a scan for each target."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -55,17 +55,17 @@ SELECTORS: dict[By, Selector] = {
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """One fleet of `scan_fleet`: a project, or one instance of it, at one endpoint.
+    """One fleet of `scan_fleet`: a project, or one of its instances, at one endpoint.
 
-    All attributes mean what they mean for `IefSession`.
+    All attributes are those of `IefSession`.
 
     Attributes:
         credentials: how requests of this target are authenticated.
-        project_id: without it the project is looked up by the name that `region` gives.
+        project_id: without it the project named after `region` is looked up.
         region: such as ``"cn-north-4"``.
         endpoint: ``https://host[:port]`` instead of a region.
-        iam_endpoint: where tokens are fetched and projects looked up.
-        instance_id: the platinum (enterprise) instance; without it the professional edition.
+        iam_endpoint: where tokens are requested and projects looked up.
+        instance_id: the platinum (enterprise) instance; None for the professional edition.
     """
 
     credentials: Credentials = attrs.field(repr=False, hash=False)
@@ -77,13 +77,13 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What errors and reports call it: where it is, its project and its instance."""
+        """Its name in errors and reports: region or endpoint, project and instance."""
         parts = (self.region or self.endpoint, self.project_id, self.instance_id)
         return "/".join(part for part in parts if part)
 
 
 class FleetOptions(TypedDict, total=False):
-    """The options of `scan_fleet`, but for the model."""
+    """The options of `scan_fleet`, except the model."""
 
     by: By
     page_size: int
@@ -139,13 +139,13 @@ def scan_fleet(
     """Return a `Stream` of ``(target, pod)`` over the whole fleet of every target.
 
     Each target has a session of its own, with its own limits, retry budget and pauses after a 429,
-    and a scan with its own window. So a target that is slow, throttled or failing does not hold up
-    the others. Items come from the targets in turn, whichever have some; within a target they come
-    as from `IefSession.iter_pods`. All sessions are closed when the stream ends.
+    and a scan with its own window, so a slow, throttled or failing target does not delay the
+    others. Targets that have items ready deliver them in turn; within a target the order is that of
+    `IefSession.iter_pods`. All sessions are closed when the stream ends.
 
     Args:
-        targets: the fleets, each once. One project_id at two endpoints or regions is two targets,
-            and so are two accounts in one region whose projects are looked up.
+        targets: the fleets, each once. One project_id at two endpoints or regions is two targets;
+            two accounts in one region whose projects are looked up are also two targets.
         by: how a target's pods are found: by its deployments (the fewest requests), its nodes (also
             finds pods of no deployment), or its node groups.
         model: as for `iter_pods`.
@@ -153,24 +153,25 @@ def scan_fleet(
         batch_size: as for `iter_pods`.
         concurrency: requests of one target in flight at most.
         concurrency_total: requests in flight, and connections open, at most, of all targets
-            together and with those for tokens. Targets get equal shares, and a target leaves as
-            many unused as it holds, so a slow one holds half of them at most; one that waits to
-            repeat a request holds none. A borrowed `http` has to have as many connections, or there
-            are fewer; its idle ones are its owner's.
-        ordered: as for `iter_pods`, of the batches of each target.
-        on_error: what happens when a target fails, wholly or in part. "defer": all others are
-            delivered, then a `PartialScanError` is raised that names it. "collect": it is listed in
+            together, requests for tokens included. Targets get equal shares, and a target leaves as
+            many unused as it holds, so a slow one holds at most half of them; one that waits to
+            retry a request holds none. If the pool of a borrowed `http` is smaller, that is
+            the limit; its idle connections belong to its owner.
+        ordered: as for `iter_pods`, for the batches of each target.
+        on_error: what happens when a target fails, completely or in part. "defer": all others are
+            delivered, then a `PartialScanError` that names it is raised. "collect": it is listed in
             ``report.failures``, and nothing is raised. "raise": the first failure ends the stream.
-            An `AuthenticationError`, too, fails its target alone.
+            An `AuthenticationError` also fails only its target.
         on_drift: as for `iter_pods`.
         on_bad_item: as for `iter_pods`. With "skip" a deployment (node, group) without an id is
             left out as well, and counted in the report's ``targets[…].ids``.
         on_unknown_field: as for `iter_pods`, for the first page of each target.
-        deadline: seconds that the whole may take.
+        deadline: seconds that the whole scan may take.
         resume_from: the checkpoint of an earlier scan of the same targets. A target whose
             deployments (nodes, groups) have changed since fails with a `CheckpointError`. Targets
-            that differ only in their endpoint or account need the same ones again; those with
-            credentials that have no name (a token, a function, temporary keys) the same order.
+            that differ only in their endpoint or account must have the same endpoint or account
+            again. Those with credentials that have no name (a token, a function, temporary keys)
+            must be in the same order.
         http: an `aiohttp.ClientSession` that all targets borrow.
         proxy: as for `IefSession`, for all targets.
         retry: as for `IefSession`, for each target.
@@ -179,7 +180,7 @@ def scan_fleet(
         on_event: as for `IefSession`, for all targets.
 
     Returns:
-        A stream that sends nothing before it is iterated. Its report has one of each target.
+        A stream that sends nothing before it is iterated. Its report has one report per target.
 
     Raises:
         ConfigurationError: an argument can't work; nothing was sent.
@@ -208,7 +209,7 @@ def scan_fleet(
     spec = ScanSpec(
         listing=PODS,
         selector=SELECTORS[by],
-        ids=(),  # what each target lists
+        ids=(),  # each target lists its own
         model=model,
         page_size=page_size,
         batch_size=batch_size,
@@ -242,9 +243,9 @@ def fleet_of(
     clock: Clock = Clock(),
     **policies: Any,
 ) -> Stream[Any]:
-    """Return the stream of all targets, whose sessions are made of these parts.
+    """Return the stream of all targets, with sessions made of these parts.
 
-    `spec` is what is read of each target; its ids are what the target lists.
+    `spec` says how each target is read; its ids are replaced by those that the target lists.
     """
     providers: dict[Any, CredentialProvider] = {}
     sessions = [
@@ -272,10 +273,11 @@ def fleet_of(
 def _marks(
     targets: Sequence[Target], sessions: Sequence[IefSession], asked: Sequence[int]
 ) -> list[int]:
-    """Return a fingerprint of each target: of its scan, and more where that is another's, too.
+    """Return a fingerprint of each target: that of its scan, extended where two scans share one.
 
-    A project's id at two endpoints is two projects, and so is a region's own for two accounts. They
-    are told apart by what is no secret; credentials that have nothing such by their position.
+    The same project id at two endpoints means two projects, and so does the looked-up project of
+    one region for two accounts. Such targets are distinguished by endpoint and account name, or by
+    their position if their credentials have no name.
     """
     same = Counter(asked)
     where = [
@@ -297,9 +299,8 @@ def _marks(
         marks[at] = fingerprint("target", asked[at], where[at], account)
     if len(set(marks)) < len(marks):
         message = (
-            "two targets are the same fleet: give each project or instance once at each endpoint; "
-            "where two accounts have a region in common, give project_id= of each, or credentials "
-            "that differ"
+            "two targets are the same fleet: give each project or instance once per endpoint; for "
+            "two accounts in one region, give project_id= of each, or different credentials"
         )
         raise ConfigurationError(message)
     return marks
@@ -308,9 +309,9 @@ def _marks(
 def _resumed(
     parts: Mapping[int, ScanCheckpoint], marks: Sequence[int], asked: Sequence[int]
 ) -> dict[int, ScanCheckpoint]:
-    """Return what a checkpoint holds of each target, by the target's position.
+    """Return the part of a checkpoint for each target, by the target's position.
 
-    What it holds of a target that no other was like is the target's, wherever that answers now.
+    A target whose scan is unique is found by the scan's fingerprint, even at another endpoint.
     """
     found = {at: parts[mark] for at, mark in enumerate(marks) if mark in parts}
     same = Counter(asked)
@@ -320,7 +321,7 @@ def _resumed(
     left = len(parts) - len({part.scan for part in found.values()})
     if left:
         message = (
-            f"the checkpoint is of another scan: it holds {left} targets that are not "
+            f"the checkpoint is of another scan: it has {left} targets that are not "
             "given; resume with the same targets, by, page_size and batch_size"
         )
         raise CheckpointError(message)
@@ -328,7 +329,7 @@ def _resumed(
 
 
 def _names(targets: Sequence[Target]) -> list[str]:
-    """Return what each target is called, so that no two have one name."""
+    """Return a unique name for each target."""
     names = [target.name for target in targets]
     for more in (
         lambda target: target.endpoint,
@@ -344,7 +345,7 @@ def _names(targets: Sequence[Target]) -> list[str]:
 
 
 def _checked(targets: object) -> tuple[Target, ...]:
-    """Return the targets, or refuse what are none."""
+    """Return the targets as a tuple, or raise an error."""
     given = tuple(targets) if isinstance(targets, Iterable) else None
     wrong = [targets] if given is None else [one for one in given if not isinstance(one, Target)]
     if given is None or wrong:
@@ -354,9 +355,9 @@ def _checked(targets: object) -> tuple[Target, ...]:
 
 
 def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
-    """Return the scan of all pods of a session's project, found by what it lists."""
+    """Return the scan of all pods of a session's project, by the ids that the project lists."""
     found_by: dict[str, Any] = {"deadline": spec.deadline, "on_drift": spec.on_drift}
-    # a function is for pods: what has no id is an error then
+    # a function is only for pods: with one, a row without an id is an error
     found_by["on_bad_item"] = "skip" if spec.on_bad_item == "skip" else "raise"
     found: Stream[Any]
     if spec.selector == "node_id":
@@ -364,7 +365,7 @@ def _scan(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     elif spec.selector == "group_id":
         found = session.iter_groups(model=Listed, **found_by)
     else:
-        # what comes while the scan runs, or before it is resumed, stands behind the others
+        # oldest first, so that new deployments come after the known ones, also when it is resumed
         found = session.iter_deployments(model=Listed, sort="created_at:asc", **found_by)
     return scan_of(session, attrs.evolve(spec, ids=found))
 
@@ -375,26 +376,26 @@ def _shared(
     clock: Clock,
     observer: Observer,
 ) -> CredentialProvider | None:
-    """Return one provider for all targets of a source whose keys are for any project.
+    """Return a shared provider if the credentials are a source, else None.
 
-    Of a source whose keys are for one project the targets share what is known of it; of a key or a
-    password all providers do anyway.
+    All targets with the same source share its keys if they are valid for any project, and what is
+    known about the source otherwise. Keys and passwords are shared by value without this.
     """
     known = isinstance(credentials, Source) or callable(credentials)
     by_value = isinstance(credentials, Key) or kind_of(credentials).identity() is not None
     if by_value or not known:
-        return None  # of what is no credentials nothing is kept: it may be the token itself
+        return None  # an invalid value is not stored: it may be the token itself
     same = credentials if isinstance(credentials, Hashable) else id(credentials)
     provider = providers.setdefault(same, CredentialProvider(credentials, clock, observer))
     return provider.for_another_project()
 
 
 def _parts(given: object) -> dict[int, ScanCheckpoint]:
-    """Return what a checkpoint holds of each target, by its fingerprint."""
+    """Return the parts of a checkpoint by the fingerprint of their target."""
     checkpoint = as_checkpoint(given)
     if checkpoint is None:
         return {}
     if checkpoint.scan != FLEET:
-        message = "the checkpoint is not one of scan_fleet: give it to iter_pods"
+        message = "the checkpoint is not of scan_fleet: pass it to iter_pods"
         raise CheckpointError(message)
     return {target.scan: target for target in checkpoint.targets}

@@ -1,4 +1,4 @@
-"""A request, and what came of it, as the parts of the package hand them to each other."""
+"""Requests and responses, as the parts of the package pass them to each other."""
 
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -13,12 +13,11 @@ class Request:
     Attributes:
         method: in upper case.
         url: the whole URL, encoded.
-        headers: those that matter to the server; an `AccessKey` signs them.
+        headers: the headers that the server reads; an `AccessKey` signs them.
         body: as it is sent.
-        expected: statuses whose answer is wanted; any other is an error.
-        timeout: seconds for the one attempt that is made; None for the session's own time-outs and
-            retries.
-        header_bytes: how long a header of the answer may be; None for aiohttp's own limit.
+        expected: statuses that are not errors.
+        timeout: seconds for a single attempt; None for the session's own time-outs and retries.
+        header_bytes: the longest header of the response; None for aiohttp's own limit.
     """
 
     method: str = "GET"
@@ -32,12 +31,12 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """An expected answer, without any interpretation.
+    """A response with an expected status, not interpreted.
 
     Attributes:
-        status: one of those that were expected.
+        status: one of the expected statuses.
         headers: by name in lower case.
-        body: as it came.
+        body: as it was received.
     """
 
     status: int
@@ -52,15 +51,15 @@ M = TypeVar("M")
 
 @attrs.frozen(kw_only=True)
 class Answer(Generic[T]):
-    """An answer whose body was read.
+    """A response whose body was read.
 
     Attributes:
         value: what was read from the body.
         raw: the body.
-        request_id: the server's name for the request, or None.
+        request_id: the server's id of the request, or None.
         elapsed: seconds from the start of the first attempt.
         attempts: how often the request was sent.
-        scrub: takes what was sent out of a text about the answer.
+        scrub: masks secrets that were sent in a text about the response.
     """
 
     value: T = attrs.field(repr=False)

@@ -19,11 +19,11 @@ T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 def sparse(*names: str) -> Callable[[type[T]], type[T]]:
-    """Make objects cheaper to decode and to keep whose rows mostly lack some fields.
+    """Make objects cheaper to decode and to store if most rows lack some fields.
 
     A class decorator for models of your own, above ``@attrs.frozen``; the models of this library
-    have it. A named field costs nothing in an object whose row lacks it, and a little more than
-    other fields in one whose row has it. The class behaves as before, and so do its subclasses.
+    use it. A named field costs nothing if the row lacks it, and slightly more than another field if
+    the row has it. The class and its subclasses behave as before.
 
     Args:
         names: the fields.
@@ -83,7 +83,7 @@ def sparse(*names: str) -> Callable[[type[T]], type[T]]:
 
 
 def _words(*known: str) -> str | None:
-    """Return a field for one word of an open set; `known` are the words that were seen so far."""
+    """Return a field for a word of an open set; `known` are the words known so far."""
     field: str | None = attrs.field(default=None, metadata={"known": frozenset(known)})
     return field
 
@@ -106,7 +106,7 @@ class MatchExpression:
 
 @attrs.frozen(kw_only=True)
 class NodeSelectorTerm:
-    """Conditions that a node meets all together.
+    """Conditions that a node must all meet.
 
     Attributes:
         matchExpressions: the conditions.
@@ -117,7 +117,7 @@ class NodeSelectorTerm:
 
 @attrs.frozen(kw_only=True)
 class NodeSelector:
-    """Terms of which a node meets at least one.
+    """Terms of which a node must meet at least one.
 
     Attributes:
         nodeSelectorTerms: the terms.
@@ -128,7 +128,7 @@ class NodeSelector:
 
 @attrs.frozen(kw_only=True)
 class PreferredNodeTerm:
-    """A wish for certain nodes.
+    """A preference for some nodes.
 
     Attributes:
         weight: 1 to 100.
@@ -141,11 +141,12 @@ class PreferredNodeTerm:
 
 @attrs.frozen(kw_only=True)
 class NodeAffinity:
-    """Which nodes a pod wants or needs.
+    """Which nodes a pod prefers or requires.
 
     Attributes:
-        preferredDuringSchedulingIgnoredDuringExecution: wishes, by weight.
-        requiredDuringSchedulingIgnoredDuringExecution: needs; an object here, a list for pods.
+        preferredDuringSchedulingIgnoredDuringExecution: preferences, by weight.
+        requiredDuringSchedulingIgnoredDuringExecution: requirements; an object here, a list for
+            pods.
     """
 
     preferredDuringSchedulingIgnoredDuringExecution: tuple[PreferredNodeTerm, ...] = ()
@@ -158,7 +159,7 @@ class LabelSelector:
 
     Attributes:
         matchExpressions: conditions on labels.
-        matchLabels: labels and the values they have; left out of the hash.
+        matchLabels: labels and their values; left out of the hash.
     """
 
     matchExpressions: tuple[MatchExpression, ...] = ()
@@ -167,7 +168,7 @@ class LabelSelector:
 
 @attrs.frozen(kw_only=True)
 class PodAffinityTerm:
-    """Pods to be near to, or away from.
+    """Pods to be near, or away from.
 
     Attributes:
         labelSelector: which pods.
@@ -182,7 +183,7 @@ class PodAffinityTerm:
 
 @attrs.frozen(kw_only=True)
 class WeightedPodAffinityTerm:
-    """A wish to be near to, or away from, certain pods.
+    """A preference to be near, or away from, some pods.
 
     Attributes:
         weight: 1 to 100.
@@ -195,11 +196,12 @@ class WeightedPodAffinityTerm:
 
 @attrs.frozen(kw_only=True)
 class PodAffinity:
-    """Which pods a pod wants or needs near to it; as ``podAntiAffinity``: away from it.
+    """Which pods a pod prefers or requires near it; as ``podAntiAffinity``, away from it.
 
     Attributes:
-        preferredDuringSchedulingIgnoredDuringExecution: wishes, by weight.
-        requiredDuringSchedulingIgnoredDuringExecution: needs; a list here, an object for nodes.
+        preferredDuringSchedulingIgnoredDuringExecution: preferences, by weight.
+        requiredDuringSchedulingIgnoredDuringExecution: requirements; a list here, an object for
+            nodes.
     """
 
     preferredDuringSchedulingIgnoredDuringExecution: tuple[WeightedPodAffinityTerm, ...] = ()
@@ -212,7 +214,7 @@ class Affinity:
 
     Attributes:
         nodeAffinity: by node.
-        podAffinity: near to other pods.
+        podAffinity: near other pods.
         podAntiAffinity: away from other pods.
     """
 
@@ -224,10 +226,10 @@ class Affinity:
 @sparse("dns_policy")
 @attrs.frozen(kw_only=True)
 class PodConfigs:
-    """How an application instance runs (table 15).
+    """The configuration of an application instance (table 15).
 
     Attributes:
-        host_network: whether it uses the node's network; without, ports are mapped. Default false.
+        host_network: whether it uses the node's network; if not, ports are mapped. Default false.
         host_pid: whether it shares the node's process ids. Default false.
         migration: whether it moves to another node on a fault; groups only. Default false.
         restart_policy: ``Always``, ``OnFailure``, ``Never``.
@@ -263,7 +265,7 @@ class Exec:
     """A probe that runs a command (table 13).
 
     Attributes:
-        command: one text of up to 10,240 characters, not a list.
+        command: one string of up to 10,240 characters, not a list.
     """
 
     command: str | None = None
@@ -272,7 +274,7 @@ class Exec:
 @sparse("host")
 @attrs.frozen(kw_only=True)
 class HttpGet:
-    """A probe that asks for a URL (table 12).
+    """A probe that requests a URL (table 12).
 
     Attributes:
         path: begins with a slash.
@@ -308,7 +310,7 @@ class Probe:
 @sparse("host_ip")
 @attrs.frozen(kw_only=True)
 class Port:
-    """A container's port and the node's port that leads to it (table 10).
+    """A container's port and the node's port that is mapped to it (table 10).
 
     Attributes:
         container_port: 1 to 65535.
@@ -324,7 +326,7 @@ class Port:
 @sparse("npu", "D310", "D310B", "D910")
 @attrs.frozen(kw_only=True)
 class ResourceAmounts:
-    """Amounts of resources (table 9). The server sends strings or numbers; they are numbers here.
+    """Amounts of resources (table 9). The server sends strings or numbers; here they are numbers.
 
     Attributes:
         cpu: cores, 0.01 to 1000.
@@ -347,11 +349,11 @@ class ResourceAmounts:
 
 @attrs.frozen(kw_only=True)
 class Resources:
-    """What a container may use, and what is kept for it (table 8).
+    """What a container may use, and what is reserved for it (table 8).
 
     Attributes:
-        limits: at most.
-        requests: kept for it.
+        limits: the most it may use.
+        requests: what is reserved for it.
     """
 
     limits: ResourceAmounts | None = None
@@ -361,7 +363,7 @@ class Resources:
 @sparse("default_mode")
 @attrs.frozen(kw_only=True)
 class Volume:
-    """A volume and where a container sees it (table 7).
+    """A volume and where it is mounted in a container (table 7).
 
     Attributes:
         name: up to 63 lower-case letters, digits and hyphens.
@@ -395,18 +397,18 @@ class Container:
         envs: environment variables.
         image_url: where the image comes from; may be ``""``.
         version: tag of the image.
-        liveness_probe: when it fails the container is started anew.
-        readiness_probe: while it fails the container is not ready.
-        ports: ports that lead to it.
+        liveness_probe: if it fails, the container is restarted.
+        readiness_probe: while it fails, the container is not ready.
+        ports: its ports.
         resources: what it may use.
-        volumes: what is mounted.
-        restarts: how often it was started anew.
-        message: details of a fault, or ``""``.
-        reason: a fault in short, or ``""``.
-        is_ready: result of the health check, as a text: ``"true"`` or ``"false"``.
-        privileged: whether it has the node's rights. Default false.
+        volumes: mounted volumes.
+        restarts: how often it was restarted.
+        message: the details of an error, or ``""``.
+        reason: a short reason for an error, or ``""``.
+        is_ready: result of the health check, as a string: ``"true"`` or ``"false"``.
+        privileged: whether it runs in privileged mode. Default false.
         container_id: id of the running container.
-        state: not documented; words like a pod's.
+        state: not documented; values like those of a pod.
         npu_type: ``D310``, ``D310B``, formerly ``D910``; ``""`` is D310.
     """
 
@@ -435,7 +437,7 @@ TIMESTAMPS = ("created_at", "updated_at")
 
 
 class _Dated:
-    """The times of an object, parsed from any of the forms in which the server writes them."""
+    """The times of an object, parsed from any format that the server uses."""
 
     __slots__ = ()
     created_at: str | None
@@ -443,12 +445,12 @@ class _Dated:
 
     @property
     def created(self) -> datetime | None:
-        """`created_at` as an aware time in UTC, or None if its form is unknown."""
+        """`created_at` as an aware time in UTC, or None if its format is unknown."""
         return parse_timestamp(self.created_at)
 
     @property
     def updated(self) -> datetime | None:
-        """`updated_at` as an aware time in UTC, or None if its form is unknown."""
+        """`updated_at` as an aware time in UTC, or None if its format is unknown."""
         return parse_timestamp(self.updated_at)
 
 
@@ -458,9 +460,9 @@ class Pod(_Dated):
     """An application instance: a pod on an edge node (table 5).
 
     Attributes:
-        id: its uuid; the only field that is always there.
-        name: its name; the calls that delete or restart it take this, not the id.
-        description: in no table, but in the document's example.
+        id: its uuid; the only field that is always present.
+        name: its name; the API calls that delete or restart it take the name, not the id.
+        description: not in the table, only in the document's example.
         configs: how it runs.
         affinity: where it may run; platinum edition only.
         init_containers: containers that run to their end before the others start.
@@ -468,9 +470,9 @@ class Pod(_Dated):
         node_id: the edge node it is on; may be ``""`` while it is ``PENDING``.
         deployment_id: the deployment it belongs to; left out of the document's example.
         project_id: its project.
-        reason: a fault in short, or ``""``.
-        message: details of a fault, or ``""``.
-        created_at: when it was made, as the server wrote it; see `created`.
+        reason: a short reason for an error, or ``""``.
+        message: the details of an error, or ``""``.
+        created_at: when it was created, as the server wrote it; see `created`.
         updated_at: when it last changed, as the server wrote it; see `updated`.
         state: ``RUNNING``, ``PENDING``, ``SUCCEEDED``, ``FAILED``, ``CREATE_FAIL``,
             ``TERMINATING``, ``PENDING_DELETE``, ``DELETE_FAILED``, ``FREEZE``, ``UNKNOWN``, and
@@ -510,7 +512,7 @@ class Pod(_Dated):
 
 @attrs.frozen(kw_only=True)
 class Tag:
-    """A name and a value that users give: a tag, or an attribute.
+    """A name and a value that users set: a tag, or an attribute.
 
     Attributes:
         key: the name.
@@ -536,7 +538,7 @@ class KeyRef:
 
 @attrs.frozen(kw_only=True)
 class ValueFrom:
-    """Where the value of an environment variable comes from: one of the two.
+    """Where the value of an environment variable comes from; one of the two is set.
 
     Attributes:
         secret: a key of a secret.
@@ -549,7 +551,7 @@ class ValueFrom:
 
 @attrs.frozen(kw_only=True)
 class EnvTemplate:
-    """An environment variable as it is deployed: with a value, or with where it comes from.
+    """An environment variable of a deployment: its value, or where the value comes from.
 
     Attributes:
         name: up to 2,048 letters, digits and underscores; no digit first.
@@ -566,7 +568,7 @@ class EnvTemplate:
 
 @attrs.frozen(kw_only=True)
 class PortRange:
-    """Ports of a node, any of which may be taken.
+    """A range of ports of a node, any of which may be used.
 
     Attributes:
         min_port: the first.
@@ -579,7 +581,7 @@ class PortRange:
 
 @attrs.frozen(kw_only=True)
 class PortTemplate:
-    """A container's port as it is deployed.
+    """A container's port in a deployment.
 
     Attributes:
         container_port: 1 to 65535.
@@ -596,7 +598,7 @@ class PortTemplate:
 
 @attrs.frozen(kw_only=True)
 class ContainerTemplate:
-    """A container as it is deployed; its fields are those of `Container` but for its state.
+    """A container in a deployment; it has the fields of `Container` except its state.
 
     Attributes:
         name: up to 32 lower-case letters, digits and hyphens.
@@ -606,12 +608,12 @@ class ContainerTemplate:
         command: the start command.
         resources: what it may use.
         envs: environment variables.
-        ports: ports that lead to it.
-        privileged: whether it has the node's rights.
+        ports: its ports.
+        privileged: whether it runs in privileged mode.
         run_as_user: the user's number, 0 to 65534.
-        readiness_probe: while it fails the container is not ready.
-        liveness_probe: when it fails the container is started anew.
-        volumes: what is mounted.
+        readiness_probe: while it fails, the container is not ready.
+        liveness_probe: if it fails, the container is restarted.
+        volumes: mounted volumes.
         npu_type: ``D310``, ``D310B``, formerly ``D910``; ``""`` is D310.
     """
 
@@ -633,7 +635,7 @@ class ContainerTemplate:
 
 @attrs.frozen(kw_only=True)
 class PodTemplate:
-    """What every pod of a deployment is made of.
+    """The template of the pods of a deployment.
 
     Attributes:
         configs: how they run.
@@ -650,7 +652,7 @@ class PodTemplate:
 
 @attrs.frozen(kw_only=True)
 class DeploymentAnnotations:
-    """What the service notes on a deployment.
+    """Annotations that the service sets on a deployment.
 
     Attributes:
         ring_controller: as the service writes it.
@@ -668,21 +670,21 @@ class Deployment(_Dated):
     Attributes:
         id: its uuid: what `iter_pods` takes.
         name: up to 32 characters.
-        replicas: pods that are wanted.
-        ready_replicas: pods that are ready.
+        replicas: how many pods it should have.
+        ready_replicas: how many pods are ready.
         description: up to 255 characters.
         group_id: the node group it is deployed to, if it is.
         node_ids: the nodes it is deployed to; at present one at most.
         tags: its tags.
-        api_version: of the deployment.
-        source: ``iem``, ``userdefined``; ``userdefine`` is seen, too.
+        api_version: its API version.
+        source: ``iem``, ``userdefined``; ``userdefine`` also occurs.
         project_id: its project.
-        created_at: when it was made, as the server wrote it; see `created`.
+        created_at: when it was created, as the server wrote it; see `created`.
         updated_at: when it last changed, as the server wrote it; see `updated`.
-        template: what its pods are made of.
-        state: ``FREEZE``, ``PENDING_DELETE``, ``DELETE_FAILED``, else left out.
+        template: the template of its pods.
+        state: ``FREEZE``, ``PENDING_DELETE``, ``DELETE_FAILED``; left out otherwise.
         source_id: reserved.
-        annotations: what the service notes on it.
+        annotations: annotations set by the service.
     """
 
     id: str
@@ -709,15 +711,15 @@ class Deployment(_Dated):
 
 @attrs.frozen(kw_only=True)
 class LogConfig:
-    """How one kind of log of a node is kept.
+    """How one kind of log of a node is stored.
 
     Attributes:
         id: its id.
         size: MB of a file.
         level: what is logged.
-        rotate_num: files that are kept.
-        rotate_period: how often a new file begins.
-        type: where it is kept.
+        rotate_num: how many files are kept.
+        rotate_period: how often a new file is started.
+        type: where it is stored.
         component: ``app`` or ``system``.
     """
 
@@ -732,11 +734,11 @@ class LogConfig:
 
 @attrs.frozen(kw_only=True)
 class DeviceInfo:
-    """Devices that are bound to a node.
+    """Devices bound to a node.
 
     Attributes:
-        relation: what they are to it.
-        comment: what somebody noted.
+        relation: their relation to the node.
+        comment: a comment.
         device_ids: the devices.
     """
 
@@ -767,8 +769,8 @@ class NpuInfo:
     Attributes:
         name: its name.
         type: its model.
-        capacity: what it can do.
-        driver_version: of its driver.
+        capacity: its capacity.
+        driver_version: the version of its driver.
     """
 
     name: str | None = None
@@ -796,11 +798,11 @@ class UpgradeRecord:
 
     Attributes:
         id: its number.
-        from_version: what was there before; left out of the first record.
-        to_version: what was installed.
+        from_version: the version before; left out of the first record.
+        to_version: the version after.
         upgrade_time: seconds since 1970.
-        result: what came of it.
-        dur_time: seconds that it took.
+        result: the outcome.
+        dur_time: how many seconds it took.
     """
 
     id: int | None = None
@@ -813,11 +815,11 @@ class UpgradeRecord:
 
 @attrs.frozen(kw_only=True)
 class NtpConfigs:
-    """Where a node gets its time.
+    """The NTP settings of a node.
 
     Attributes:
-        ntp_enabled: whether it asks for it.
-        ntp_servers: whom it asks.
+        ntp_enabled: whether NTP is on.
+        ntp_servers: the servers.
     """
 
     ntp_enabled: bool | None = None
@@ -826,12 +828,12 @@ class NtpConfigs:
 
 @attrs.frozen(kw_only=True)
 class NodeStateDetails:
-    """How far the registration of a node is.
+    """The state of the registration of a node.
 
     Attributes:
-        register_stat: of its registration.
-        purchase_stat: of its purchase.
-        purchase_error: what went wrong with that.
+        register_stat: the state of its registration.
+        purchase_stat: the state of its purchase.
+        purchase_error: the error of its purchase.
     """
 
     register_stat: str | None = None
@@ -841,42 +843,42 @@ class NodeStateDetails:
 
 @attrs.frozen(kw_only=True)
 class Node(_Dated):
-    """An edge node. Its secrets are in no ``repr``.
+    """An edge node. No ``repr`` shows its secrets.
 
     Attributes:
         id: its uuid: what ``iter_pods(node_ids=…)`` takes.
         name: its name.
-        description: what somebody wrote.
-        created_at: when it was made, as the server wrote it; see `created`.
+        description: its description.
+        created_at: when it was created, as the server wrote it; see `created`.
         updated_at: when it last changed, as the server wrote it; see `updated`.
         project_id: its project.
-        private_key: secret; no ``repr`` shows it.
-        certificate: likewise.
-        ca: likewise; may be None.
-        state: ``RUNNING``, ``FAIL``, ``UPGRADING``, ``STOPPED``, ``UNCONNECTED``; ``FREEZE``, by
-            which no filter asks.
-        package: its configuration; likewise secret.
-        master_addr: whom it reports to.
+        private_key: a secret; no ``repr`` shows it.
+        certificate: a secret; no ``repr`` shows it.
+        ca: a secret; no ``repr`` shows it. May be None.
+        state: ``RUNNING``, ``FAIL``, ``UPGRADING``, ``STOPPED``, ``UNCONNECTED``; also ``FREEZE``,
+            which the filter does not accept.
+        package: its configuration, a secret; no ``repr`` shows it.
+        master_addr: the address it reports to.
         cpu: cores.
         memory: MB.
         os_name: its operating system.
-        os_version: of that.
+        os_version: the version of its operating system.
         pause_docker_image: the image of the pause container.
         arch: its architecture.
         os_type: the kind of its operating system.
         deployment_num: how many pods are on it.
         enable_gpu: whether GPUs are used.
-        log_configs: how logs are kept.
-        device_infos: devices that are bound to it.
+        log_configs: how logs are stored.
+        device_infos: devices bound to it.
         edged_version: version of its agent.
         gpu_num: GPUs.
         host_ips: its addresses.
-        relation: of a device to it.
-        comment: what somebody noted.
+        relation: the relation of a device to it.
+        comment: a comment.
         gpu_info: its GPUs.
-        device_num: devices that are bound to it.
+        device_num: how many devices are bound to it.
         enable_npu: whether NPUs are used.
-        npu_type: their model.
+        npu_type: the model of its NPUs.
         nics: its network cards.
         host_name: its name in its own network.
         ief_node_version: version of its software.
@@ -884,22 +886,22 @@ class Node(_Dated):
         product_id: the product it was registered with.
         group_ids: the node groups it is in.
         upgrade_history: its upgrades.
-        attributes: what users noted on it; up to 32.
+        attributes: attributes set by users; up to 32.
         docker_enable: whether it runs containers.
         mqtt_mode: ``internal`` or ``external``.
         mqtt_external: address of the external broker.
         mqtt_internal: address of the internal broker.
         node_type: its kind.
-        ntp_configs: where it gets its time.
-        error_reason: a fault in short.
+        ntp_configs: its NTP settings.
+        error_reason: a short error message.
         tags: its tags; up to 20.
         npu_num: NPUs.
         npu_info: its NPUs.
-        container_runtime_version: version of what runs its containers.
-        identifier: secret; no ``repr`` shows it.
-        purchase_id: of its purchase.
-        state_details: how far its registration is.
-        cert_remaining_valid_time: how long its certificate is good for.
+        container_runtime_version: version of its container runtime.
+        identifier: a secret; no ``repr`` shows it.
+        purchase_id: the id of its purchase.
+        state_details: the state of its registration.
+        cert_remaining_valid_time: how long its certificate remains valid.
     """
 
     id: str
@@ -966,8 +968,8 @@ class Group(_Dated):
     Attributes:
         id: its uuid: what ``iter_pods(group_ids=…)`` takes.
         name: up to 32 characters.
-        description: what somebody wrote.
-        created_at: when it was made, as the server wrote it; see `created`.
+        description: its description.
+        created_at: when it was created, as the server wrote it; see `created`.
         updated_at: when it last changed, as the server wrote it; see `updated`.
         project_id: its project.
         iam_role: its role.
@@ -975,13 +977,13 @@ class Group(_Dated):
         memory: MB of all its nodes.
         gpu_num: GPUs of all its nodes.
         nodes: its nodes.
-        deployments: what is deployed to it: id, name, description, project and times.
-        attributes: what users noted on it.
+        deployments: the deployments on it: id, name, description, project and times.
+        attributes: attributes set by users.
         tags: its tags.
         success_node_add: nodes that were added.
-        success_node_del: nodes that were taken out.
+        success_node_del: nodes that were removed.
         failed_node_add: nodes that could not be added.
-        failed_node_del: nodes that could not be taken out.
+        failed_node_del: nodes that could not be removed.
     """
 
     id: str
@@ -1009,7 +1011,7 @@ class Group(_Dated):
 
 @attrs.frozen(kw_only=True)
 class Instance(_Dated):
-    """A platinum (enterprise) instance (ListIefInstances); the document explains few of its words.
+    """A platinum (enterprise) instance (ListIefInstances); the document explains few of its fields.
 
     Attributes:
         id: what `IefSession` takes as `instance_id`.
@@ -1022,30 +1024,30 @@ class Instance(_Dated):
         cluster_id: its cluster.
         bandwidth: its bandwidth.
         k8s_version: version of its Kubernetes.
-        access_domain: where nodes connect to.
-        telemetry_domain: where nodes report to.
+        access_domain: the host that nodes connect to.
+        telemetry_domain: the host that nodes report to.
         access_eip: the address of `access_domain`.
         status: its state.
-        percentage: how far its making is.
-        tasks: what is being done to it: a text by one document, a list of objects by a newer one.
-        created_at: when it was made, as the server wrote it; see `created`.
+        percentage: the progress of its creation.
+        tasks: its running tasks: a string in one document, a list of objects in a newer one.
+        created_at: when it was created, as the server wrote it; see `created`.
         updated_at: when it last changed, as the server wrote it; see `updated`.
-        node_used_count: its nodes.
-        tags: its tags, likewise.
+        node_used_count: how many nodes it has.
+        tags: its tags, also a string or a list of objects.
         quota: how many nodes it may have.
         type: its kind.
         stargate_domain: a further host.
-        stargate_endpoint: the endpoint of that.
-        stargate_eip: the address of that.
+        stargate_endpoint: the endpoint of `stargate_domain`.
+        stargate_eip: the address of `stargate_domain`.
         cluster_az: the zone of its cluster.
-        support_functions: what it can do.
+        support_functions: the functions it supports.
         framework: its architecture.
-        billing_mode: how it is paid.
+        billing_mode: its billing mode.
         node_manage_mode: how nodes are managed.
-        sku_code: what was bought.
-        metadata: whatever else.
-        cbc_state: the state of the order.
-        cbc_node_state: the state of the order of nodes.
+        sku_code: the code of the product.
+        metadata: other data.
+        cbc_state: the state of its order.
+        cbc_node_state: the state of the order of its nodes.
     """
 
     id: str
@@ -1089,10 +1091,10 @@ class Instance(_Dated):
 
 @attrs.frozen(kw_only=True)
 class PodList:
-    """A whole answer (table 4). A session makes a `Page` of it.
+    """A whole response (table 4). A session turns it into a `Page`.
 
     Attributes:
-        count: how many application instances there are in all, not on this page.
+        count: how many application instances there are in total, not on this page.
         pods: the application instances of this page.
     """
 
@@ -1113,21 +1115,21 @@ class ErrorBody:
     error_msg: str | None = None
 
 
-# 2019-10-10T02:24:02.325Z, with any fraction or none, any offset or none, and as Go prints a time:
-# 2022-06-07 08:21:05.794205 +0000 UTC. The name of a zone without an offset is not understood.
+# 2019-10-10T02:24:02.325Z, fraction and offset optional, and the format of Go:
+# 2022-06-07 08:21:05.794205 +0000 UTC. The name of a zone without an offset is not accepted.
 _TIMESTAMP = re.compile(
     r"(?P<moment>\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?"
     r"(?:Z| ?(?P<sign>[+-])(?P<hours>[01]\d|2[0-3]):?(?P<minutes>[0-5]\d)(?: [A-Z]{3,5})?)?",
     re.ASCII,
 )
-_LONGEST = 64  # characters; no known form is longer, and endless digits are not read
+_LONGEST = 64  # characters; no known format is longer, and this bounds the number of digits
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
-    """Return a time in any of the forms that the service is known to write, or None; never raises.
+    """Return a time in any format that the service is known to use, or None; never raises.
 
     The result is aware and in UTC. A time without a zone is taken as UTC, digits alone as seconds
-    since 1970; nanoseconds are cut to microseconds. None stands for an unknown form.
+    since 1970; nanoseconds are cut to microseconds. None means an unknown format.
     """
     if not text or len(text) > _LONGEST:
         return None

@@ -17,31 +17,32 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how patiently a request is sent again.
+    """When a request is retried, how often, and after which wait.
 
-    Before each repeat it waits for a random time, evenly distributed between 0 and
-    ``base * 2**n`` seconds, where n counts the repeats from 0 and the upper end is at most `cap`.
-    If 10 % of the requests fail, a scan of 1,000 pages succeeds with probability 0.999 at 6
-    attempts, and 0.37 at 3.
+    The wait before each retry is random, uniformly distributed between 0 and ``base * 2**n``
+    seconds, where n counts the retries from 0 and the upper bound is at most `cap`. If 10 % of
+    the requests fail, a scan of 1,000 pages succeeds with probability 0.999 at 6 attempts, and 0.37
+    at 3.
 
     What is retried: a failure of the network, status 408, 429, 500, 502, 503 and 504, and a 200
-    that is not JSON. Whatever else is refused is raised at once.
+    that is not JSON. Any other error is raised at once.
 
     Attributes:
         attempts: how often a request is sent at most, including the first time. A request that only
             waits for its share of a quota does not fail: with 2 or more, a 429 that says how long
-            to wait counts, and costs tokens, only if no other request of the session to the same
-            path was answered since this one began to wait. (After 100 such waits each counts.)
+            to wait counts as an attempt, and costs tokens, only if no other request of the session
+            to the same path was answered since this one started to wait. (After 100 such waits each
+            one counts.)
         base: seconds, after a failure of the network or the service.
         throttled_base: seconds, after a 429.
-        cap: seconds, the highest upper end of a wait.
-        retry_after_cap: seconds, the longest ``Retry-After`` that is waited for. If the server asks
-            for more, the error is raised at once.
-        window_cap: seconds, the longest throttling window that is waited for. The gateway names it
-            in the text of a 429 ("limit:60,time:1 minute") that has no ``Retry-After``.
-        budget: tokens of the session's retry budget. A repeat costs 14, after a 429 5. The last
-            cost is paid back when the repeat succeeds, and an answer at the first attempt adds 1.
-            Without tokens nothing is repeated, so that an outage is not multiplied by the attempts.
+        cap: seconds, the largest upper bound of a wait.
+        retry_after_cap: seconds, the longest accepted ``Retry-After``. If the server asks for more,
+            the error is raised at once.
+        window_cap: seconds, the longest accepted throttling window. The gateway states it in the
+            message of a 429 ("limit:60,time:1 minute") that has no ``Retry-After``.
+        budget: tokens of the session's retry budget. A retry costs 14, or 5 after a 429. The last
+            cost is refunded when the retry succeeds, and a success at the first attempt adds 1.
+            Without tokens nothing is retried, so that retries do not add load to an outage.
 
     Raises:
         ConfigurationError: `attempts` is not a whole number of 1 or more, `budget` not one of 0 or
@@ -65,7 +66,7 @@ class RetryPolicy:
     budget: int = attrs.field(default=500, validator=is_number(whole=True))
 
     def ceiling(self, repeat: int, *, throttled: bool) -> float:
-        """Return the upper end of the wait in seconds before a repeat, which is counted from 0."""
+        """Return the upper bound of the wait in seconds before a retry; retries count from 0."""
         base = self.throttled_base if throttled else self.base
         values = backoff.expo(base=2, factor=base, max_value=self.cap)
         # backoff's generators yield None before their first value
@@ -79,10 +80,10 @@ class Limits:
     Attributes:
         concurrency: the most requests in flight at once.
         requests_per_second: the most requests started per second, evenly spaced; None for no limit.
-        max_body_bytes: the longest body that is accepted, in bytes after decompression; counted
-            while it arrives.
-        adaptive: whether a 429 halves `concurrency` for all streams. It grows by one whenever as
-            many answers in a row as are allowed in flight came without another 429.
+        max_body_bytes: the longest accepted body, in bytes after decompression; checked while it
+            arrives.
+        adaptive: whether a 429 halves `concurrency` for all streams. It grows by one after as many
+            consecutive responses without a 429 as may be in flight.
 
     Raises:
         ConfigurationError: `concurrency` or `max_body_bytes` is not a whole number of 1 or more,
@@ -117,8 +118,8 @@ class Timeouts:
     """How long one attempt may take; the wait for a slot is not counted.
 
     Attributes:
-        connect: seconds to reach the server once its address is known, including TLS.
-        read: seconds between two pieces of an answer.
+        connect: seconds to connect once the address is resolved, including TLS.
+        read: seconds between two received pieces of a response.
         total: seconds from the first byte sent to the last one received.
 
     Raises:
@@ -139,13 +140,13 @@ class Timeouts:
 
 @attrs.frozen(kw_only=True)
 class Clock:
-    """Time and chance, as values: a test gives its own, and does not wait.
+    """Time and randomness, as values, so that a test can pass its own and need not wait.
 
     Attributes:
-        now: seconds of a clock that never goes back.
-        wall: seconds since 1970.
-        sleep: waits for so many seconds.
-        jitter: draws a wait of at most so many seconds.
+        now: returns seconds of a monotonic clock.
+        wall: returns seconds since 1970.
+        sleep: waits for a number of seconds.
+        jitter: returns a random wait of at most a number of seconds.
     """
 
     now: Callable[[], float] = time.monotonic

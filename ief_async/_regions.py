@@ -1,4 +1,4 @@
-"""The hosts of the regions, and the check of an endpoint."""
+"""The hosts of the regions, and validation of endpoints."""
 
 import os
 import re
@@ -18,7 +18,7 @@ REGION = f"{PREFIX}REGION_IEF_"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # The regions with a documented API host. The SDKs and the endpoint page spell three of the hosts
-# differently, so both are known: the second is used where the first has no address.
+# differently, so both are listed: the second is used if the first can't be resolved.
 REGIONS: Mapping[str, tuple[str, ...]] = {
     "cn-north-1": ("ief", "ief2"),
     "cn-north-4": ("ief", "ief2"),
@@ -26,7 +26,7 @@ REGIONS: Mapping[str, tuple[str, ...]] = {
     "cn-east-3": ("ief",),
     "cn-south-1": ("ief",),
 }
-# The regions in which IAM has a host of its own; the global one knows the others.
+# The regions in which IAM has a host of its own; the global host serves the others.
 IAM_REGIONS = frozenset(
     """
     cn-north-1 cn-north-2 cn-north-4 cn-north-9 cn-north-12 cn-east-2 cn-east-3 cn-east-4 cn-east-5
@@ -49,7 +49,7 @@ def endpoints_of(region: str | None) -> tuple[str, ...]:
     """Return the addresses of IEF in a region, in the order to try them.
 
     Raises:
-        ConfigurationError: the region is not known, or a setting for it is not an endpoint.
+        ConfigurationError: the region is unknown, or its setting is not an endpoint.
     """
     overrides = _overrides()
     if region is None and len(overrides) == 1:
@@ -69,7 +69,7 @@ def endpoints_of(region: str | None) -> tuple[str, ...]:
 
 
 def known_region() -> str | None:
-    """Return the region that variables or files name, if they name just one."""
+    """Return the region that variables or files name, if they name exactly one."""
     overrides = _overrides()
     return next(iter(overrides)) if len(overrides) == 1 else None
 
@@ -79,7 +79,7 @@ def _variable(region: str) -> str:
 
 
 def _overrides() -> dict[str, tuple[str, list[str]]]:
-    """Return each redefined region with the setting that does it, and its endpoints."""
+    """Return each overridden region with the name of the setting, and its endpoints."""
     overrides = {entry_id: (name, texts) for entry_id, name, texts in _regions_file()}
     for name, value in sorted(os.environ.items()):
         if name.startswith(REGION) and value:
@@ -98,7 +98,7 @@ def _regions_file() -> list[tuple[str, str, list[str]]]:
         entries = [entry for some in own for entry in msgspec.convert(some, list[_RegionEntry])]
     except ImportError:
         problem = "needs PyYAML: pip install 'ief-async[yaml]', or give endpoint="
-    except (OSError, msgspec.MsgspecError, ValueError) as error:  # as of an invalid date
+    except (OSError, msgspec.MsgspecError, ValueError) as error:  # ValueError: an invalid date
         problem = f"can't be read as regions: {error}"
     else:
         return [
@@ -111,7 +111,7 @@ def _regions_file() -> list[tuple[str, str, list[str]]]:
 
 
 def iam_endpoint_of(region: str | None, given: str | None) -> str:
-    """Return the address of IAM: as given, from the variable, of the region, or the global one."""
+    """Return the address of IAM: the argument, the variable, the region's, or the global one."""
     name = f"{PREFIX}IAM_ENDPOINT"
     if given is not None:
         return check_endpoint("iam_endpoint", given)
@@ -122,7 +122,7 @@ def iam_endpoint_of(region: str | None, given: str | None) -> str:
 
 
 def check_endpoint(name: str, endpoint: str) -> str:
-    """Return ``scheme://host[:port]`` without a slash at its end, or refuse anything else."""
+    """Return ``scheme://host[:port]`` without a trailing slash, or raise an error."""
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname or "", parts.port
@@ -131,11 +131,11 @@ def check_endpoint(name: str, endpoint: str) -> str:
         host, port, extra, parts = "", None, "", urlsplit("")
     secure = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
     if not (secure and re.fullmatch(r"[0-9a-z.:-]+", host)) or extra:
-        # a user, a query or a fragment may hold a secret
+        # a user, a query or a fragment may contain a secret
         shown = re.sub("//.*@|[?#].*", "***", repr(endpoint))
         message = (
-            f"{name} must be https://host or https://host:port (http on loopback only; a host of "
-            f"other letters in its xn-- form), got {shown:.200}"
+            f"{name} must be https://host or https://host:port (http on loopback only; a non-ASCII "
+            f"host in its xn-- form), got {shown:.200}"
         )
         raise ConfigurationError(message)
     host = f"[{host}]" if ":" in host else host
@@ -149,6 +149,6 @@ def file_of(variable: str, name: str) -> Path:
         return Path(given)
     try:
         home = Path.home()
-    except RuntimeError:  # as in a container whose user has no name
+    except RuntimeError:  # such as in a container whose user has no name
         home = Path("/nonexistent")
     return home / ".huaweicloud" / name

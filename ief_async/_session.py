@@ -1,4 +1,4 @@
-"""`IefSession`: the face of the library."""
+"""`IefSession`, the main entry point of the library."""
 
 from collections.abc import Iterable
 from copy import copy
@@ -51,11 +51,11 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class PodCount:
-    """How many pods there are, without reading them.
+    """How many pods there are, counted without reading them.
 
     Attributes:
         total: the sum of all counts.
-        counts: the count of each query (of each batch of ids), in the order of the ids.
+        counts: the count of each query (each batch of ids), in the order of the ids.
         requests: how many requests a scan with the same arguments takes if nothing changes.
     """
 
@@ -66,14 +66,14 @@ class PodCount:
 
 @attrs.frozen(kw_only=True)
 class SessionStatistics:
-    """What a session has done so far, the sessions derived from it included.
+    """The counters of a session, including the sessions derived from it.
 
     Attributes:
-        requests: requests sent, repeats included.
-        retries: requests that were sent again.
-        throttles: answers with status 429.
-        in_flight: requests that are running now.
-        token_refreshes: how often a token or temporary key was fetched, the first time included.
+        requests: requests sent, including retries.
+        retries: retries sent.
+        throttles: responses with status 429.
+        in_flight: requests in flight now.
+        token_refreshes: how often a token or temporary key was obtained, including the first time.
     """
 
     requests: int
@@ -94,7 +94,7 @@ class Options(TypedDict, total=False):
 
 
 class Overrides(Options, total=False):
-    """The other arguments of `IefSession.from_env`: all that the constructor has."""
+    """The other arguments of `IefSession.from_env`: all those of the constructor."""
 
     credentials: Credentials
     region: str | None
@@ -106,43 +106,43 @@ class Overrides(Options, total=False):
 
 
 class IefSession:
-    """An async session with the IEF service of one project: the way to `iter_pods`.
+    """An async session with the IEF service of one project.
 
     Use it with ``async with``, or await `aclose`. A session belongs to the event loop of its first
-    use. Retries, time-outs and limits hold for everything that is done with it, all its streams
-    together. (The class is long because the whole API hangs on it: most of its lines are
-    documentation and signatures, and each method hands its arguments on.)
+    use. Retries, time-outs and limits apply to everything that is done with it, over all its
+    streams together. (The class is long because it is the whole API: most of its lines are
+    documentation and signatures, and each method passes its arguments on.)
 
     Args:
         project_id: the id of the project whose fleet is read. Without it the project is the one
-            that the token of `PasswordCredentials` is for, or it is looked up once by the name that
-            `region` gives.
+            that the token of `PasswordCredentials` is for, or the project named after `region`,
+            which is looked up once.
         credentials: how requests are authenticated: a `Token`, an `AccessKey`,
             `PasswordCredentials`, `EcsMetadata`, or an async function that returns a `Token` or an
-            `AccessKey`; it is called again when the service refuses what it returned.
-        region: such as ``"cn-north-4"``; gives the endpoint of a known region. The variables and
+            `AccessKey`; it is called again when the service rejects what it returned.
+        region: such as ``"cn-north-4"``; selects the endpoint of a known region. The variables and
             the ``regions.yaml`` of the official SDK are read.
         endpoint: ``https://host[:port]`` instead of a region; plain http only on loopback.
-        iam_endpoint: the address of IAM, where tokens are fetched and projects looked up; by
+        iam_endpoint: the address of IAM, where tokens are requested and projects looked up; by
             default the region's or the global one.
-        instance_id: the platinum (enterprise) instance to ask. Without it the professional edition
-            answers: a list of another edition's pods is then empty, not refused.
+        instance_id: the platinum (enterprise) instance. Without it the professional edition
+            answers, and a list of another edition's pods is empty instead of an error.
         http: an `aiohttp.ClientSession` to borrow. It is never closed, and its headers, cookies,
-            proxies and TLS settings are its owner's; its pool size caps `Limits.concurrency`. Its
-            `auth`, and what a netrc file says of the host, are not sent.
+            proxies and TLS settings apply; its pool size limits `Limits.concurrency`. Its `auth`,
+            and the entry of a netrc file for the host, are not sent.
         proxy: ``http://[user:password@]host[:port]`` of a proxy for IEF and IAM. TLS goes through
-            it (``CONNECT``), so it sees no credentials; requests by plain http, to loopback or to
-            the metadata service never use it. User and password are in no error, log or repr.
-            Without it no proxy is used, whatever the environment says: see `from_env`.
-        retry: how often and how patiently a request is repeated.
+            it (``CONNECT``), so it sees no credentials; requests over plain http, to loopback or to
+            the metadata service never use it. No error, log or repr contains user and password.
+            By default no proxy is used, even if the environment names one: see `from_env`.
+        retry: when and how often a request is retried.
         limits: how much the session may do at once.
         timeout: how long one attempt may take.
         on_event: a function that is called with each `Event`, on the event loop, for this session
-            and those derived from it. It must be quick, as the session waits for it. Once it
-            raises, the error is logged and the function is not called again.
+            and those derived from it. It must be quick, as it blocks the session. If it raises, the
+            error is logged and the function is not called again.
 
     Raises:
-        ConfigurationError: an argument can't work; the text names the argument and what it must be.
+        ConfigurationError: an argument is invalid; the message names it and says what it must be.
 
     Example:
         ::
@@ -196,22 +196,22 @@ class IefSession:
 
         Credentials are looked for in ``HUAWEICLOUD_SDK_AK``, ``_SK`` and ``_SECURITY_TOKEN``; then
         in ``~/.huaweicloud/credentials`` (or ``HUAWEICLOUD_SDK_CREDENTIALS_FILE``), section
-        ``[basic]``; then, by the first request, in the metadata of the elastic cloud server that
-        this may run on. The project comes from beside them, else it is looked up, at
-        ``HUAWEICLOUD_SDK_IAM_ENDPOINT`` if that is set; the region from
-        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name just one. The proxy is the
-        one that ``HTTPS_PROXY`` (else ``ALL_PROXY``) and ``NO_PROXY`` name, in capitals or not,
+        ``[basic]``; then, at the first request, in the metadata of the elastic cloud server that
+        this may run on. The project is read from the same place, else looked up, at
+        ``HUAWEICLOUD_SDK_IAM_ENDPOINT`` if that is set. The region comes from
+        ``HUAWEICLOUD_SDK_REGION_IEF_…`` or ``regions.yaml`` if they name exactly one. The proxy
+        comes from ``HTTPS_PROXY`` (else ``ALL_PROXY``) and ``NO_PROXY``, in upper or lower case,
         unless `proxy` or `http` is given.
 
         Args:
-            profile: a section of the file; nothing else is read then.
+            profile: a section of the credentials file; credentials are then read only from there.
             overrides: any argument of `IefSession`; it takes precedence.
 
         Returns:
             The session. Nothing was sent yet.
 
         Raises:
-            ConfigurationError: a setting can't work, or there is no such profile. Missing
+            ConfigurationError: a setting is invalid, or there is no such profile. Missing
                 credentials are reported by the first request, with every place that was searched.
 
         Example:
@@ -239,9 +239,9 @@ class IefSession:
     def with_options(self, **overrides: Unpack[Options]) -> Self:
         """Return a session with other options that shares everything else with this one.
 
-        Connections, credentials, statistics, `on_event` and the retry budget are always shared;
-        other `limits` count on their own, and with another project a password gets a token of its
-        own. Only the original session closes the connections. A subclass keeps its type and its
+        Connections, credentials, statistics, `on_event` and the retry budget are always shared. New
+        `limits` apply to the new session alone, and for another project a password gets a token of
+        its own. Only the original session closes the connections. A subclass keeps its type and its
         attributes.
 
         Args:
@@ -266,7 +266,7 @@ class IefSession:
             refuse("an argument of with_options", f"one of {names}", ", ".join(unknown))
         other = copy(self)
         other._transport = reconnect(self._transport, dict(overrides))  # noqa: SLF001  of its own class
-        other._owner = False  # noqa: SLF001  likewise
+        other._owner = False  # noqa: SLF001  of its own class
         return other
 
     # -- pods ----------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class IefSession:
     ) -> Page[Any]:
         """Make exactly one call of the documented API: ``GET /v3/{project_id}/edgemgr/pods``.
 
-        A page may be shorter than `limit`, and only its `count` says how many pods there are. For
+        A page may be shorter than `limit`; only its `count` says how many pods there are. To read
         all of them use `iter_pods`.
 
         Args:
@@ -301,10 +301,9 @@ class IefSession:
             node_id: the id of one node.
             group_id: the id of one node group (platinum edition).
             plugin_instance_name: only pods of this plug-in instance.
-            limit: rows asked for. Without it the server chooses, and no document says how many.
+            limit: how many rows to request. Without it the server uses an undocumented default.
             offset: the position of the first row.
-            on_bad_item: as for `iter_pods`; what is left out or replaced counts as
-                ``page.bad_items``.
+            on_bad_item: as for `iter_pods`; ``page.bad_items`` counts rows left out or replaced.
             on_unknown_field: as for `iter_pods`.
             model: as for `iter_pods`.
 
@@ -312,7 +311,7 @@ class IefSession:
             The page.
 
         Raises:
-            ConfigurationError: not exactly one kind of ids, or an argument that can't work.
+            ConfigurationError: not exactly one kind of ids, or an invalid argument.
             IefError: the call failed, after all attempts.
 
         Example:
@@ -367,59 +366,60 @@ class IefSession:
     ) -> Stream[Any]:
         """Return a `Stream` of every pod of these deployments, or of these nodes or groups.
 
-        Pages are fetched concurrently, in bounded memory, each pod once. See `Stream` for what is
-        promised, and what is not.
+        Pages are requested concurrently, in bounded memory, and each pod is delivered once. See
+        `Stream` for what is guaranteed, and what is not.
 
         Args:
-            deployment_ids: any iterable or async iterable of ids, or of objects that have one, such
+            deployment_ids: any iterable or async iterable of ids, or of objects with an `id`, such
                 as `iter_deployments`; read as the scan needs them. A batch is sent when it is full
-                or the ids end. Ids given twice are asked for once. A collection is copied now. No
-                ids, no request.
-            node_ids: nodes instead: one query for each, as the API requires.
-            group_ids: node groups instead: one query for each (platinum edition). A pod whose node
-                is in two groups comes once for each.
-            skip_empty_nodes: whether to leave out a `Node` that reports no pods (its
-                ``deployment_num`` is 0); a bare id does not say.
+                or the ids end. Duplicate ids are requested once. A collection is copied at once.
+                Without ids nothing is requested.
+            node_ids: nodes instead of deployments: one query per node, as the API requires.
+            group_ids: node groups instead of deployments: one query per group (platinum edition). A
+                pod whose node is in two groups is delivered once for each.
+            skip_empty_nodes: whether to skip a `Node` that reports no pods (its ``deployment_num``
+                is 0); plain ids are never skipped.
             model: an attrs class. Only its fields are decoded, so a few fields cost little.
-            page_size: rows asked for at a time. A server that gives fewer costs requests, not rows.
-                Rows are structured in chunks, but the ids of a page are read at once: the event
-                loop waits about 2 ms for each MB of it.
+            page_size: rows per request. If the server returns fewer, the scan needs more requests
+                and loses no rows. Rows are structured in chunks, but the ids of a page are read at
+                once, which blocks the event loop for about 2 ms per MB.
             batch_size: deployment ids per query; a URL never exceeds 4,000 bytes.
-            concurrency: requests of this stream in flight at most; the session's `Limits` hold too.
-            ordered: whether batches come in the order of their ids, or as they are ready.
+            concurrency: the most requests of this stream in flight; the session's `Limits` also
+                apply.
+            ordered: whether batches are delivered in the order of their ids, or as they are ready.
             on_error: what happens when a batch fails. "raise": it ends the stream. "defer": all
                 other batches are delivered, then `PartialScanError` is raised. "collect": failures
-                are listed in ``report.failures``, and nothing is raised. Whatever would fail every
-                batch, such as an `AuthenticationError`, is raised at once.
+                are listed in ``report.failures``, and nothing is raised. An error that would fail
+                every batch, such as an `AuthenticationError`, is always raised at once.
             on_drift: what happens when a list changes while it is read. "repair": pages are read
-                again, within bounds, until every pod that was there throughout has come; where that
-                can't be promised the report says so, and a warning is logged. "raise": the same,
-                then the batch fails with `DriftError`. "report": nothing is read again. "ignore":
-                pages do not overlap, no ids are kept, and rows may be lost or repeated.
+                again, within bounds, until every pod that existed throughout was delivered; if that
+                can't be guaranteed, the report says so and a warning is logged. "raise": the same,
+                but then the batch fails with `DriftError`. "report": nothing is read again.
+                "ignore": pages do not overlap, no ids are kept, and rows may be lost or repeated.
             on_bad_item: what happens to a row that can't be read. "raise": its batch fails with a
                 `PayloadError` that names the field, the item and the request. "skip": the row is
                 left out and counted in ``report.bad_items``; the first one is logged as a warning.
-                A function: it is called with the row, as `json.loads` gives it, and the
-                `PayloadError`, and returns the item to use instead, or None to leave the row out;
-                it is counted all the same, and an exception of the function ends the scan. A row
-                without an id, or that is not an object, can't be read either. A body that is
+                A function: it is called with the row, as `json.loads` returns it, and the
+                `PayloadError`, and returns the item to use instead, or None to leave the row out.
+                The row is counted in both cases, and an exception of the function ends the scan. A
+                row without an id, or that is not an object, also can't be read. A body that is
                 malformed as a whole fails its batch.
-            on_unknown_field: what happens when `model` has a field that neither a document nor a
-                row of the first page has: a misspelt one would be its default in every item.
-                "warn": a warning is logged, and ``report.unknown_model_fields`` lists it. "raise":
-                the stream raises a `ConfigurationError` that names it.
-            max_items: deliver at most this many; no page is asked for that they can't need.
-            deadline: seconds that the whole scan may take, from the first item asked for.
+            on_unknown_field: what happens when `model` has a field that is neither documented nor
+                in any row of the first page, such as a misspelt one, which would have its default
+                in every item. "warn": a warning is logged, and ``report.unknown_model_fields``
+                lists it. "raise": the stream raises a `ConfigurationError` that names it.
+            max_items: deliver at most this many; pages that can't be needed are not requested.
+            deadline: seconds that the whole scan may take, from the request for the first item.
             resume_from: the checkpoint of an earlier scan with the same ids, `page_size` and
-                `batch_size`: an object or its JSON. What it lists as done is not read again.
+                `batch_size`: an object or its JSON. What it marks as done is not read again.
 
         Returns:
             A stream that sends nothing before it is iterated.
 
         Raises:
             ConfigurationError: an argument can't work; nothing was sent.
-            CheckpointError: `resume_from` is damaged, newer, or of another scan; where only the ids
-                show that, the stream raises it before the batch is sent.
+            CheckpointError: `resume_from` is damaged, newer, or of another scan. If only the ids
+                differ, the stream raises it before it requests the batch.
 
         Example:
             ::
@@ -461,23 +461,23 @@ class IefSession:
         batch_size: int = 100,
         concurrency: int = 8,
     ) -> PodCount:
-        """Count pods by one request of one row for each batch, without reading them.
+        """Count pods without reading them, with one request for each batch.
 
         Args:
-            deployment_ids: as for `iter_pods`, and so are all others.
-            node_ids: nodes instead.
-            group_ids: node groups instead.
-            skip_empty_nodes: whether to leave out nodes that report no pods.
-            page_size: rows that a scan would ask for at a time: for `PodCount.requests` alone.
-            batch_size: deployment ids per query.
-            concurrency: requests in flight at most.
+            deployment_ids: as for `iter_pods`.
+            node_ids: as for `iter_pods`.
+            group_ids: as for `iter_pods`.
+            skip_empty_nodes: as for `iter_pods`.
+            page_size: rows per request of a scan; used only for `PodCount.requests`.
+            batch_size: as for `iter_pods`.
+            concurrency: the most requests in flight.
 
         Returns:
             The counts, and how many requests a scan would take.
 
         Raises:
             ConfigurationError: an argument can't work; nothing was sent.
-            PayloadError: the server gives no count.
+            PayloadError: the server sends no count.
             IefError: a batch failed, after all attempts.
 
         Example:
@@ -497,25 +497,25 @@ class IefSession:
             page_size=page_size,
             batch_size=batch_size,
             concurrency=concurrency,
-            on_drift="report",  # a single row can't move, and nothing is warned of
-            on_bad_item="skip",  # no row is looked at
+            on_drift="report",  # one row can't move, and no warning applies
+            on_bad_item="skip",  # no row is read
             skip_empty_nodes=skip_empty_nodes,
             count_only=True,
         )
         scan = scan_of(self, spec)
         try:
-            await scan.next_page()  # there is no page to deliver: this returns at the end
+            await scan.next_page()  # delivers no page, and returns at the end
         finally:
             await scan.aclose()
         counts = [report.count for report in scan.plan.reports()]
         known = tuple(count for count in counts if count is not None)
         if len(known) < len(counts):
-            message = "the server gives no count for this list: iter_pods reads it all the same"
+            message = "the server sends no count for this list: iter_pods reads it without one"
             raise PayloadError(message, path="count")
         requests = sum(requests_for(count, page_size) for count in known)
         return PodCount(total=sum(known), counts=known, requests=requests)
 
-    # -- what a scan starts from ---------------------------------------------------------------
+    # -- other lists ---------------------------------------------------------------------------
 
     @overload
     def iter_deployments(self, **options: Unpack[DeploymentOptions]) -> Stream[Deployment]: ...
@@ -524,13 +524,13 @@ class IefSession:
         self, *, model: type[T], **options: Unpack[DeploymentOptions]
     ) -> Stream[T]: ...
     def iter_deployments(self, *, model: type[Any] = Deployment, **options: Any) -> Stream[Any]:
-        """Return a `Stream` of the project's deployments: give it to `iter_pods` to scan them all.
+        """Return a `Stream` of the project's deployments; `iter_pods` accepts it.
 
-        ``GET /v3/{project_id}/edgemgr/deployments``. A list is one batch: whatever fails is raised.
+        ``GET /v3/{project_id}/edgemgr/deployments``. The list is one batch: any error is raised.
 
         Args:
-            model: as for `iter_pods`. Where only ids are needed, a class with an `id` alone can't
-                fail because of another field.
+            model: as for `iter_pods`. If only ids are needed, a class with only an `id` can't fail
+                because of another field.
             options: the filters `name` (a part of it), and `node_id` or `group_id`; `sort`
                 (``"created_at:asc"`` or ``"created_at:desc"``); and `page_size` (100 at most),
                 `concurrency`, `on_drift`, `on_bad_item`, `on_unknown_field`, `max_items`,
@@ -589,7 +589,7 @@ class IefSession:
     def iter_groups(self, *, model: type[Any] = Group, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the node groups of a platinum instance, with their nodes.
 
-        ``GET /v2/{project_id}/edgemgr/groups``. A page may be large, as a group holds its nodes.
+        ``GET /v2/{project_id}/edgemgr/groups``. A page may be large, as a group contains its nodes.
 
         Args:
             model: as for `iter_deployments`.
@@ -618,7 +618,7 @@ class IefSession:
     def iter_instances(self, *, model: type[Any] = Instance, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's platinum (enterprise) instances.
 
-        ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are for `instance_id`.
+        ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are values for `instance_id`.
 
         Args:
             model: as for `iter_deployments`.
@@ -643,10 +643,10 @@ class IefSession:
     # -- the session itself --------------------------------------------------------------------
 
     def statistics(self) -> SessionStatistics:
-        """Return the figures of the session so far.
+        """Return the counters of the session so far.
 
         Returns:
-            A snapshot; those of derived sessions are included.
+            A snapshot that includes derived sessions.
 
         Example:
             ::
@@ -660,7 +660,7 @@ class IefSession:
         )
 
     async def aclose(self) -> None:
-        """Close the connections, unless they are borrowed or another session's. Streams end."""
+        """End all streams, and close the connections, except borrowed and shared ones."""
         if self._owner:
             await self._transport.connections.close()
 
@@ -676,7 +676,9 @@ class IefSession:
         await self.aclose()
 
     def __repr__(self) -> str:
-        transport = getattr(self, "_transport", None)  # a traceback may show one that is half made
+        transport = getattr(
+            self, "_transport", None
+        )  # a traceback may show a session whose constructor failed
         where = (
             f"project {transport.project.id or transport.project.name} at {transport.endpoint}"
             if transport
@@ -685,13 +687,13 @@ class IefSession:
         return f"<IefSession: {where}>"
 
 
-# ---- for what is built on sessions ---------------------------------------------------------------
+# ---- for scan_fleet and the engines --------------------------------------------------------------
 
 
 def session_of(
     project_id: str | None = None, *, credentials: Credentials, **parts: Any
 ) -> IefSession:
-    """Return a session made of parts, some of which may be shared: see `connect`."""
+    """Return a session made of parts that may be shared: see `connect`."""
     problem = problem_of(credentials)
     if problem is not None:
         del credentials
@@ -704,7 +706,7 @@ def session_of(
 
 def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
     """Return a scan by a session."""
-    transport, caps = session._transport, session._caps  # noqa: SLF001  users have no business with them
+    transport, caps = session._transport, session._caps  # noqa: SLF001  not for users
     return Scan(
         spec,
         batcher=spec.batcher(transport.project.id),
@@ -718,15 +720,15 @@ def scan_of(session: IefSession, spec: ScanSpec[T]) -> Scan[T]:
 
 
 def addresses_of(session: IefSession) -> tuple[str, str]:
-    """Return where a session's requests go first, and where IAM answers to it."""
-    transport = session._transport  # noqa: SLF001  users have no business with it
+    """Return the first endpoint of a session, and its IAM endpoint."""
+    transport = session._transport  # noqa: SLF001  not for users
     return transport.endpoints.home, transport.iam_endpoint
 
 
 def _stream(
     session: IefSession, listing: Listing, model: type[Any], options: dict[str, Any]
 ) -> Stream[Any]:
-    """Stream a list that takes filters instead of ids."""
+    """Return the stream of a list that has filters instead of ids."""
     known = listing.options.__annotations__
     unknown = options.keys() - known.keys()
     if unknown:
@@ -738,7 +740,7 @@ def _stream(
         check_kind(name, value, str)
     if len(chosen.keys() & set(listing.exclusive)) > 1:
         message = (
-            f"give {' or '.join(listing.exclusive)}, not both: the service accepts one of them"
+            f"only one of {' and '.join(listing.exclusive)} may be given: the service accepts one"
         )
         raise ConfigurationError(message)
     text = "&".join(f"{name}={quote(value, safe='')}" for name, value in chosen.items())

@@ -2,8 +2,8 @@
 
 A server may echo a secret in any form: escaped as JSON, a URL or HTML, in base64, in upper or lower
 case, cut, or broken over lines. So a text is searched for runs of the secret, that is for any 16
-consecutive characters of it, after escapes and white space were removed. In the text itself only
-the places where the runs stand are masked.
+consecutive characters of it, after escapes and white space are removed. Only the places of these
+runs in the original text are masked.
 """
 
 import base64
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 MASK = "***"
-RUN = 16  # consecutive characters of a secret that are masked wherever they stand
-GRAM = 8  # characters looked up at each ninth place of a text: each run contains such a place
+RUN = 16  # this many consecutive characters of a secret are always masked
+GRAM = 8  # characters looked up at every ninth place of a text: each run contains such a place
 STRIDE = RUN - GRAM + 1
 SHORT = 8  # a shorter secret is masked only as a whole word, as it may be part of other words
 LEAST = 4  # a shorter secret is not masked
@@ -26,17 +26,17 @@ MOST_COMPARED = 1 << 22  # characters times characters: beyond that a set is fas
 MOST_PLACES = 16  # of the same characters in a secret that are compared
 LEAP = 64  # characters compared at a time
 TIMES_ESCAPED = 2  # in JSON in JSON, or in a URL in HTML
-BETWEEN = "\ud800"  # between the forms of a secret; no text has it
+BETWEEN = "\ud800"  # separates the forms of a secret; no text contains it
 
 # control characters, those that change the direction of writing, invisible ones and line ends: all
-# characters for which a terminal shows something else than it was sent
+# characters that a terminal does not show as they were sent
 STEERING = (
     r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _STEERING = re.compile(f"[{STEERING}]")
-# how these begin in UTF-8: a search for bytes takes a tenth of the time
+# their first bytes in UTF-8: a search for bytes takes a tenth of the time
 _STEERING_BYTES = (
     *(b"\x7f", b"\xc2", b"\xcd\x8f", b"\xd8\x9c", b"\xe1", b"\xe2\x80", b"\xe2\x81"),
     *(b"\xe3\x85\xa4", b"\xef\xbb\xbf", b"\xef\xbe\xa0", b"\xef\xbf", b"\xf0\x9b", b"\xf0\x9d"),
@@ -123,7 +123,7 @@ class Needle:
             self._escapes += _ESCAPES.values()
 
     def scrub(self, text: str) -> str:
-        """Return a text with ``***`` in the place of each run of the secret."""
+        """Return a text with ``***`` instead of each run of the secret."""
         if self._word is not None:
             return self._word.sub(MASK, text)
         if len(self._hay) <= len(BETWEEN) and not self._wholes:
@@ -134,7 +134,7 @@ class Needle:
         return _masked(text, spans) if spans else text
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where runs of the secret stand in a text: as it is, unescaped, unescaped twice."""
+        """Yield the places of runs of the secret in a text: as is, unescaped, unescaped twice."""
         readings: dict[str, list[tuple[str, re.Pattern[str]]]] = {text: []}
         yield from self._spans_in(_unblanked(text), [(text, _BLANK)])
         for _ in range(TIMES_ESCAPED):
@@ -151,15 +151,15 @@ class Needle:
     def _spans_in(
         self, plain: str, steps: Sequence[tuple[str, re.Pattern[str]]]
     ) -> Iterator[tuple[int, int]]:
-        """Yield where the runs in a text stood before these steps, of which each undid escapes."""
+        """Yield the places of the runs of an unescaped text in the original text."""
         if found := [*self._found(_fold(plain))]:
             views = [_view(source, escapes) for source, escapes in steps]
             yield from (_original(views, span) for span in found)
 
     def _touches(self, text: str) -> bool:
-        """Tell whether a short hexadecimal text may contain a run of the secret.
+        """Return whether a short hexadecimal text may contain a run of the secret.
 
-        Most request ids are such texts, one for each answer; they need no search for other forms.
+        Most request ids are such texts, one per response; they need no search for other forms.
         """
         places = range(0, len(text) - GRAM + 1, STRIDE)
         return any(text[at : at + GRAM] in self._itself for at in places)
@@ -186,7 +186,7 @@ class Needle:
             at = max(at + STRIDE, end - GRAM + 1)
 
     def _run(self, plain: str, at: int) -> tuple[int, int]:
-        """Return the longest span around a place in which a text equals the secret."""
+        """Return the longest span around a place where a text equals the secret."""
         hay, best = self._hay, (at, at)
         place = hay.find(plain[at : at + GRAM])
         for _ in range(MOST_PLACES):
@@ -209,7 +209,7 @@ class Needle:
 
 
 def _fold(text: str) -> str:
-    """Return a text in lower case, with both alphabets of base64 made one; of the same length."""
+    """Return a text in lower case, with both alphabets of base64 unified; the length is kept."""
     text = text.lower() if text.isascii() else re.sub("[A-Z]+", lambda one: one[0].lower(), text)
     return text.replace("-", "+").replace("_", "/")
 
@@ -233,24 +233,24 @@ def _word(secret: str) -> re.Pattern[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield how a secret looks in base64."""
+    """Yield the forms of a secret in base64."""
     data = secret.encode("utf-8", "surrogatepass")
     if len(data) <= BASE64_BYTES:
         for before, changed in ((0, 0), (1, 2), (2, 3)):
             text = base64.b64encode(bytes(before) + data).decode()
-            # what is the same whatever stands before and behind it
+            # the part that does not depend on the bytes before and after the secret
             yield text[changed : (before + len(data)) * 8 // 6]
 
 
 def _has_marks(text: str) -> bool:
-    """Tell whether a text has a character that begins an escape."""
+    """Return whether a text has a character that starts an escape."""
     return any(mark in text for mark in _ESCAPES)
 
 
 class _View(NamedTuple):
-    """Where the pieces of a text without escapes and white space were in the original.
+    """Maps the pieces of a text without escapes and white space to the original text.
 
-    The piece that begins at `begins[i]` was at `starts[i]` to `ends[i]`. A piece of the same length
+    The piece that starts at `begins[i]` was at `starts[i]` to `ends[i]`. A piece of the same length
     as its original was not escaped.
     """
 
@@ -288,7 +288,7 @@ def _meaning(found: re.Match[str]) -> str:
 
 
 def _view(text: str, escapes: re.Pattern[str]) -> _View:
-    """Return where each piece of a text stood with its escapes undone."""
+    """Return the places of the pieces of a text whose escapes are undone."""
     begins: list[int] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -314,7 +314,7 @@ def _view(text: str, escapes: re.Pattern[str]) -> _View:
 
 
 def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
-    """Yield the characters that an escape means, each with the length of its escape."""
+    """Yield the characters that an escape stands for, each with the length of its escape."""
     kind, said = found.lastgroup, found[0]
     if kind == "url":
         data = unquote_to_bytes(said)

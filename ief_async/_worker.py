@@ -1,4 +1,4 @@
-"""Work in a thread beside the event loop, which is always awaited."""
+"""Work in a thread, which is always awaited."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from typing import Any
 
 
 class Worker:
-    """Runs functions in a thread, one at a time; none is left running unnoticed."""
+    """Runs functions in a thread, one at a time."""
 
     def __init__(self) -> None:
         self._running: asyncio.Future[Any] | None = None
 
     def begin(self, work: Callable[..., Any], *given: Any) -> None:
-        """Start a function; the one before has to be finished."""
+        """Start a function; the previous one must have finished."""
         self._running = asyncio.get_running_loop().run_in_executor(None, work, *given)
-        # retrieves its error, which would be logged as lost where nobody awaits it any more
+        # retrieves the error, which asyncio would log as lost if nothing awaits the future
         self._running.add_done_callback(asyncio.Future.exception)
 
     async def rest(self) -> asyncio.CancelledError | None:
-        """Wait for the function, however often this is cancelled; return the last cancellation.
+        """Wait for the function, even if cancelled meanwhile; return the last `CancelledError`.
 
-        A cancel scope of anyio recognises its cancellation by the exception: raise that one.
+        The caller must raise that exception: a cancel scope of anyio recognises it by identity.
         """
         cancelled: asyncio.CancelledError | None = None
         while self._running is not None and not self._running.done():
@@ -31,10 +31,10 @@ class Worker:
         return cancelled
 
     async def end(self) -> Any:
-        """Wait likewise, and return the result; None if nothing was started.
+        """Wait as `rest` does, and return the result; None if nothing was started.
 
         Raises:
-            asyncio.CancelledError: this was cancelled meanwhile; the function is finished.
+            asyncio.CancelledError: the task was cancelled meanwhile; the function has finished.
             Exception: what the function raised.
         """
         cancelled = await self.rest()
@@ -43,5 +43,5 @@ class Worker:
             try:
                 raise cancelled
             finally:
-                del cancelled  # it holds this frame, which would hold it: a cycle
+                del cancelled  # avoids a reference cycle with this frame
         return None if running is None else running.result()

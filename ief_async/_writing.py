@@ -22,24 +22,24 @@ else:
 
     NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
-PATIENCE_SECONDS = 5.0  # without a byte taken, where nothing tells when a file takes more
+PATIENCE_SECONDS = 5.0  # without progress, for a file that can't be polled
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 0.1  # between two tries
 
 
 class Exact:
     """A binary file whose `write` writes all bytes, or raises.
 
-    The file may take a part of the bytes at a time, or none for now, as a full non-blocking pipe
-    does. The rest is offered again. A file with a descriptor is waited for as long as it takes; one
-    without a descriptor that takes nothing for some seconds is an error. So is a `write` that
-    returns an impossible number, as it is unknown then what was written.
+    The file may accept a part of the bytes at a time, or none for now, like a full non-blocking
+    pipe; the rest is written again. A file with a descriptor is waited for without limit. A file
+    without one that accepts nothing for some seconds is an error. So is a `write` that returns an
+    impossible number, as it is then unknown what was written.
 
-    A `write` that returns ``None`` took nothing if the file is a raw file of `io`, has a
-    non-blocking descriptor, or returned a number before. Else it is taken for one of the many that
-    return no number at all, and took everything.
+    A `write` that returns ``None`` accepted nothing if the file is a raw file of `io`, has a
+    non-blocking descriptor, or returned a number before. Otherwise the file is assumed never to
+    return a number, and to have accepted everything.
 
     Attributes:
-        taken: how many bytes the file took.
+        taken: how many bytes the file accepted.
         torn: whether a `transaction` failed and left some of its bytes in the file.
     """
 
@@ -50,7 +50,7 @@ class Exact:
         self._counts = True if isinstance(file, io.RawIOBase) else None  # None: not known yet
 
     def write(self, data: Any) -> int:
-        """Write all bytes; return how many they are."""
+        """Write all bytes; return their number."""
         rest = memoryview(data).cast("B")
         size, idle = len(rest), 0.0
         while rest:
@@ -73,15 +73,15 @@ class Exact:
                 return
 
     def sync(self) -> None:
-        """Bring the file to the disk, if it is on a disk."""
+        """Sync the file to disk, if it is a regular file."""
         if self._size() is not None:
             os.fsync(self._file.fileno())
 
     def _offer(self, rest: memoryview) -> int:
-        """Offer bytes to the file; return how many it took."""
+        """Write bytes to the file; return how many it accepted."""
         try:
             said = self._file.write(rest)
-        except BlockingIOError as error:  # raised by a buffer that took a part
+        except BlockingIOError as error:  # raised by a buffer that accepted a part
             return getattr(error, "characters_written", 0)
         if said is None:
             if self._counts is None:
@@ -92,7 +92,7 @@ class Exact:
         if before or not is_count or not 0 <= said <= len(rest):
             message = (
                 f"write() of {self._name} returned {said!r:.40}{before} for {len(rest)} bytes, so "
-                "it is not known what was written: use a file whose write() returns a number"
+                "it is unknown what was written: use a file whose write() returns a number"
             )
             raise OSError(message)
         self._counts = True
@@ -105,28 +105,28 @@ class Exact:
             return False
 
     def _wait(self, idle: float) -> float:
-        """Wait until the file may take more.
+        """Wait until the file may accept more.
 
         Args:
-            idle: seconds waited since the file took something.
+            idle: seconds waited since the file last accepted something.
 
         Returns:
-            The same, with this wait.
+            The new value of `idle`.
 
         Raises:
-            TimeoutError: it took nothing for too long.
+            TimeoutError: the file accepted nothing for too long.
         """
         if self._awaited():
             return 0.0
         if idle >= PATIENCE_SECONDS:
-            message = f"{self._name} took no byte for {PATIENCE_SECONDS:g} s and is not complete"
+            message = f"{self._name} accepted no byte for {PATIENCE_SECONDS:g} s and is incomplete"
             raise TimeoutError(message)
         pause = min(max(idle, SHORTEST_SECONDS), LONGEST_SECONDS)
         time.sleep(pause)
         return idle + pause
 
     def _awaited(self) -> bool:
-        """Wait for a full file by its descriptor; tell whether that was possible and needed."""
+        """Poll a full file by its descriptor; return whether that was possible and necessary."""
         try:
             poll = select.poll()
             poll.register(self._file.fileno(), select.POLLOUT)
@@ -144,7 +144,7 @@ class Exact:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Remove what is written inside if the block raises; if that is impossible, set `torn`."""
+        """Remove what the block wrote if it raises; set `torn` if that is impossible."""
         taken, size = self.taken, self._size()
         try:
             yield
@@ -154,7 +154,7 @@ class Exact:
             raise
 
     def _size(self) -> int | None:
-        """Return the size of a file on a disk; None if it is anything else."""
+        """Return the size of a regular file; None for anything else."""
         try:
             number = self._file.fileno()
             known = os.fstat(number)
@@ -164,7 +164,7 @@ class Exact:
         return known.st_size if is_file else None
 
     def _cut(self, size: int | None, more: int) -> bool:
-        """Remove the last bytes of the file, if they are all that was added to this size."""
+        """Truncate the file to this size, if exactly `more` bytes were added to it."""
         if size is None or self._size() != size + more:
             return False
         try:
@@ -179,30 +179,30 @@ class Exact:
 
 
 def exact(file: Any) -> Exact:
-    """Return a binary file as an `Exact` one."""
+    """Wrap a binary file in an `Exact`."""
     return file if isinstance(file, Exact) else Exact(file)
 
 
 def put(text: str, to: TextIO | None) -> None:
-    """Print a text to a stream, all of it, however little the stream takes at a time."""
-    if to is None:  # the process was started with it closed: nobody reads it
+    """Print a whole text to a stream, however little the stream accepts at a time."""
+    if to is None:  # the process was started with the stream closed
         return
     exact(to).flush()
     buffer = getattr(to, "buffer", None)
     if buffer is None:  # such as a StringIO
         to.write(text)
         return
-    # not through its buffer, which keeps what could not be written and writes it at exit
+    # not through its buffer, which would write at exit what could not be written now
     out = exact(getattr(buffer, "raw", buffer))
     out.write(text.encode(to.encoding, to.errors or "strict"))
     out.flush()
 
 
 class Hold:
-    """Locks on files, held until they are released or the process ends, however it ends.
+    """Locks on files, held until they are released or the process ends in any way.
 
-    The lock of a file is a lock file beside it, ``.name.lock``. One that a killed process left
-    behind locks nothing.
+    The lock of a file is a lock file next to it, ``.name.lock``. A lock file left behind by a
+    killed process locks nothing.
     """
 
     def __init__(self) -> None:
@@ -210,26 +210,26 @@ class Hold:
         self._process = os.getpid()
 
     def take(self, path: str | os.PathLike[str], error: type[IefError]) -> None:
-        """Lock a file, too.
+        """Lock a file.
 
         Args:
             path: the file, which need not exist.
             error: the class of the error to raise if it is locked already.
 
         Raises:
-            IefError: the file is locked, as `error`.
-            OSError: the lock file can't be made.
+            IefError: the file is locked; the class is `error`.
+            OSError: the lock file can't be created.
         """
         folder, name = os.path.split(os.path.realpath(path))  # one lock for all paths of a file
         lock = os.path.join(folder, f".{name}.lock")  # noqa: PTH118  what was split is joined
         try:
             number = _locked(lock)
         except OSError as problem:
-            problem.filename = os.fspath(path)  # the caller knows nothing of the lock file
+            problem.filename = os.fspath(path)  # the caller does not know the lock file
             raise
         if number is None:
             message = (
-                f"{os.fspath(path)} is in use by another export or command that still runs: "
+                f"{os.fspath(path)} is in use by another export or command that is still running: "
                 "wait until it ends, or use another path"
             )
             raise error(message)
@@ -241,7 +241,7 @@ class Hold:
             number, lock = self._held.pop()
             if os.getpid() == self._process:
                 _unlock(number, lock)
-            else:  # in a forked child: the lock is its parent's
+            else:  # in a forked child: the lock belongs to its parent
                 os.close(number)
 
     def __enter__(self) -> Self:
@@ -251,16 +251,16 @@ class Hold:
         self.release()
 
     def __del__(self) -> None:
-        self.release()  # where an event loop was closed too early, no `finally` runs
+        self.release()  # if an event loop is closed too early, no `finally` runs
 
 
 def _locked(path: str) -> int | None:
-    """Lock a lock file; return its descriptor, or None if somebody else holds the lock."""
+    """Lock a lock file; return its descriptor, or None if it is locked already."""
     while True:
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             locked = _lock(number)
-            # its holder may have removed it since it was opened: then it locks nothing any more
+            # its holder may have removed it since it was opened: then it locks nothing
             current = _is_current(number, path)
         except BaseException:
             os.close(number)
@@ -290,7 +290,7 @@ if sys.platform == "win32":
 
     def _unlock(number: int, path: str) -> None:
         os.close(number)
-        with contextlib.suppress(OSError):  # another process has opened it by now, and removes it
+        with contextlib.suppress(OSError):  # another process has opened it, and will remove it
             os.unlink(path)  # noqa: PTH108  as the lock is known by its string
 
 else:
@@ -303,13 +303,13 @@ else:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            line = "this file system has no locks: two exports to one file are not kept apart"
+            line = "this file system has no locks: two exports to the same file are not detected"
             write(logging.WARNING, line)
         return True
 
     def _unlock(number: int, path: str) -> None:
-        with contextlib.suppress(OSError):  # a lock file that stays locks nothing
+        with contextlib.suppress(OSError):  # a lock file that remains locks nothing
             if _is_current(number, path):
                 os.unlink(path)  # noqa: PTH108  as the lock is known by its string
-            fcntl.flock(number, fcntl.LOCK_UN)  # a forked child may have it open, too
+            fcntl.flock(number, fcntl.LOCK_UN)  # a forked child may also have it open
         os.close(number)

@@ -8,23 +8,22 @@ Spans:
 
 - ``ief.iter_pods``, ``ief.count_pods``, ``ief.iter_deployments``, …: one for each scan, from the
   request for the first item to the end. Its attributes are the figures of `ScanEnded`, each named
-  ``ief.scan.…``, and ``error.type``. Its parent is the span in which the scan began. It is never
+  ``ief.scan.…``, and ``error.type``. Its parent is the span in which the scan started. It is never
   the current span for the consumer's code.
-- Single requests have the spans that ``opentelemetry-instrumentation-aiohttp-client`` makes, as
-  children of their scan's span. That package decides about their URLs: its ``url_filter`` keeps
-  ids out of them.
+- Single requests have the spans of ``opentelemetry-instrumentation-aiohttp-client``, as children of
+  their scan's span. Use the ``url_filter`` of that package to keep ids out of their URLs.
 
 Metrics:
 
 - ``ief.client.items``, a counter of delivered items (pods, nodes, …) by ``ief.operation.name``.
 - ``ief.client.requests``, a counter by ``http.request.method``, ``url.template``,
   ``http.response.status_code`` and ``error.type``.
-- ``ief.client.request.duration``, a histogram in seconds by the same, of each attempt.
+- ``ief.client.request.duration``, a histogram in seconds with the same attributes, of each attempt.
 - ``ief.client.active_requests``, an up-down counter of requests in flight by
   ``http.request.method`` and ``url.template``.
 - ``ief.client.retries``, a counter by ``url.template`` and ``error.type``.
 
-Only OpenTelemetry's API is used: without an SDK that the application sets up, nothing is recorded.
+Only OpenTelemetry's API is used: unless the application sets up an SDK, nothing is recorded.
 """
 
 from collections.abc import Callable
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["observer"]
 
-# as the semantic conventions say for `http.client.request.duration`; the default is milliseconds
+# the buckets of the semantic conventions for `http.client.request.duration`; the default is in ms
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 FIGURES = ("items", "pages", "batches", "failed", "retries", "complete", "drift")
 
@@ -62,7 +61,7 @@ def observer(
 
     Args:
         tracer_provider: where spans go; by default the application's provider.
-        meter_provider: where metrics go; likewise.
+        meter_provider: where metrics go; by default the application's provider.
 
     Returns:
         The hook. One hook serves any number of sessions.
@@ -97,23 +96,21 @@ class _Observer:
         self._scans: dict[int | None, tuple[str, Span]] = {}
         meter = metrics.get_meter(name, our_version, meter_provider)
         self._items = meter.create_counter(
-            "ief.client.items", "{item}", "Pods, nodes and the like that were delivered."
+            "ief.client.items", "{item}", "Items (pods, nodes, …) delivered."
         )
         self._requests = meter.create_counter(
-            "ief.client.requests", "{request}", "Requests sent, repeats included."
+            "ief.client.requests", "{request}", "Requests sent, including retries."
         )
         self._duration = meter.create_histogram(
             "ief.client.request.duration",
             "s",
-            "How long one attempt of a request takes.",
+            "Duration of one attempt of a request.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
         self._active = meter.create_up_down_counter(
             "ief.client.active_requests", "{request}", "Requests in flight."
         )
-        self._retries = meter.create_counter(
-            "ief.client.retries", "{retry}", "Requests that are sent again."
-        )
+        self._retries = meter.create_counter("ief.client.retries", "{retry}", "Retries sent.")
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -141,7 +138,7 @@ class _Observer:
             f"ief.{event.operation}", attributes={"ief.operation.name": event.operation}
         )
         self._scans[event.scan] = event.operation, span
-        # the context is the scan's own, and ends with it: there is nothing to detach
+        # the context belongs to the scan and ends with it, so nothing is detached
         context.attach(trace.set_span_in_context(span))
 
     def _end(self, event: ScanEnded) -> None:

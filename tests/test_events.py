@@ -437,7 +437,7 @@ async def test_hook_that_raises_is_called_no_more(kind, caplog):
     assert 1 == len(of(kind, calls))
     assert kind is type(calls[-1])
     (record,) = lines(caplog, logging.WARNING)
-    assert "on_event raised, and is not called again" == record.getMessage()
+    assert "on_event raised an exception and is not called again" == record.getMessage()
     assert LookupError is record.exc_info[0]
     assert "in hook" in caplog.text
 

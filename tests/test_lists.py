@@ -182,7 +182,7 @@ async def test_filters_filter(fake, ief):
 
 def test_deployments_of_a_node_or_a_group(ief):
     """The service takes one of the two."""
-    with pytest.raises(ConfigurationError, match="not both"):
+    with pytest.raises(ConfigurationError, match="only one of"):
         ief.iter_deployments(node_id="n", group_id="g")
 
 

@@ -161,7 +161,7 @@ async def test_count_pods_needs_a_count(fake, ief):
     """A server that gives no count is told apart from an empty fleet."""
     fake.script(Fault.body(b'{"pods": []}'))
 
-    with pytest.raises(PayloadError, match="the server gives no count"):
+    with pytest.raises(PayloadError, match="the server sends no count"):
         await ief.count_pods(fake.deployment_ids)
 
 

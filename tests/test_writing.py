@@ -129,7 +129,7 @@ def test_all_is_taken_or_it_is_an_error(kind, plan, sizes):
 async def test_a_number_that_can_not_be_is_an_error(wrong):
     """A `write` that says more than it was given, less than nothing, or no number, ends it."""
     async with FakeIef(30) as fake, session_with(fake) as ief:
-        with pytest.raises(OSError, match=r"write\(\) of a Reluctant returned .* is not known"):
+        with pytest.raises(OSError, match=r"write\(\) of a Reluctant returned .* is unknown"):
             await write_ndjson(ief.iter_pods(fake.deployment_ids), Reluctant([wrong]))
 
 
@@ -138,7 +138,7 @@ async def test_a_number_that_can_not_be_is_an_error(wrong):
 async def test_a_file_that_takes_nothing_is_an_error(write, kind):
     """Where nothing tells when a file takes more, it is waited for a while, and not for ever."""
     async with FakeIef(30) as fake, session_with(fake) as ief:
-        with pytest.raises(TimeoutError, match=f"a {kind.__name__} took no byte for 0.05 s"):
+        with pytest.raises(TimeoutError, match=f"a {kind.__name__} accepted no byte for 0.05 s"):
             await write(ief.iter_pods(fake.deployment_ids), kind(["zero"]))
 
 

@@ -43,7 +43,7 @@ PHRASES = {
     "Page.raw and list_pods show the body as it came; report it with the request id": (
         "Report it with the request id"
     ),
-    ": iter_pods reads it all the same": ": ief-async pods reads it all the same",
+    ": iter_pods reads it without one": ": ief-async pods reads it without one",
     ", or raise Limits(max_body_bytes=)": "",
     "for a private CA give http=": "for a private CA set SSL_CERT_FILE",
     "than RetryPolicy.retry_after_cap": "than the command waits",

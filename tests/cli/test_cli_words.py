@@ -64,7 +64,7 @@ def test_wrong_argument_is_named_as_an_option(run, fake, arguments, said):  # no
             3,
             "with --checkpoint the same command reads them again",
         ),
-        (("count",), Fault.body(b'{"pods": []}'), 1, "ief-async pods reads it all the same"),
+        (("count",), Fault.body(b'{"pods": []}'), 1, "ief-async pods reads it without one"),
     ],
 )
 def test_refusal_advises_on_options(run, fake, *, arguments, fault, code, said):  # noqa: F811  fixtures
