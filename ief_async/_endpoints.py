@@ -6,7 +6,7 @@ A new list needs
 * a class for its filters here, if it has any, and a row in `LISTINGS`;
 * a method ``iter_…`` of `IefSession` with its overloads and an example;
 * columns for the command in ``cli/_output``, if the usual ones do not fit;
-* in the fake a row and a method in ``testing/_lists``, an argument and a property of `FakeIef`;
+* in the fake a row and a method in ``testing/_lists``, an argument and a property of its server;
 * in the tests a full row in ``samples/siblings.full.json``, its fields in ``TABLES`` of
   ``test_models``, the number of rows in ``test_lists``, its key in ``KEYS`` of ``moving``, and lines
   in ``typing/api`` and ``typing/models``.
