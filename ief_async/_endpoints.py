@@ -8,8 +8,8 @@ A new list needs
 * columns for the command in ``cli/_output``, if the usual ones do not fit;
 * in the fake a row and a method in ``testing/_lists``, an argument and a property of its server;
 * in the tests a full row in ``samples/siblings.full.json``, its fields in ``TABLES`` of
-  ``test_models``, the number of rows in ``test_lists``, its key in ``KEYS`` of ``moving``, and lines
-  in ``typing/api`` and ``typing/models``.
+  ``test_models``, the number of rows in ``test_lists``, its key in ``KEYS`` of ``moving``, and
+  lines in ``typing/api`` and ``typing/models``.
 
 Tests name whatever is missing. `iter_pods` refuses the new rows as ids unless ``SELECTORS`` of
 ``_paging/batches`` names the model.
