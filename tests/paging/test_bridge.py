@@ -130,7 +130,7 @@ def test_anchored_page_is_where_the_walk_goes_on():
 
 
 def test_offsets_that_are_not_rows_are_an_error():
-    """Two pages of several rows, one row apart, that share none: offset means something else."""
+    """If pages one row apart share no row, the server does not count offsets in rows."""
     walk = bridge(anchored=0, past_first=False)
     walk.note_unanchored(answer(2))
     walk.note_unanchored(answer(1, rows=1))

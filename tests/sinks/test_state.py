@@ -34,7 +34,7 @@ async def test_the_state_of_another_export_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"ief_async_export": 1}', "\x00"])
 async def test_a_damaged_state_is_refused(text, tmp_path):
-    """A state that is none is a CheckpointError, not a new beginning."""
+    """A file that does not hold a valid state is a CheckpointError, not a new beginning."""
     state = tmp_path / "state"
     state.write_text(text)
     async with FakeIef(6) as fake:
