@@ -1,7 +1,7 @@
 """One page of a batch: what is asked, what comes back, and what is delivered of it. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
@@ -49,9 +49,9 @@ class PageAnswer:
         """Whether it holds rows, but fewer than were asked for."""
         return 0 < len(self.ids) < self.request.limit
 
-    def without_page(self) -> Self:
+    def without_page(self) -> "PageAnswer":
         """Return a copy that does not keep the driver's page alive."""
-        return attrs.evolve(self, page=None)
+        return PageAnswer(self.request, self.count, self.ids, None)
 
 
 @attrs.frozen

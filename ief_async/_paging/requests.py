@@ -56,14 +56,14 @@ class Requests:
         return self.chain.shape
 
     @property
-    def pending(self) -> list[int]:
-        """The offsets whose pages are still to come, or to be asked for again."""
-        return [*self.in_flight, *(request.offset for request in self.again)]
+    def pending(self) -> bool:
+        """Whether pages are still to come, or to be asked for again."""
+        return bool(self.in_flight or self.again)
 
     @property
     def earliest(self) -> int | None:
         """The smallest offset whose page is still to come, or None."""
-        return min(self.pending, default=None)
+        return min([*self.in_flight, *(request.offset for request in self.again)], default=None)
 
     def promised(self, *, planned: bool) -> int:
         """Return how many rows come without another request, if the count is right.
@@ -95,6 +95,8 @@ class Requests:
 
         While pages come as planned, none is returned before those that go before it have come.
         """
+        if not self.chain.waiting:
+            return None
         return self.chain.pop_anchored(self.earliest if planned else None)
 
     def learn(self, answer: PageAnswer) -> None:
@@ -193,8 +195,11 @@ class Requests:
 
     def _next_is_unanchored(self) -> bool:
         """Tell whether the next page in the list's order is there and is not anchored."""
-        first, earliest = self.chain.first_waiting, self.earliest
-        return first is not None and (earliest is None or earliest >= first)
+        first = self.chain.first_waiting
+        if first is None:
+            return False
+        earliest = self.earliest
+        return earliest is None or earliest >= first
 
     def repeat(self, offset: int) -> None:
         """Ask for a page out of the plan's order, before all others."""

@@ -1,7 +1,9 @@
 """From the rows of a page to its items, a chunk at a time."""
 
+import gc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Protocol, Self, TypeVar
 
@@ -15,7 +17,9 @@ from ief_async._texts import printable
 T = TypeVar("T")
 
 CHUNK_ITEMS = 250  # handed out at a time, where they were made with their page
-CHUNK_BYTES = 32 * 1024  # structured at a time: half a millisecond, whatever the page size
+# structured at a time: a tenth of a millisecond, and fewer objects than start the garbage collector
+CHUNK_BYTES = 32 * 1024
+WHOLE_PAGE_CHUNK_BYTES = 256 * 1024  # a millisecond
 
 
 class Reader(Protocol[T]):
@@ -55,19 +59,21 @@ def structure_some(
     *,
     key: str,
     model_errors: Counter[str] | None = None,
+    most_bytes: int = CHUNK_BYTES,
 ) -> list[T]:
     """Structure the first of these rows: as many as do not make the event loop wait.
 
-    `model_errors` counts what the model itself raised, as `Structure.items` has it.
+    `model_errors` counts what the model itself raised, as `Structure.items` has it. About
+    `most_bytes` of the body are structured.
     """
     rows, made, bad = answer.value.raw, answer.value.items, answer.value.bad
     if made is not None:
         return [made[at] for at in positions[:CHUNK_ITEMS]]
     if isinstance(rows, RowsOfBody):
-        items = reader.first_items(rows, positions, most_bytes=CHUNK_BYTES)
+        items = reader.first_items(rows, positions, most_bytes=most_bytes)
         if items is not None:
             return items
-    chunk = positions[: max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))]
+    chunk = positions[: max(1, most_bytes * len(rows) // (len(answer.raw) or 1))]
     if bad:
         chunk = [*takewhile(lambda at: at not in bad, chunk)]
     problem = bad.get(positions[0])
@@ -89,6 +95,22 @@ def structure_some(
     failure.attempts, failure.elapsed = answer.attempts, answer.elapsed
     del problem
     raise failure
+
+
+@contextmanager
+def garbage_collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking through a page's objects while they are made.
+
+    It would do so after each few hundred of them, over and over, though none can be garbage yet:
+    that takes as long as to make them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def stand_in(

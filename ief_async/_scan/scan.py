@@ -5,6 +5,7 @@ What to fetch next is decided in `_paging`; here it is only done.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Generic, NoReturn, TypeVar
 
 from ief_async._checkpoint import ScanCheckpoint
@@ -30,7 +31,15 @@ from ief_async._scan.failures import (
     status_of,
 )
 from ief_async._scan.feeder import Feeder
-from ief_async._scan.reading import Reader, page_of, stand_in, structure_some
+from ief_async._scan.reading import (
+    CHUNK_BYTES,
+    WHOLE_PAGE_CHUNK_BYTES,
+    Reader,
+    garbage_collector_paused,
+    page_of,
+    stand_in,
+    structure_some,
+)
 from ief_async._scan.reports import Page, ScanProgress, ScanReport
 from ief_async._scan.spec import ScanSpec
 from ief_async._scan.tasks import Tasks
@@ -270,7 +279,7 @@ class Scan(Generic[T]):
             bad = self.cursor.bad_items
             while self.cursor.rest:
                 await asyncio.sleep(0)
-                items += await self._structure_some(accepted) or ()
+                items += await self._structure_some(accepted, whole_page=True) or ()
             if items and self.cursor.page is accepted:
                 request = accepted.request
                 return page_of(
@@ -285,17 +294,24 @@ class Scan(Generic[T]):
                 return None
         return None
 
-    async def _structure_some(self, accepted: Accepted) -> list[T] | None:
-        """Structure a chunk of the page in hand; None if its batch fails."""
+    async def _structure_some(
+        self, accepted: Accepted, *, whole_page: bool = False
+    ) -> list[T] | None:
+        """Structure a chunk of the page in hand; None if its batch fails.
+
+        The objects of a `whole_page` stay; else the consumer drops them before the next chunk.
+        """
         rest = self.cursor.rest
         try:
-            items = structure_some(
-                self.reader,
-                accepted.page,
-                rest,
-                key=self._spec.listing.key,
-                model_errors=self._telemetry.model_errors,
-            )
+            with garbage_collector_paused() if whole_page else nullcontext():
+                items = structure_some(
+                    self.reader,
+                    accepted.page,
+                    rest,
+                    key=self._spec.listing.key,
+                    model_errors=self._telemetry.model_errors,
+                    most_bytes=WHOLE_PAGE_CHUNK_BYTES if whole_page else CHUNK_BYTES,
+                )
         except PayloadError as error:
             # its frames would hold the iterator: who keeps the error, and leaves the loop by a bare
             # break, would keep the scan

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 from ief_async._errors import BatchFailure, DriftError, PayloadError
@@ -79,11 +79,13 @@ class Telemetry:
 
     def update_peaks(self) -> None:
         """Note what is held, if it was never more: requests in flight, pages, and ids."""
+        held = list(self._plan.pages())
         in_hand = self._cursor.page  # its rest may wait as well
-        pages = chain(self._plan.pages(), () if in_hand is None else (in_hand.page,))
-        held = {id(page): len(page.raw) for page in pages}
+        if in_hand is not None and not any(page is in_hand.page for page in held):
+            held.append(in_hand.page)
+        held_bytes = sum(len(page.raw) for page in held) + self._plan.ids_bytes
         self.most_pages = max(self.most_pages, self._plan.in_flight + len(held))
-        self.most_bytes = max(self.most_bytes, sum(held.values()) + self._plan.ids_bytes)
+        self.most_bytes = max(self.most_bytes, held_bytes)
 
     def tell_batch(self, report: BatchReport, error: Exception | None = None) -> None:
         """Tell what a batch came to, and warn of what a human should know."""

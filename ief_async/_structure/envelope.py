@@ -21,7 +21,6 @@ USUAL_BYTES = 2 * 1024 * 1024
 SAMPLE_BYTES = 4 * 1024
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 ROW_MARK = b'"id"'  # each row has at least one
-ROW_BEGIN = rb'"%b"\s*:\s*\[\s*(\{\s*"id"\s*:\s*")'  # of the list with this key
 LARGE_ROW_BYTES = 256 * 1024  # a hundred times a pod: a schema watch skips such a row
 MOST_DIGITS = 4_000  # of a number; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
@@ -35,19 +34,24 @@ class RowsOfBody(Sequence[Row]):
 
     That takes as long as to find their ids, and is not needed to read them in their order: see
     `decode_some`.
+
+    Args:
+        body: what was read as an envelope before.
+        key: the name of the list in it.
+        length: how many rows it has.
     """
 
-    def __init__(self, body: bytes, key: str, ids: list[str]) -> None:
+    def __init__(self, body: bytes, key: str, length: int) -> None:
         self._body = body
         self._key = key
-        self._ids = ids
+        self._length = length
         self._apart: Sequence[Row] | None = None
-        begin = re.compile(ROW_BEGIN % re.escape(key.encode())).search(body, 0, SAMPLE_BYTES)
-        self._mark = begin[1] if begin else b""  # what rows begin with; "" if that is not known
+        begin = _beginning(key).match(body)
+        self._mark = begin[1] if begin else b""  # what a row begins with; "" if that is not known
         self._row, self._at = 0, begin.start(1) if begin else 0  # a row, and where it begins
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._length
 
     @overload
     def __getitem__(self, at: int) -> Row: ...
@@ -63,28 +67,46 @@ class RowsOfBody(Sequence[Row]):
     def decode_some(
         self, decode: Callable[[bytes], list[Any]], first: int, most_bytes: int
     ) -> list[Any] | None:
-        """Decode some rows from `first` on, about so many bytes of the body; they have ids.
+        """Decode some rows from `first` on, about so many bytes of the body.
 
-        Where they end is a guess: before the bytes that the first row of all begins with. It was
-        right if what lies between is an array of just the rows that have these ids: whatever ends
-        within a row is no JSON. If it was wrong, None is returned, now and from then on.
+        Where they end is a guess: before bytes that the first row of all begins with. The guess was
+        right if an array of whole values lies before them, and a comma between: they begin at a
+        row, so those are rows, and so is what comes next. If it was wrong, or a row is refused,
+        None is returned, now and from then on.
         """
-        body, mark, at = self._body, self._mark, self._at
-        if not mark or first < self._row:
+        if not self._mark or first < self._row:
             return None
-        for _ in range(self._row, first):
-            at = body.find(mark, at + 1)
-        behind = body.find(mark, at + most_bytes)
-        end = body.rfind(b"]") if behind < 0 else body.rfind(b",", at, behind)
         try:
-            items = decode(b"[%b]" % body[at:end])
+            if first > self._row:
+                self._pass(_RAW_ROWS.decode, first - self._row)
+            return self._pass(decode, None, most_bytes)
         except Exception:  # noqa: BLE001  a model's own validators may raise anything
-            items = []
-        if items and [one.id for one in items] == self._ids[first : first + len(items)]:
-            self._row, self._at = first + len(items), behind
-            return items
-        self._mark = b""
-        return None
+            self._mark = b""
+            return None
+
+    def _pass(
+        self, decode: Callable[[bytes], list[Any]], wanted: int | None, most_bytes: int = 1
+    ) -> list[Any]:
+        """Decode rows, `wanted` ones or about so many bytes, and go behind them."""
+        body, mark, at = self._body, self._mark, self._at
+        behind = body.find(mark, at + most_bytes)
+        for _ in range(1, wanted or 1):
+            behind = body.find(mark, behind + 1)
+        end = body.rfind(b"]") if behind < 0 else body.rfind(b",", at, behind)
+        rows = decode(b"[%b]" % body[at:end])
+        if (behind >= 0 and body[end + 1 : behind].strip()) or wanted not in {None, len(rows)}:
+            raise ValueError
+        self._row, self._at = self._row + len(rows), behind
+        return rows
+
+
+@lru_cache(maxsize=32)
+def _beginning(key: str) -> re.Pattern[bytes]:
+    """Return a pattern of the usual beginning of a body, up to the first row's id."""
+    return re.compile(
+        rb'\s*\{\s*(?:"count"\s*:\s*"?\d+"?\s*,\s*)?"%b"\s*:\s*\[\s*(\{\s*"id"\s*:\s*")'
+        % re.escape(key.encode())
+    )
 
 
 @attrs.frozen
@@ -211,6 +233,7 @@ class _WithId(msgspec.Struct, gc=False):
 
 
 _WITH_ID = msgspec.json.Decoder(_WithId)
+_RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split(body: bytes, *, key: str, tolerate: bool = False) -> Rows:
@@ -290,8 +313,8 @@ def _count_of(envelope: Any) -> int | None:
     return envelope.count if envelope.count is None else int(envelope.count)
 
 
-def _rows(envelope: Any, key: str, rows_with: Callable[[list[str]], Sequence[Row]]) -> Rows:
-    """Return the rows of an envelope; `rows_with` makes them, of their ids."""
+def _rows(envelope: Any, key: str, raw_rows: Callable[[int], Sequence[Row]]) -> Rows:
+    """Return the rows of an envelope; `raw_rows` makes so many raw ones."""
     count = _count_of(envelope)
     if envelope.rows is None:
         if count == 0:
@@ -300,7 +323,7 @@ def _rows(envelope: Any, key: str, rows_with: Callable[[list[str]], Sequence[Row
         message = f"{key} is null {beside}; only null with count 0 is an empty list. {ADVICE}"
         raise PayloadError(message, path=key)
     ids = [row.id for row in envelope.rows]
-    return Rows(count, ids, rows_with(ids))
+    return Rows(count, ids, raw_rows(len(ids)))
 
 
 def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadError:

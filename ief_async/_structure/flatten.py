@@ -71,7 +71,6 @@ class LineReader:
                 strict=False,
                 dec_hook=_decode_hook,
             )
-        self._has_id = any(field.name == "id" for field in msgspec.structs.fields(self.mirror))
         self._encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
         self._printable = not for_arrow  # lines may be shown on a terminal
 
@@ -92,7 +91,7 @@ class LineReader:
         self, rows: RowsOfBody, positions: Sequence[int], *, most_bytes: int
     ) -> list[bytes | None] | None:
         """Return the first of these rows as lines of JSON, as `Structure.first_items` does."""
-        if self._page is None or not self._has_id or not isinstance(positions, range):
+        if self._page is None or not isinstance(positions, range):
             return None
         mirrors = rows.decode_some(self._page.decode, positions.start, most_bytes)
         return None if mirrors is None else self._lines(mirrors[: len(positions)])

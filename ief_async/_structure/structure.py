@@ -74,7 +74,6 @@ class Structure(Generic[T]):
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._page, self._row = _fast_decoders(model)
-        self._has_id = any(field.name == "id" for field in attrs.fields(cast("Any", model)))
         self._scalars_alone = self.fast and _has_scalars_alone(model)
         try:
             self._tolerant = CONVERTER.get_structure_hook(model)
@@ -113,7 +112,7 @@ class Structure(Generic[T]):
 
         Return None where that is not possible; `items` takes them then.
         """
-        if self._page is None or not self._has_id or not isinstance(positions, range):
+        if self._page is None or not isinstance(positions, range):
             return None
         items = rows.decode_some(self._page.decode, positions.start, most_bytes)
         return items if items is None else items[: len(positions)]
