@@ -9,7 +9,7 @@ from ief_async._checkpoint import ScanCheckpoint
 from ief_async._errors import OnBadItem, PayloadError
 from ief_async._messages import Answer
 from ief_async._scan.reports import Page
-from ief_async._structure import Row, Rows, loads
+from ief_async._structure import Row, Rows, RowsOfBody, loads
 from ief_async._texts import printable
 
 T = TypeVar("T")
@@ -25,6 +25,11 @@ class Reader(Protocol[T]):
 
     def read(self, body: bytes, *, key: str, tolerate: bool = False) -> Rows:
         """Take an answer apart."""
+
+    def first_items(
+        self, rows: RowsOfBody, positions: Sequence[int], *, most_bytes: int
+    ) -> list[T] | None:
+        """Return the first of the rows at these positions; None if `items` has to be asked."""
 
     def items(
         self,
@@ -58,6 +63,10 @@ def structure_some(
     rows, made, bad = answer.value.raw, answer.value.items, answer.value.bad
     if made is not None:
         return [made[at] for at in positions[:CHUNK_ITEMS]]
+    if isinstance(rows, RowsOfBody):
+        items = reader.first_items(rows, positions, most_bytes=CHUNK_BYTES)
+        if items is not None:
+            return items
     chunk = positions[: max(1, CHUNK_BYTES * len(rows) // (len(answer.raw) or 1))]
     if bad:
         chunk = [*takewhile(lambda at: at not in bad, chunk)]

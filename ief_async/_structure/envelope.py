@@ -7,11 +7,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import (
-    Annotated,
-    Any,
-    NoReturn,
-)
+from typing import Annotated, Any, NoReturn, overload
 
 import attrs
 import msgspec
@@ -25,12 +21,70 @@ USUAL_BYTES = 2 * 1024 * 1024
 SAMPLE_BYTES = 4 * 1024
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 ROW_MARK = b'"id"'  # each row has at least one
+ROW_BEGIN = rb'"%b"\s*:\s*\[\s*(\{\s*"id"\s*:\s*")'  # of the list with this key
 LARGE_ROW_BYTES = 256 * 1024  # a hundred times a pod: a schema watch skips such a row
 MOST_DIGITS = 4_000  # of a number; `int` itself takes 4,300
 ADVICE = "Page.raw and list_pods show the body as it came; report it with the request id"
 
 # one row: a view into the body, or bytes that the tolerant reader made
 Row = msgspec.Raw | bytes
+
+
+class RowsOfBody(Sequence[Row]):
+    """The rows of a body as raw bytes, which are taken apart when one of them is asked for.
+
+    That takes as long as to find their ids, and is not needed to read them in their order: see
+    `decode_some`.
+    """
+
+    def __init__(self, body: bytes, key: str, ids: list[str]) -> None:
+        self._body = body
+        self._key = key
+        self._ids = ids
+        self._apart: Sequence[Row] | None = None
+        begin = re.compile(ROW_BEGIN % re.escape(key.encode())).search(body, 0, SAMPLE_BYTES)
+        self._mark = begin[1] if begin else b""  # what rows begin with; "" if that is not known
+        self._row, self._at = 0, begin.start(1) if begin else 0  # a row, and where it begins
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Row]: ...
+
+    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+        if self._apart is None:
+            self._apart = rows_in(self._body, key=self._key)
+        return self._apart[at]
+
+    def decode_some(
+        self, decode: Callable[[bytes], list[Any]], first: int, most_bytes: int
+    ) -> list[Any] | None:
+        """Decode some rows from `first` on, about so many bytes of the body; they have ids.
+
+        Where they end is a guess: before the bytes that the first row of all begins with. It was
+        right if what lies between is an array of just the rows that have these ids: whatever ends
+        within a row is no JSON. If it was wrong, None is returned, now and from then on.
+        """
+        body, mark, at = self._body, self._mark, self._at
+        if not mark or first < self._row:
+            return None
+        for _ in range(self._row, first):
+            at = body.find(mark, at + 1)
+        behind = body.find(mark, at + most_bytes)
+        end = body.rfind(b"]") if behind < 0 else body.rfind(b",", at, behind)
+        try:
+            items = decode(b"[%b]" % body[at:end])
+        except Exception:  # noqa: BLE001  a model's own validators may raise anything
+            items = []
+        if items and [one.id for one in items] == self._ids[first : first + len(items)]:
+            self._row, self._at = first + len(items), behind
+            return items
+        self._mark = b""
+        return None
 
 
 @attrs.frozen
@@ -40,7 +94,8 @@ class Rows:
     Attributes:
         count: how many rows the whole list has, as the server says, or None if it does not say.
         ids: the id of each row, in the server's order.
-        raw: each row as JSON bytes, in the same order; empty if there are `items`.
+        raw: each row as JSON bytes, in the same order, or a `RowsOfBody`; empty if there are
+            `items`.
         items: each row as an object, if they were made in the same pass, else None.
         bad: by position, what is wrong with each row that is not an object with an id. Such a row
             has a made-up id, as rows are told apart by their ids.
@@ -197,15 +252,16 @@ def rows_in(body: bytes, *, key: str) -> Sequence[Row]:
 
 
 def _split(body: bytes, key: str, *, tolerate: bool) -> Rows:
-    envelope = _envelope(key, msgspec.Raw).decode(body)
-    raw = envelope.rows
     try:
         identified = _envelope(key, _WithId).decode(body)
-    except msgspec.ValidationError:  # of a row: the envelope itself was read
+    except msgspec.ValidationError:
         if not tolerate:
             raise
-        return _rows_with_bad_ones(envelope, raw, raw, key, _WITH_ID.decode)
-    return _rows(identified, raw, key)
+        envelope = _envelope(key, msgspec.Raw).decode(body)
+        if envelope.rows is None:  # then the count is what is wrong
+            raise
+        return _rows_with_bad_ones(envelope, envelope.rows, envelope.rows, key, _WITH_ID.decode)
+    return _rows(identified, key, partial(RowsOfBody, body, key))
 
 
 def _rows_with_bad_ones(
@@ -234,15 +290,17 @@ def _count_of(envelope: Any) -> int | None:
     return envelope.count if envelope.count is None else int(envelope.count)
 
 
-def _rows(envelope: Any, raw: Sequence[Row] | None, key: str) -> Rows:
+def _rows(envelope: Any, key: str, rows_with: Callable[[list[str]], Sequence[Row]]) -> Rows:
+    """Return the rows of an envelope; `rows_with` makes them, of their ids."""
     count = _count_of(envelope)
-    if raw is None:
+    if envelope.rows is None:
         if count == 0:
             return Rows(0, [], ())
         beside = "without a count" if count is None else f"with count {count}"
         message = f"{key} is null {beside}; only null with count 0 is an empty list. {ADVICE}"
         raise PayloadError(message, path=key)
-    return Rows(count, [row.id for row in envelope.rows], raw)
+    ids = [row.id for row in envelope.rows]
+    return Rows(count, ids, rows_with(ids))
 
 
 def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadError:
@@ -270,7 +328,8 @@ def _split_loosely(body: bytes, key: str, *, tolerate: bool) -> Rows | PayloadEr
             envelope = msgspec.convert(document, _envelope(key, Any).type)
             identify = partial(msgspec.convert, type=_WithId)
             return _rows_with_bad_ones(envelope, envelope.rows, raw, key, identify)
-        return _rows(msgspec.convert(document, _envelope(key, _WithId).type), raw, key)
+        identified = msgspec.convert(document, _envelope(key, _WithId).type)
+        return _rows(identified, key, lambda _: raw or ())
     except msgspec.ValidationError as error:
         return _misshapen(str(error), key)
     except PayloadError as error:

@@ -19,7 +19,7 @@ import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
 from ief_async._structure.converter import ARRAYS, MAPPINGS
-from ief_async._structure.envelope import Row, Rows, split
+from ief_async._structure.envelope import Row, Rows, RowsOfBody, split
 from ief_async._structure.structure import Structure, resolve_names
 from ief_async._texts import printable_line
 
@@ -71,6 +71,7 @@ class LineReader:
                 strict=False,
                 dec_hook=_decode_hook,
             )
+        self._has_id = any(field.name == "id" for field in msgspec.structs.fields(self.mirror))
         self._encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
         self._printable = not for_arrow  # lines may be shown on a terminal
 
@@ -87,6 +88,15 @@ class LineReader:
             self._structure, for_arrow=self._for_arrow, keep=lambda item: keep((target, item))
         )
 
+    def first_items(
+        self, rows: RowsOfBody, positions: Sequence[int], *, most_bytes: int
+    ) -> list[bytes | None] | None:
+        """Return the first of these rows as lines of JSON, as `Structure.first_items` does."""
+        if self._page is None or not self._has_id or not isinstance(positions, range):
+            return None
+        mirrors = rows.decode_some(self._page.decode, positions.start, most_bytes)
+        return None if mirrors is None else self._lines(mirrors[: len(positions)])
+
     def items(
         self,
         rows: Sequence[Row],
@@ -101,11 +111,9 @@ class LineReader:
         """
         if self._page is not None:
             try:
-                mirrors = self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
-                # each becomes a line at once: a page of mirrors is so many objects that the garbage
-                # collector takes longer than the decoder
-                encoded = map(self._encoder.encode, mirrors)
-                return [*map(printable_line, encoded)] if self._printable else [*encoded]
+                return self._lines(
+                    self._page.decode(b"[%b]" % b",".join([rows[at] for at in positions]))
+                )
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # the model's tolerant path takes the row, or names the field
         lines: list[bytes | None] = []
@@ -117,6 +125,12 @@ class LineReader:
                     raise
                 break  # the next call begins with this row
         return lines
+
+    def _lines(self, mirrors: Sequence[object]) -> list[bytes | None]:
+        # each becomes a line at once: a page of mirrors is so many objects that the garbage
+        # collector takes longer than the decoder
+        encoded = map(self._encoder.encode, mirrors)
+        return [*map(printable_line, encoded)] if self._printable else [*encoded]
 
     def from_item(self, item: object, *, key: str = "the result of on_bad_item") -> bytes | None:
         """Return an object of the model as a line of JSON, or None if it is not kept."""

@@ -48,6 +48,7 @@ from ief_async._structure.envelope import (
     SNIPPET_CHARACTERS,
     Row,
     Rows,
+    RowsOfBody,
     flat_envelope,
     parse,
     split,
@@ -73,6 +74,7 @@ class Structure(Generic[T]):
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._page, self._row = _fast_decoders(model)
+        self._has_id = any(field.name == "id" for field in attrs.fields(cast("Any", model)))
         self._scalars_alone = self.fast and _has_scalars_alone(model)
         try:
             self._tolerant = CONVERTER.get_structure_hook(model)
@@ -103,6 +105,18 @@ class Structure(Generic[T]):
                 if all(ids):
                     return Rows(None if count is None else int(count), ids, (), envelope.rows)
         return split(body, key=key, tolerate=tolerate)
+
+    def first_items(
+        self, rows: RowsOfBody, positions: Sequence[int], *, most_bytes: int
+    ) -> list[T] | None:
+        """Structure the first of these rows, about so many bytes, without taking all rows apart.
+
+        Return None where that is not possible; `items` takes them then.
+        """
+        if self._page is None or not self._has_id or not isinstance(positions, range):
+            return None
+        items = rows.decode_some(self._page.decode, positions.start, most_bytes)
+        return items if items is None else items[: len(positions)]
 
     def items(
         self,
