@@ -151,7 +151,18 @@ def arrowable(rows: list[Row], kind: Pods | None) -> list[Row]:
 
 def inferred(rows: list[Row]) -> pa.Schema:
     """Return the schema with all fields of some rows; `from_pylist` looks at the first row only."""
-    return pa.schema([*pa.infer_type(rows)])
+    return pa.schema([*writable(pa.infer_type(rows))])
+
+
+def writable(kind: pa.DataType) -> pa.DataType:
+    """Return a type without the structs that have no field, which Parquet does not know."""
+    if pa.types.is_list(kind):
+        return pa.list_(writable(kind.value_type))
+    if not pa.types.is_struct(kind):
+        return kind
+    fields = [field.with_type(writable(field.type)) for field in kind]
+    empty = pa.struct([])
+    return pa.struct([field for field in fields if field.type not in {empty, pa.list_(empty)}])
 
 
 async def batches_by_hand(fleet: Fleet, kind: Pods, _: Path) -> int:
