@@ -1,43 +1,50 @@
 """How time, requests and memory of a scan grow, and which page size and concurrency suit it.
 
-A `FakeIef` in a process of its own, on loopback, is read by a process that is new for each scan.
+A server in a process of its own, on loopback, is read by a process that is new for each scan. It
+reads a page first, so that its code is made, and calls `gc.freeze()`.
 
-* The axes: from one middle point, the number of pods, of batches, the latency and the page size
-  are varied one at a time. A scan is timed from opening the session to closing it; the first pod,
-  and by how much the peak of the process grew, are told besides.
+* The axes: the number of pods of one batch, of batches (a hundred pods each), and of targets of
+  `scan_fleet` (a thousand pods each) is varied, up to a million pods; and from one middle point the
+  latency and the page size. Each tells the CPU time of the reader's process, requests, and by how
+  much its peak of memory grew.
 * The sweep: page size against concurrency, without latency and with it. A task sleeps for 1 ms
   over and over; the longest time by which it woke late is how long the event loop was kept.
   A scan stops after some seconds, so that what is slow does not take hours.
 
-All points are visited in turn, several times over; what is shown are medians. Every scan that ends
-has counted its pods, and a wrong number ends the run. Text and plots go to ``results/``.
+All points are visited in turn, several times over. Of the axes the least CPU time is shown, and the
+median of all else. Every scan that ends has counted its pods, and a wrong number ends the run. Text
+and plots go to ``results/``.
 
-Not measured: a real network, TLS, compression, faults; the server's own work is part of all.
+Not measured: a real network, TLS, compression, faults. The server shares the machine, so wall times
+hold its work too.
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import itertools
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
-from peers import Fleet
-from throughput import environment, peak_memory, ping, serving, session
+from machine import environment, peak_memory
+from server import Fleet, serving
+
+from ief_async import IefSession, Limits, ScanReport, Stream, Target, Token, scan_fleet
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
+PING = 0.001
 SWEEP_SECONDS = 2.0
 SWEEP_PODS = 60_000  # about as many as the largest window of the largest pages can hold
 BUSY = 0.3  # of a core: more than this taken by others is worth a word
@@ -49,7 +56,9 @@ class Point:
     """What is read, and how; the defaults are the middle point of all axes.
 
     Attributes:
-        batches: deployments, each a batch of its own.
+        pods: of each target.
+        batches: deployments of each target, each a batch of its own.
+        targets: if there are any, `scan_fleet` reads them; else `iter_pods` reads the one project.
         latency_ms: from a request to its answer.
         page: rows asked for at a time.
         seconds: the scan is left after so many; None: never.
@@ -57,6 +66,7 @@ class Point:
 
     pods: int = 20_000
     batches: int = 1
+    targets: int = 0
     latency_ms: int = 0
     page: int = 100
     concurrency: int = 8
@@ -64,8 +74,13 @@ class Point:
 
     @property
     def served(self) -> tuple[int, float, int]:
-        """What `serving` takes: what decides on the server that it needs."""
+        """What decides on the server that it needs: pods, latency, deployments."""
         return self.pods, self.latency_ms / 1e3, self.batches
+
+    @property
+    def all_pods(self) -> int:
+        """How many come."""
+        return self.pods * (self.targets or 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +90,7 @@ class Scan:
     Attributes:
         pods: how many came.
         seconds: from opening the session to closing it.
+        cpu: seconds of CPU time of the process meanwhile.
         first: seconds until the first pod.
         requests: how many were sent.
         memory: MiB by which the peak of the process grew.
@@ -85,6 +101,7 @@ class Scan:
 
     pods: int
     seconds: float
+    cpu: float
     first: float
     requests: int
     memory: float
@@ -93,15 +110,20 @@ class Scan:
 
 
 MIDDLE = Point()
-AXES: dict[str, list[int]] = {
-    "pods": [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
-    "batches": [1, 10, 100, 1_000, 10_000],
-    "latency_ms": [0, 10, 50, 100, 200],
-    "page": [10, 20, 50, 100, 200, 500, 1_000],
+PODS_OF_BATCH, PODS_OF_TARGET, BATCHES_OF_TARGET = 100, 1_000, 10
+AXES: dict[str, list[Point]] = {
+    "pods": [Point(pods=10**n) for n in range(3, 7)],
+    "batches": [Point(pods=PODS_OF_BATCH * 10**n, batches=10**n) for n in range(1, 5)],
+    "targets": [
+        Point(pods=PODS_OF_TARGET, batches=BATCHES_OF_TARGET, targets=10**n) for n in range(4)
+    ],
+    "latency_ms": [attrs.evolve(MIDDLE, latency_ms=ms) for ms in (0, 10, 50, 100, 200)],
+    "page": [attrs.evolve(MIDDLE, page=size) for size in (10, 20, 50, 100, 200, 500, 1_000)],
 }
 WORDS = {
     "pods": "pods",
     "batches": "batches",
+    "targets": "targets",
     "latency_ms": "latency, ms",
     "page": "page size",
 }
@@ -116,37 +138,71 @@ Found = dict[Point, Scan]
 # --- the reader, in a process for each scan -------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def opened(point: Point, fleet: Fleet, targets: int) -> AsyncIterator[Stream[Any]]:
+    """Open a scan; a fleet's targets are projects of the same server, which knows them all."""
+    reading: Any = {"batch_size": 1, "page_size": point.page, "concurrency": point.concurrency}
+    token = Token(fleet.token)
+    if targets:
+        projects = [f"{at:032x}" for at in range(targets)]
+        where = [
+            Target(project_id=one, endpoint=fleet.endpoint, credentials=token) for one in projects
+        ]
+        async with scan_fleet(where, **reading) as stream:
+            yield stream
+        return
+    limits = Limits(concurrency=point.concurrency)
+    async with (
+        IefSession(
+            fleet.project_id, credentials=token, endpoint=fleet.endpoint, limits=limits
+        ) as ief,
+        ief.iter_pods(fleet.deployment_ids, **reading) as stream,
+    ):
+        yield stream
+
+
+def requests_of(report: ScanReport) -> int:
+    """Return how many requests were sent: one for each page, those that list the ids included."""
+    parts = [*report.targets.values(), *([report.ids] if report.ids else [])]
+    if report.targets:  # its own figures are their sums
+        return sum(map(requests_of, parts))
+    return report.pages + report.retries + sum(map(requests_of, parts))
+
+
+async def ping(lateness: list[float]) -> None:
+    while True:
+        start = time.perf_counter()
+        await asyncio.sleep(PING)
+        lateness.append((time.perf_counter() - start - PING) * 1e3)
+
+
 async def scan(point: Point, fleet: Fleet) -> Scan:
+    async with opened(point, fleet, min(point.targets, 1)) as stream:
+        await anext(aiter(stream))
     lateness = [0.0, 0.0]
     pinging = asyncio.create_task(ping(lateness)) if point.seconds is not None else None
     gc.collect()
     gc.freeze()  # as a service does once it has started
-    before, start = peak_memory(), time.perf_counter()
+    before, cpu, start = peak_memory(), time.process_time(), time.perf_counter()
     first, end = start, start + (point.seconds or float("inf"))
     pods = 0
-    async with session(fleet, point.concurrency) as ief:
-        stream = ief.iter_pods(
-            fleet.deployment_ids,
-            batch_size=1,
-            page_size=point.page,
-            concurrency=point.concurrency,
-        )
-        async with stream:
-            async for _ in stream:
-                pods += 1
-                if pods == 1:
-                    first = time.perf_counter()
-                elif not pods % 50 and time.perf_counter() > end:
-                    break
-            else:
-                assert pods == point.pods, f"{pods} of {point.pods} pods"
-        requests = ief.statistics().requests
-    elapsed = time.perf_counter() - start
+    async with opened(point, fleet, point.targets) as stream:
+        async for _ in stream:
+            pods += 1
+            if pods == 1:
+                first = time.perf_counter()
+            elif not pods % 50 and time.perf_counter() > end:
+                break
+        else:
+            assert pods == point.all_pods, f"{pods} of {point.all_pods} pods"
+        requests = requests_of(stream.report)
+    elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
     if pinging is not None:
         pinging.cancel()
     return Scan(
         pods=pods,
         seconds=elapsed,
+        cpu=cpu,
         first=first - start,
         requests=requests,
         memory=peak_memory() - before,
@@ -166,13 +222,6 @@ def read(point: Point, fleet: Fleet) -> Scan:
 # --- what is measured -----------------------------------------------------------------------------
 
 
-def axis_points(center: Point, axes: dict[str, list[int]]) -> dict[str, list[Point]]:
-    return {
-        axis: [attrs.evolve(center, **{axis: value}) for value in values]
-        for axis, values in axes.items()
-    }
-
-
 def sweep_points(center: Point, axes: dict[str, list[int]]) -> list[Point]:
     return [
         attrs.evolve(center, seconds=SWEEP_SECONDS, **dict(zip(axes, values, strict=True)))
@@ -187,7 +236,8 @@ def measure(points: Iterable[Point], rounds: int) -> Found:
         by_fleet.setdefault(point.served, []).append(point)
     scans: dict[Point, list[Scan]] = {}
     for number, (served, same) in itertools.product(range(rounds), by_fleet.items()):
-        with serving(*served) as fleet:
+        pods, latency, deployments = served
+        with serving(pods, latency=latency, deployments=deployments, kind="varied") as fleet:
             for point in same:
                 print(f"round {number + 1} of {rounds}: {said(point)}", file=sys.stderr)
                 scans.setdefault(point, []).append(read(point, fleet))
@@ -197,7 +247,8 @@ def measure(points: Iterable[Point], rounds: int) -> Found:
 def middle(scans: Sequence[Scan]) -> Scan:
     rows = zip(*map(attrs.astuple, scans), strict=True)
     names = [field.name for field in attrs.fields(Scan)]
-    return Scan(**{name: statistics.median_low(row) for name, row in zip(names, rows, strict=True)})
+    medians = {name: statistics.median_low(row) for name, row in zip(names, rows, strict=True)}
+    return Scan(**{**medians, "cpu": min(one.cpu for one in scans)})
 
 
 def noted(points: Iterable[Point], rounds: int) -> tuple[list[str], Found]:
@@ -210,7 +261,7 @@ def noted(points: Iterable[Point], rounds: int) -> tuple[list[str], Found]:
         others = max(0.0, after - before) / elapsed
         advice = ": the figures are noisy" if others > BUSY else ""
         about.append(f"meanwhile other work took {others:.1f} cores{advice}")
-    about.append(f"medians of {rounds} rounds, {elapsed / 60:.1f} minutes")
+    about.append(f"{rounds} rounds, {elapsed / 60:.1f} minutes")
     return about, found
 
 
@@ -230,28 +281,36 @@ def busy() -> float | None:
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def axis_lines(center: Point, axes: dict[str, list[Point]], found: Found) -> Iterator[str]:
-    yield f"middle point: {said(center)}"
+def axis_lines(axes: dict[str, list[Point]], found: Found) -> Iterator[str]:
     for axis, points in axes.items():
         yield ""
+        yield said(points[0], without=axis)
         yield (
-            f"{WORDS[axis]:>12}{'seconds':>10}{'µs a pod':>10}{'first pod, ms':>15}"
-            f"{'requests':>10}{'MiB':>8}"
+            f"{WORDS[axis]:>12}{'pods':>11}{'CPU, µs a pod':>15}{'seconds':>10}"
+            f"{'first pod, ms':>15}{'requests':>10}{'a 100 pods':>12}{'MiB':>8}"
         )
         for point in points:
             one = found[point]
             yield (
-                f"{getattr(point, axis):12,}{one.seconds:10.3f}{one.seconds / one.pods * 1e6:10.1f}"
-                f"{one.first * 1e3:15.1f}{one.requests:10,}{one.memory:8.1f}"
+                f"{getattr(point, axis):12,}{one.pods:11,}{one.cpu / one.pods * 1e6:15.1f}"
+                f"{one.seconds:10.3f}{one.first * 1e3:15.1f}{one.requests:10,}"
+                f"{100 * one.requests / one.pods:12.2f}{one.memory:8.1f}"
             )
 
 
-def said(point: Point) -> str:
-    batches = "1 batch" if point.batches == 1 else f"{point.batches:,} batches"
-    return (
-        f"{point.pods:,} pods, {batches}, {point.latency_ms} ms latency, {point.page:,} a page, "
-        f"{point.concurrency} in flight"
-    )
+def said(point: Point, without: str = "") -> str:
+    """Describe a point; `without` is the axis that is varied."""
+    parts = [f"{point.page:,} a page"] if without != "page" else []
+    parts += [f"{point.latency_ms} ms latency"] if without != "latency_ms" else []
+    parts += [f"{point.concurrency} in flight"]
+    of = f" of each of {point.targets:,} targets" if point.targets and without != "targets" else ""
+    of = " of each target" if without == "targets" else of
+    if without == "batches":
+        return ", ".join([f"{point.pods // point.batches:,} pods a batch", *parts])
+    parts = [f"{point.batches:,} batch{'es' * (point.batches > 1)}{of}", *parts]
+    if without != "pods":
+        parts = [f"{point.pods:,} pods", *parts]
+    return ", ".join(parts)
 
 
 FIGURES: dict[str, Callable[[Scan], float]] = {
@@ -293,10 +352,10 @@ def panels(rows: int, columns: int) -> tuple[Any, Any]:
 
 
 def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
-    drawn = {
-        "seconds": lambda one: one.seconds,
-        "requests": lambda one: one.requests,
-        "memory, MiB": lambda one: max(one.memory, 0.1),  # 0 has no place on this scale
+    drawn: dict[str, Callable[[Scan], float]] = {
+        "CPU, µs a pod": lambda one: one.cpu / one.pods * 1e6,
+        "requests a pod": lambda one: one.requests / one.pods,
+        "memory, MiB": lambda one: one.memory,
     }
     figure, grid = panels(len(drawn), len(axes))
     for (row, (name, value)), (column, (axis, points)) in itertools.product(
@@ -305,12 +364,9 @@ def plot_axes(axes: dict[str, list[Point]], found: Found, to: Path) -> None:
         panel = grid[row][column]
         values = [value(found[point]) for point in points]
         panel.plot([getattr(point, axis) for point in points], values, "o-", markersize=3)
-        if axis == "latency_ms":
-            panel.set_ylim(0, 1.1 * max(values))
-        else:  # whole decades, so that every panel has some that are marked
-            low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-            panel.set(xscale="log", yscale="log", ylim=(10**low, 10 ** (high + (low == high))))
-            panel.minorticks_off()
+        if axis != "latency_ms":
+            panel.set_xscale("log")
+        panel.set_ylim(0, 1.1 * max(*values, 1e-3))
         panel.grid(alpha=0.3)
         panel.set_title(f"{name} by {WORDS[axis]}")
     figure.savefig(to, metadata={"Date": None})
@@ -358,20 +414,18 @@ def main() -> None:
 
 
 def run(part: str | None, folder: Path, *, quick: bool) -> None:
-    center, rounds, axes, sweep = MIDDLE, ROUNDS, AXES, SWEEP
+    center, rounds, axes, sweep = attrs.evolve(MIDDLE, pods=SWEEP_PODS), ROUNDS, AXES, SWEEP
     if quick:
         center, rounds = attrs.evolve(center, pods=1_000), 1
-        axes, sweep = (
-            {name: values[:2] for name, values in those.items()} for those in (axes, sweep)
-        )
+        axes = {name: points[:2] for name, points in axes.items()}
+        sweep = {name: values[:2] for name, values in sweep.items()}
     folder.mkdir(exist_ok=True)
     if part != "sweep":
-        along = axis_points(center, axes)
-        about, found = noted(itertools.chain(*along.values()), rounds)
-        write(folder / "scale.txt", [*about, *axis_lines(center, along, found)])
-        plot_axes(along, found, folder / "scale.svg")
+        about, found = noted(itertools.chain(*axes.values()), rounds)
+        write(folder / "scale.txt", [*about, *axis_lines(axes, found)])
+        plot_axes(axes, found, folder / "scale.svg")
     if part != "axes":
-        points = sweep_points(center if quick else attrs.evolve(center, pods=SWEEP_PODS), sweep)
+        points = sweep_points(center, sweep)
         about, found = noted(points, rounds)
         write(folder / "sweep.txt", [*about, *sweep_lines(points, found)])
         plot_sweep(points, found, folder / "sweep.svg")

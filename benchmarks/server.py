@@ -1,11 +1,13 @@
 """The server of the benchmarks: a process of its own that sends answers from memory.
 
-`serving` starts it. It asks a `FakeIef` for each answer once, and sends the same bytes from then on,
-so that a page costs the server next to nothing whatever is in it. It checks neither tokens nor
-signatures, and closes no connection.
+`serving` starts it. It asks a `FakeIef` for each answer once, and sends the same bytes from then
+on, so that a page costs the server next to nothing whatever is in it. (It keeps `KEPT` bytes, and
+asks again for what is beyond.) It checks neither tokens nor signatures, answers for any project,
+and closes no connection.
 
 The pods are small (the documented example) or large (every field that is known); each has an id and
-a name of its own.
+a name of its own. Or they are varied: those that a `FakeIef` makes, which are made when they are
+asked for, so that there may be any number.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import aiohttp
 import attrs
@@ -26,7 +28,8 @@ from ief_async.testing import FakeIef
 
 SAMPLES = Path(__file__).parents[1] / "tests" / "samples"
 DEPLOYMENTS = 20  # a twentieth of the fleet is one deployment; all of them are one batch
-Pods = Literal["small", "large"]
+KEPT = 1 << 29
+Pods = Literal["small", "large", "varied"]
 
 
 @attrs.frozen(kw_only=True)
@@ -52,12 +55,21 @@ class Fleet:
         return {"deployment_ids": ids, "limit": size, "offset": offset}
 
 
-def example(kind: Pods) -> dict[str, Any]:
+def example(kind: Literal["small", "large"]) -> dict[str, Any]:
     """Return the pod that all pods of a fleet are copies of."""
     if kind == "small":
         pod: dict[str, Any] = json.loads((SAMPLES / "list_pods.200.json").read_bytes())["pods"][0]
         return pod
     return dict(json.loads((SAMPLES / "pod.full.json").read_bytes()))
+
+
+def copies(pods: int, deployments: int, kind: Literal["small", "large"]) -> list[dict[str, Any]]:
+    """Return so many pods, each with an id and a name of its own."""
+    one = example(kind)
+    rows = [one | {"id": f"{at:08d}{one['id'][8:]}", "name": f"app-{at}"} for at in range(pods)]
+    for at, row in enumerate(rows):
+        row["deployment_id"] = f"{at % deployments:08d}-0000-4000-8000-000000000000"
+    return rows
 
 
 class _Answers:
@@ -66,7 +78,14 @@ class _Answers:
     def __init__(self, fake: FakeIef, http: aiohttp.ClientSession) -> None:
         self._fake = fake
         self._http = http
+        self._project = fake.project_id.encode()
+        self._kept = 0
         self.made: dict[bytes, bytes] = {}
+
+    def of_project(self, target: bytes) -> bytes:
+        """Return the same request, for the project that the fake server knows."""
+        _, version, _, rest = target.split(b"/", 3)
+        return b"/".join((b"", version, self._project, rest))
 
     async def make(self, target: bytes) -> bytes:
         url = URL(self._fake.endpoint + target.decode(), encoded=True)
@@ -76,7 +95,10 @@ class _Answers:
             f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Type: application/json\r\n"
             f"X-Request-Id: {answer.headers['X-Request-Id']}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        made = self.made[target] = head.encode() + body
+        made = head.encode() + body
+        self._kept += len(made)
+        if self._kept < KEPT:
+            self.made[target] = made
         return made
 
 
@@ -95,7 +117,7 @@ class _Connection(asyncio.Protocol):
         self._head += data
         if not self._head.endswith(b"\r\n\r\n"):
             return
-        target, self._head = self._head.split(b" ", 2)[1], b""
+        target, self._head = self._answers.of_project(self._head.split(b" ", 2)[1]), b""
         made = self._answers.made.get(target)
         loop = asyncio.get_running_loop()
         if made is None:
@@ -106,7 +128,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(made)
 
     async def _make(self, target: bytes) -> None:
-        self._transport.write(await self._answers.make(target))
+        made, _ = await asyncio.gather(self._answers.make(target), asyncio.sleep(self._latency))
+        self._transport.write(made)
 
 
 @contextlib.contextmanager
@@ -128,11 +151,9 @@ def serving(
 async def serve(pods: int, deployments: int, latency: float, kind: Pods) -> None:
     """Serve until standard input is closed."""
     loop = asyncio.get_running_loop()
-    one = example(kind)
-    rows = [one | {"id": f"{at:08d}{one['id'][8:]}", "name": f"app-{at}"} for at in range(pods)]
-    for at, row in enumerate(rows):
-        row["deployment_id"] = f"{at % deployments:08d}-0000-4000-8000-000000000000"
-    fake = FakeIef(rows, deployments=deployments)
+    fake = FakeIef(
+        pods if kind == "varied" else copies(pods, deployments, kind), deployments=deployments
+    )
     async with fake, aiohttp.ClientSession() as http:
         answers = _Answers(fake, http)
         server = await loop.create_server(lambda: _Connection(answers, latency), "127.0.0.1", 0)
@@ -156,6 +177,6 @@ if __name__ == "__main__":
     parser.add_argument("pods", type=int)
     parser.add_argument("deployments", type=int)
     parser.add_argument("latency", type=float)
-    parser.add_argument("kind", choices=("small", "large"))
+    parser.add_argument("kind", choices=get_args(Pods))
     given = parser.parse_args()
     asyncio.run(serve(given.pods, given.deployments, given.latency, given.kind))

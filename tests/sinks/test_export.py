@@ -81,6 +81,16 @@ async def test_row_groups(saved, tmp_path):
     assert all(250 <= size < 600 for size in sizes[:-1])
 
 
+async def test_a_parquet_file_is_small(tmp_path):
+    """A file is much smaller than its table is with pyarrow's defaults and the same compression."""
+    path, usual = tmp_path / "a.parquet", tmp_path / "usual.parquet"
+    async with FakeIef(10_000) as fake, session_with(fake) as ief:
+        await write_parquet(ief.iter_pods(fake.deployment_ids, page_size=1_000), path)
+    parquet.write_table(parquet.read_table(path), usual, compression="zstd")
+
+    assert path.stat().st_size < 0.7 * usual.stat().st_size
+
+
 @pytest.mark.parametrize("write", [write_ndjson, write_arrow, write_parquet])
 async def test_a_file_object_stays_open(write, tmp_path):
     """A file object gets the whole, and stays its owner's."""
