@@ -29,8 +29,9 @@ import attrs
 import cattrs
 import msgspec
 import orjson
+from machine import environment
 from multidict import CIMultiDict, CIMultiDictProxy
-from throughput import FiveFields, environment
+from throughput import FiveFields
 
 from ief_async import AccessKey, IefSession, Pod, Token
 from ief_async._http.exchange import Exchange

@@ -1,19 +1,19 @@
 """How fast `iter_pods` is, side by side with what people write instead.
 
-Measured, against a `FakeIef` on loopback in a process of its own:
+The server is a process of its own on loopback that sends cached bytes (`server.py`), and each way
+to read the fleet is a process of its own (`race.py`). Measured:
 
-* time per pod of nine ways to read the same fleet, from opening the session to closing it, in
-  interleaved rounds, and the ratios of their medians;
+* CPU time per pod of each way, from opening the session to closing it: the least of the rounds and
+  their quartiles, and the ratios of the least; of small pods and of large ones, and with
+  `gc.freeze()` and without;
 * the wall time of a scan with 100 ms latency, against the least that latency allows and against
   the vendor's SDK;
 * how long other tasks wait for the event loop while pages of 1,000 pods are decoded;
 * how much more memory a scan takes that is twenty times as long, or has twice the batches;
-* how many requests a calm list takes, against the fewest possible;
-* how long an interpreter takes to import the package, and the command to show its help, against
-  importing the four libraries.
+* how many requests a calm list takes, against the fewest possible.
 
-What is timed is checked for each pod, once; what is watched for stalls and memory, for the number
-of pods alone. A wrong result ends the run; a slow one never does.
+The warm-up of each way shows that it sees each pod once; each round, that it sees as many. A wrong
+result ends the run; a slow one never does.
 
 Not measured: a real network, TLS, compression, retries, faults, and the server's own work, for
 which a second core has to be free.
@@ -21,57 +21,44 @@ which a second core has to be free.
 
 import argparse
 import asyncio
-import contextlib
 import functools
 import gc
-import importlib.metadata
 import importlib.util
 import itertools
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+from machine import environment, peak_memory
 from peers import (
     IN_FLIGHT,
-    Consumer,
-    Fleet,
+    Ids,
     dicts,
+    dicts_in_order,
     dlt,
     httpx_pydantic,
     plain_cattrs,
     vendor,
     vendor_threads,
 )
+from race import Times, race, run_rounds
+from server import DEPLOYMENTS, Fleet, Pods, serving
 
-import ief_async
 from ief_async import IefSession, Limits, Token
-from ief_async.testing import FakeIef
 
-PAGE_SIZES = (1_000, 100)
-DEPLOYMENTS = 20  # a twentieth of the fleet is one deployment; all of them are one batch
+PAGE_SIZES = (100, 1_000)
 LATENCY = 0.1
 LATENCY_PAGE = 100
 LATENCY_IN_FLIGHT = 16
 PING = 0.001
-LEAST_ROUNDS = 7
-LIBRARIES = ("aiohttp", "attrs", "cattrs", "msgspec", "orjson")
 PEERS = ("huaweicloudsdkief", "httpx", "pydantic", "dlt")
-FOUR = "import aiohttp, cattrs, msgspec, backoff"
-IMPORTS = {
-    "four libraries": FOUR,
-    "import ief_async": "import ief_async",
-    "from ief_async import IefSession": "from ief_async import IefSession",
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +78,8 @@ class Scale:
 
     pods: int
     rounds: int
+    slow_rounds: int = 7  # of ways that take ten times as long, and of what is no race
+    large_share: int = 5  # so many times fewer large pods
     latency_pages: int = 198  # with the overlap as many round trips as without
     long_scan: int = 120_000
 
@@ -113,54 +102,9 @@ class Figure:
         return f"{self.better} {self.goal:.2f} {'met' if met else 'not met'}"
 
 
-# --- the server, in its own process ---------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(pods: int, latency: float = 0.0, deployments: int = DEPLOYMENTS) -> Iterator[Fleet]:
-    command = [sys.executable, __file__, "serve", str(pods), str(latency), str(deployments)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        try:
-            yield Fleet(**json.loads(server.stdout.readline()))
-        finally:
-            server.stdin.close()
-
-
-async def serve(pods: int, latency: float, deployments: int) -> None:
-    async with FakeIef(pods=pods, deployments=deployments, latency=latency) as fake:
-        fleet = Fleet(
-            endpoint=fake.endpoint,
-            project_id=fake.project_id,
-            token=fake.token or "",
-            access_key=fake.access_key,
-            secret_key=fake.secret_key,
-            deployment_ids=list(fake.deployment_ids),
-            pods=pods,
-        )
-        async with session(fleet, 1) as ief:  # whose pods are whose is found out only once
-            await ief.list_pods(deployment_ids=fleet.deployment_ids[:1], limit=1)
-        print(json.dumps(attrs.asdict(fleet)), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
 # --- the ways to read a fleet: each returns how many pods it saw ----------------------------------
 
 Way = Callable[..., Awaitable[int]]
-
-
-async def distinct(pods: AsyncIterator[Any]) -> int:
-    return len({pod.id async for pod in pods})
-
-
-async def dropped(items: AsyncIterator[Any]) -> int:
-    # keeps no ids: a large set takes memory, and the garbage collector milliseconds to look through
-    count = 0
-    async for _ in items:
-        count += 1
-    return count
 
 
 def session(fleet: Fleet, in_flight: int) -> IefSession:
@@ -172,33 +116,142 @@ def session(fleet: Fleet, in_flight: int) -> IefSession:
     )
 
 
-async def ours(
-    fleet: Fleet,
-    size: int,
-    consume: Consumer = distinct,
-    *,
-    in_flight: int = IN_FLIGHT,
-    **options: Any,
+async def items(
+    fleet: Fleet, size: int, ids: Ids = None, *, in_flight: int = IN_FLIGHT, **options: Any
 ) -> int:
+    seen = 0
     async with session(fleet, in_flight) as ief:
         pods = ief.iter_pods(fleet.deployment_ids, page_size=size, concurrency=in_flight, **options)
-        return await consume(aiter(pods))
+        async for pod in pods:
+            seen += 1
+            if ids is not None:
+                ids.add(pod.id)
+    return seen
 
 
-WAYS: dict[str, Way] = {
-    "iter_pods": ours,
-    "unwatched": functools.partial(ours, on_drift="ignore"),
-    "five fields": functools.partial(ours, model=FiveFields),
+async def pages(fleet: Fleet, size: int, ids: Ids = None) -> int:
+    seen = 0
+    async with session(fleet, IN_FLIGHT) as ief:
+        scan = ief.iter_pods(fleet.deployment_ids, page_size=size, concurrency=IN_FLIGHT)
+        async for page in scan.pages():
+            for pod in page.items:
+                seen += 1
+                if ids is not None:
+                    ids.add(pod.id)
+    return seen
+
+
+OURS: dict[str, Way] = {
+    "iter_pods": items,
+    "pages()": pages,
+    "unwatched": functools.partial(items, on_drift="ignore"),
+    "five fields": functools.partial(items, model=FiveFields),
+}
+BY_HAND: dict[str, Way] = {
     "dicts": dicts,
+    "dicts in order": dicts_in_order,
     "cattrs": plain_cattrs,
+}
+SLOW: dict[str, Way] = {
     "httpx, pydantic": httpx_pydantic,
     "dlt": dlt,
     "vendor": vendor,
     "vendor, threads": vendor_threads,
 }
+WAYS = OURS | BY_HAND | SLOW
+GOALS: Mapping[tuple[str, str, int], float] = {
+    ("iter_pods", "dicts", 100): 0.60,
+    ("iter_pods", "dicts", 1_000): 1.10,
+    ("pages()", "dicts", 100): 0.52,
+    ("pages()", "dicts", 1_000): 0.75,
+    ("five fields", "dicts", 100): 1.40,
+    ("five fields", "dicts", 1_000): 2.50,
+    ("iter_pods", "cattrs", 100): 4.8,
+    ("iter_pods", "cattrs", 1_000): 7.5,
+    ("iter_pods", "vendor", 100): 8.0,
+    ("iter_pods", "vendor", 1_000): 8.0,
+}
+"""How many times less CPU time than the second the first of two ways takes, at a page size."""
 
 
-# --- what is measured -----------------------------------------------------------------------------
+def rounds_of(name: str, size: int, fleet: Fleet) -> None:
+    """Run the rounds of one way; the first one, which does not count, looks at the ids."""
+    unseen: list[Ids] = [set()]
+
+    def once() -> int:
+        ids = unseen.pop() if unseen else None
+        seen = asyncio.run(counted(WAYS[name](fleet, size, ids)))
+        return seen if ids is None else len(ids)
+
+    run_rounds(once)
+
+
+async def counted(reading: Awaitable[int]) -> int:
+    return await reading
+
+
+# --- the race -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Heat:
+    """One race: which pods, at which page size, with `gc.freeze()` or not."""
+
+    kind: Pods
+    size: int
+    frozen: bool
+
+    def __str__(self) -> str:
+        frozen = ", gc.freeze()" if self.frozen else ""
+        return f"{self.kind} pods, {self.size:,} a page{frozen}"
+
+
+def run_heat(heat: Heat, fleet: Fleet, names: Iterable[str], rounds: int) -> dict[str, Times]:
+    text = json.dumps(attrs.asdict(fleet))
+    ways = {name: [name, str(heat.size), text] for name in names}
+    return race(__file__, ways, rounds=rounds, pods=fleet.pods, frozen=heat.frozen)
+
+
+def run_heats(scale: Scale) -> Iterator[tuple[Heat, int, dict[str, Times]]]:
+    """Run all races; give each with how many pods were read."""
+    for kind in ("small", "large"):
+        pods = scale.pods if kind == "small" else scale.pods // scale.large_share
+        with serving(pods, kind=kind) as fleet:
+            for size, frozen in itertools.product(PAGE_SIZES, (False, True)):
+                if kind == "large" and frozen:
+                    continue
+                heat = Heat(kind, size, frozen)
+                times = run_heat(heat, fleet, [*OURS, *BY_HAND], scale.rounds)
+                if kind == "small" and not frozen:
+                    times |= run_heat(heat, fleet, SLOW, scale.slow_rounds)
+                yield heat, pods, times
+
+
+def race_figures(heat: Heat, times: Mapping[str, Times]) -> Iterator[Figure]:
+    pairs = [(way, "dicts") for way in OURS]
+    pairs += [("iter_pods", way) for way in [*BY_HAND, *SLOW] if way in times and way != "dicts"]
+    for way, other in pairs:
+        yield Figure(
+            name=f"{way} : {other}, {heat}",
+            value=times[other].least / times[way].least,
+            goal=None if heat.kind == "large" else GOALS.get((way, other, heat.size)),
+        )
+
+
+def print_heat(heat: Heat, pods: int, times: Mapping[str, Times]) -> None:
+    print(f"\n{heat}: microseconds per pod, {pods:,} pods")
+    print(f"{'':16}{'CPU, least':>12}{'quartiles':>16}{'wall, least':>14}{'dicts : it':>12}")
+    for name, one in times.items():
+        each = 1e6 / pods
+        quartiles = " to ".join(f"{value * each:.1f}" for value in one.quartiles())
+        print(
+            f"{name:16}{one.least * each:12.2f}{quartiles:>16}{min(one.wall) * each:14.2f}"
+            f"{times['dicts'].least / one.least:12.2f}",
+            flush=True,
+        )
+
+
+# --- what is no race ------------------------------------------------------------------------------
 
 
 async def timed(reading: Awaitable[int], pods: int) -> float:
@@ -210,55 +263,24 @@ async def timed(reading: Awaitable[int], pods: int) -> float:
     return elapsed
 
 
-def measure_speed(scale: Scale) -> dict[int, dict[str, list[float]]]:
-    """Return microseconds per pod: of each page size, of each way, of each round."""
-    found: dict[int, dict[str, list[float]]] = {}
-    with serving(scale.pods) as fleet:
-        for size in PAGE_SIZES:
-            times = found[size] = {name: [] for name in WAYS}
-            for way in WAYS.values():  # a round that does not count: code is made, caches fill
-                asyncio.run(timed(way(fleet, size), scale.pods))
-            for _, (name, way) in itertools.product(range(scale.rounds), WAYS.items()):
-                seconds = asyncio.run(timed(way(fleet, size), scale.pods))
-                times[name].append(seconds / scale.pods * 1e6)
-    return found
-
-
-def speed_figures(found: dict[int, dict[str, list[float]]]) -> Iterator[Figure]:
-    for size, times in found.items():
-        middle = {name: statistics.median(values) for name, values in times.items()}
-        large = size == max(PAGE_SIZES)
-        goals = {
-            ("iter_pods", "dicts"): 0.7 if large else 0.6,
-            ("five fields", "dicts"): 2.0 if large else 1.6,
-            ("iter_pods", "cattrs"): 3.6,
-            ("iter_pods", "vendor"): 8.0,
-        }
-        others = [name for name in WAYS if name not in {"iter_pods", "five fields"}]
-        for faster, slower in [*(("iter_pods", name) for name in others), ("five fields", "dicts")]:
-            yield Figure(
-                name=f"speed, {faster} : {slower}, {size:,} a page",
-                value=middle[slower] / middle[faster],
-                goal=goals.get((faster, slower)),
-            )
-
-
 def latency_figures(scale: Scale) -> Iterator[Figure]:
     # the first page says how many there are; the others follow, so many at a time
     trips = 1 + math.ceil((scale.latency_pages - 1) / LATENCY_IN_FLIGHT)
     pods = scale.latency_pages * LATENCY_PAGE
     ways: dict[str, Way] = {
-        "iter_pods": functools.partial(ours, in_flight=LATENCY_IN_FLIGHT),
+        "iter_pods": functools.partial(items, in_flight=LATENCY_IN_FLIGHT),
         "vendor": vendor,
         "vendor, threads": vendor_threads,
     }
     walls: dict[str, list[float]] = {name: [] for name in ways}
-    with serving(pods, LATENCY) as fleet:
-        for _, (name, way) in itertools.product(range(scale.rounds), ways.items()):
+    with serving(pods, latency=LATENCY) as fleet:
+        for way in ways.values():  # so that all answers are cached
+            asyncio.run(timed(way(fleet, LATENCY_PAGE), pods))
+        for _, (name, way) in itertools.product(range(scale.slow_rounds), ways.items()):
             walls[name].append(asyncio.run(timed(way(fleet, LATENCY_PAGE), pods)))
     middle = {name: statistics.median(values) for name, values in walls.items()}
     least = f"wall time : latency's {trips} x {LATENCY:.1f} s"
-    yield Figure(name=least, value=middle["iter_pods"] / (trips * LATENCY), better="<=", goal=1.1)
+    yield Figure(name=least, value=middle["iter_pods"] / (trips * LATENCY), better="<=", goal=1.08)
     for name, goal in {"vendor": 14.0, "vendor, threads": None}.items():
         ratio = middle[name] / middle["iter_pods"]
         yield Figure(name=f"speed, iter_pods : {name}, 100 ms", value=ratio, goal=goal)
@@ -267,33 +289,14 @@ def latency_figures(scale: Scale) -> Iterator[Figure]:
 def request_figures(fleet: Fleet) -> Iterator[Figure]:
     async def requests(size: int) -> int:
         async with session(fleet, IN_FLIGHT) as ief:
-            await dropped(aiter(ief.iter_pods(fleet.deployment_ids, page_size=size)))
+            async for _ in ief.iter_pods(fleet.deployment_ids, page_size=size):
+                pass
             return ief.statistics().requests
 
     for size in PAGE_SIZES:
         ratio = asyncio.run(requests(size)) / math.ceil(fleet.pods / size)
         name = f"requests : the fewest, {size:,} a page"
         yield Figure(name=name, value=ratio, better="<=", goal=1.1)
-
-
-def import_figures(scale: Scale) -> Iterator[Figure]:
-    """Time interpreters that are new each time, without what starting one takes."""
-    timed_import = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
-    seconds: dict[str, list[float]] = {name: [] for name in [*IMPORTS, "process", "help"]}
-    for _ in range(2 * scale.rounds):
-        for name, code in IMPORTS.items():
-            command = [sys.executable, "-c", timed_import.format(code)]
-            seconds[name].append(float(subprocess.check_output(command)))
-        for name, rest in {"process": ["-c", FOUR], "help": ["-m", "ief_async", "--help"]}.items():
-            start = time.perf_counter()
-            subprocess.check_output([sys.executable, *rest])
-            seconds[name].append(time.perf_counter() - start)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, goal in zip([*IMPORTS][1:], (1.15, None), strict=True):
-        value = middle[name] / middle["four libraries"]
-        yield Figure(name=f"{name} : four libraries", value=value, better="<=", goal=goal)
-    value = middle["help"] / middle["process"]
-    yield Figure(name="ief-async --help : four libraries", value=value, better="<=", goal=1.5)
 
 
 async def ping(lateness: list[float]) -> None:
@@ -306,45 +309,43 @@ async def ping(lateness: list[float]) -> None:
 async def stalled(way: Way, fleet: Fleet) -> list[float]:
     """Return how late each ping was while the fleet was read, in ms."""
     lateness: list[float] = []
-    gc.collect()
-    gc.freeze()
     pinging = asyncio.create_task(ping(lateness))
     try:
-        await timed(way(fleet, max(PAGE_SIZES), dropped), fleet.pods)
+        await timed(way(fleet, max(PAGE_SIZES)), fleet.pods)
     finally:
         pinging.cancel()
-        gc.unfreeze()
     return lateness
 
 
+def stalls(name: str, fleet: Fleet) -> None:
+    """Print the lateness of all pings while one way reads a fleet, after a scan for practice."""
+    asyncio.run(stalled(WAYS[name], fleet))
+    print(json.dumps(asyncio.run(stalled(WAYS[name], fleet))))
+
+
 def stall_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
-    late: dict[str, list[float]] = {"iter_pods": [], "dicts": []}
-    for _, name in itertools.product(range(scale.rounds), late):
-        late[name] += asyncio.run(stalled(WAYS[name], fleet))
-    for name, values in late.items():
+    late: dict[str, list[list[float]]] = {"iter_pods": [], "pages()": [], "dicts": []}
+    for _, name in itertools.product(range(scale.slow_rounds), late):
+        late[name].append(json.loads(in_a_process("stall", name, fleet)))
+    for name, rounds in late.items():
         ours = name == "iter_pods"
-        p99 = statistics.quantiles(values, n=100, method="inclusive")[-1]
-        p50, most = statistics.median(values), max(values)
-        yield Figure(name=f"stall, {name}, p50, ms", value=p50, better="<=")
-        for what, value, goal in (("p99", p99, 8.0), ("max", most, 15.0)):
+        p99 = statistics.median(
+            statistics.quantiles(values, n=100, method="inclusive")[-1] for values in rounds
+        )
+        most = statistics.median(max(values) for values in rounds)
+        for what, value, goal in (("p99", p99, 8.0), ("most", most, 15.0)):
             asked = goal if ours else None
             yield Figure(name=f"stall, {name}, {what}, ms", value=value, better="<=", goal=asked)
 
 
-def peak_memory() -> float:
-    """Return the most memory that this process ever held, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss of a child starts at what its parent held
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+def in_a_process(what: str, argument: str, fleet: Fleet) -> str:
+    command = [sys.executable, __file__, what, argument, json.dumps(attrs.asdict(fleet))]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 async def read_and_drop(fleet: Fleet, batch_size: int) -> None:
     before = peak_memory()
-    await timed(ours(fleet, max(PAGE_SIZES), dropped, batch_size=batch_size), fleet.pods)
+    await timed(items(fleet, max(PAGE_SIZES), batch_size=batch_size), fleet.pods)
     print(peak_memory() - before)
 
 
@@ -355,15 +356,14 @@ def growth(fleet: Fleet, deployments: int, batch_size: int = DEPLOYMENTS) -> flo
         deployment_ids=fleet.deployment_ids[:deployments],
         pods=fleet.pods * deployments // DEPLOYMENTS,
     )
-    command = [sys.executable, __file__, "peak", json.dumps(attrs.asdict(part)), str(batch_size)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(in_a_process("peak", str(batch_size), part))
 
 
 def memory_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
     half = DEPLOYMENTS // 2
     ways = {"few": (1,), "all": (DEPLOYMENTS,), "half": (half, 1), "batches": (DEPLOYMENTS, 1)}
     grown: dict[str, list[float]] = {name: [] for name in ways}
-    for _, (name, way) in itertools.product(range(scale.rounds), ways.items()):
+    for _, (name, way) in itertools.product(range(scale.slow_rounds), ways.items()):
         grown[name].append(growth(fleet, *way))
     middle = {name: statistics.median(values) for name, values in grown.items()}
     few = fleet.pods // DEPLOYMENTS
@@ -379,87 +379,78 @@ def memory_figures(fleet: Fleet, scale: Scale) -> Iterator[Figure]:
 # --- what is printed ------------------------------------------------------------------------------
 
 
-def environment() -> dict[str, str]:
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    versions = [
-        f"{name} {importlib.metadata.version(name)}"
-        for name in (*LIBRARIES, *PEERS)
-        if importlib.util.find_spec(name) is not None
-    ]
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{python}, {platform.system()}, {os.cpu_count()} cores{load}",
-        "libraries": ", ".join([f"ief-async {ief_async.__version__}", *versions]),
-    }
-
-
-def print_speed(found: dict[int, dict[str, list[float]]], scale: Scale) -> None:
-    rounds = f"median of {scale.rounds} rounds (least to most)"
-    print(f"\nmicroseconds per pod, {scale.pods:,} pods: {rounds}")
-    print(f"{'':16}" + "".join(f"{f'{size:,} a page':>24}" for size in found))
-    for name in WAYS:
-        cells = [
-            f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-            for values in (times[name] for times in found.values())
-        ]
-        print(f"{name:16}" + "".join(f"{cell:>24}" for cell in cells))
-
-
 def print_figures(figures: Iterable[Figure], base: Mapping[str, float]) -> None:
     against = f"  {'base':>7}" if base else ""
-    print(f"\n{'figure':52}{'here':>7}{against}  goal")
+    print(f"\n{'figure':60}{'here':>7}{against}  goal")
     for figure in figures:
         old = base.get(figure.name, math.nan)
         against = f"  {old:7.2f}" if base else ""
-        print(f"{figure.name:52}{figure.value:7.2f}{against}  {figure.verdict}".rstrip())
+        print(f"{figure.name:60}{figure.value:7.2f}{against}  {figure.verdict}".rstrip())
+
+
+def print_spread(runs: list[dict[str, Any]]) -> None:
+    """Print the figures of several runs: the middle one, and the least to the most."""
+    print(f"{'figure':60}{'median':>7}  least to most of {len(runs)} runs")
+    for name in runs[0]["figures"]:
+        values = [run["figures"][name] for run in runs]
+        print(f"{name:60}{statistics.median(values):7.2f}  {min(values):.2f} to {max(values):.2f}")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How fast iter_pods is, side by side.")
     parser.add_argument("--pods", type=int, default=20_000, help="read in each round of the race")
-    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help=f"{LEAST_ROUNDS} at least")
+    parser.add_argument("--rounds", type=int, default=24, help="of the race")
     parser.add_argument("--quick", action="store_true", help="only show that all of it runs")
+    parser.add_argument("--race", action="store_true", help="the race alone")
     parser.add_argument("--json", type=Path, metavar="PATH", help="save the result")
     parser.add_argument("--base", type=Path, metavar="PATH", help="show a saved result beside")
+    parser.add_argument("--spread", type=Path, nargs="+", metavar="PATH", help="of saved results")
     given = parser.parse_args()
-    if given.rounds < LEAST_ROUNDS or given.pods < 1:
-        parser.error(f"a run takes {LEAST_ROUNDS} rounds and one pod at least")
+    if given.rounds < 1 or given.pods < DEPLOYMENTS:
+        parser.error(f"a run takes a round and {DEPLOYMENTS} pods at least")
     return given
 
 
 def main() -> None:
     given = arguments()
+    if given.spread:
+        print_spread([json.loads(path.read_text()) for path in given.spread])
+        return
     missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"{', '.join(missing)} not installed: pip install -e '.[test,bench]'")
     scale = Scale(pods=given.pods, rounds=given.rounds)
     if given.quick:
-        scale = Scale(pods=2_000, rounds=1, latency_pages=20, long_scan=20_000)
+        scale = Scale(
+            pods=2_000, rounds=1, slow_rounds=1, latency_pages=20, large_share=2, long_scan=20_000
+        )
     base = json.loads(given.base.read_text())["figures"] if given.base else {}
-    about = environment()
+    about = environment(*PEERS)
     print(*about.values(), sep="\n")
-    found = measure_speed(scale)
-    print_speed(found, scale)
-    figures = [*speed_figures(found), *latency_figures(scale), *import_figures(scale)]
-    with serving(scale.long_scan) as fleet:
-        figures += [*stall_figures(fleet, scale), *memory_figures(fleet, scale)]
-        figures += request_figures(fleet)
+    figures: list[Figure] = []
+    for heat, pods, times in run_heats(scale):
+        print_heat(heat, pods, times)
+        figures += race_figures(heat, times)
+    if not given.race:
+        figures += latency_figures(scale)
+        with serving(scale.long_scan) as fleet:
+            figures += [*stall_figures(fleet, scale), *memory_figures(fleet, scale)]
+            figures += request_figures(fleet)
     print_figures(figures, base)
     if given.quick:
         print("\nA quick run: it shows that all of it works, and says nothing about speed.")
     if given.json:
-        values = {figure.name: figure.value for figure in figures}
-        times = {str(size): ways for size, ways in found.items()}
-        saved = {**about, "microseconds": times, "figures": values}
+        saved = {**about, "figures": {figure.name: figure.value for figure in figures}}
         given.json.write_text(json.dumps(saved, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve", pods, latency, deployments]:
-            asyncio.run(serve(int(pods), float(latency), int(deployments)))
-        case ["peak", fleet, batch_size]:
-            asyncio.run(read_and_drop(Fleet(**json.loads(fleet)), int(batch_size)))
+        case ["round", name, size, text]:
+            rounds_of(name, int(size), Fleet(**json.loads(text)))
+        case ["stall", name, text]:
+            stalls(name, Fleet(**json.loads(text)))
+        case ["peak", batch_size, text]:
+            asyncio.run(read_and_drop(Fleet(**json.loads(text)), int(batch_size)))
         case _:
             main()
