@@ -61,7 +61,7 @@ _ANY_ESCAPE = re.compile("|".join([*_NOTATIONS.values(), _BLANKS]), re.DOTALL)
 _ESCAPES = {
     mark: re.compile(f"{notation}|{_BLANKS}", re.DOTALL) for mark, notation in _NOTATIONS.items()
 }
-_HEXADECIMAL = re.compile("[0-9a-f+]{0,64}")
+_HEXADECIMAL = re.compile("[0-9a-f-]{0,64}")
 _SINGLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
 
@@ -128,7 +128,7 @@ class Needle:
             return self._word.sub(MASK, text)
         if len(self._hay) <= len(BETWEEN) and not self._wholes:
             return text
-        if not self._wholes and _HEXADECIMAL.fullmatch(text) and not self._touches(text):
+        if _HEXADECIMAL.fullmatch(text) and not self._touches(text):
             return text
         spans = [*self._spans(text)]
         return _masked(text, spans) if spans else text
@@ -161,8 +161,12 @@ class Needle:
 
         Most request ids are such texts, one per response; they need no search for other forms.
         """
-        places = range(0, len(text) - GRAM + 1, STRIDE)
-        return any(text[at : at + GRAM] in self._itself for at in places)
+        hay = self._hay if "-" in text else self._itself
+        plain = text.replace("-", "+")
+        places = range(0, len(plain) - GRAM + 1, STRIDE)
+        return any(whole in plain for whole in self._wholes) or any(
+            plain[at : at + GRAM] in hay for at in places
+        )
 
     def _found(self, plain: str) -> Iterator[tuple[int, int]]:
         """Yield the spans of the secret, or of runs of it, in a folded text."""

@@ -14,6 +14,7 @@ import ssl
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -240,13 +241,7 @@ async def exchange(
             },
             proxy=None if proxy is None else proxy.url,
             proxy_headers=_proxy_headers(proxy),
-            timeout=aiohttp.ClientTimeout(
-                total=request.timeout or timeouts.total,
-                # a silent proxy is no connection; who waits for a place in a pool has its time
-                connect=None if proxy is None else request.timeout or timeouts.connect,
-                sock_connect=request.timeout or timeouts.connect,
-                sock_read=request.timeout or timeouts.read,
-            ),
+            timeout=_client_timeout(timeouts, request.timeout, by_proxy=proxy is not None),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
@@ -300,6 +295,20 @@ async def exchange(
         raise ended
     finally:
         del ended  # it holds this frame, which would hold it: a cycle
+
+
+@lru_cache(maxsize=32)
+def _client_timeout(
+    timeouts: Timeouts, own: float | None, *, by_proxy: bool
+) -> aiohttp.ClientTimeout:
+    """Return aiohttp's time-outs of a request, which may have one of its `own`."""
+    return aiohttp.ClientTimeout(
+        total=own or timeouts.total,
+        # a silent proxy is no connection; who waits for a place in a pool has its time
+        connect=own or timeouts.connect if by_proxy else None,
+        sock_connect=own or timeouts.connect,
+        sock_read=own or timeouts.read,
+    )
 
 
 def _is_cancelled() -> bool:

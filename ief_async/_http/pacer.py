@@ -12,8 +12,8 @@ after what wait, by `decide_retry`.
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
 import attrs
@@ -150,8 +150,12 @@ class Pacer:
         while True:
             number += 1
             try:
-                async with permit(), self._slot(deadline, scan) as epoch:
-                    result = await attempt(number)
+                async with permit():
+                    epoch = await self._take_slot(deadline, scan)
+                    try:
+                        result = await attempt(number)
+                    finally:
+                        self._give_slot_back(scan)
             except IefError as error:
                 failure = error
             else:
@@ -226,21 +230,22 @@ class Pacer:
         line = "%s: attempt %d failed with %s; trying again in %.3g s"
         self.observer.tell(retried, logging.DEBUG, line, path, attempt, retried.error, wait)
 
-    @asynccontextmanager
-    async def _slot(self, deadline: float, lane: object) -> AsyncIterator[int]:
-        """Hold a slot, once the gate is open and the rate allows a start; give its epoch."""
+    async def _take_slot(self, deadline: float, lane: object) -> int:
+        """Hold a slot, once the gate is open and the rate allows a start; return its epoch."""
         await self.slots.take(lane)
         try:
             await self._start(deadline)
-            self.counters.in_flight += 1
-            try:
-                yield self.slots.epoch
-            finally:
-                self.counters.in_flight -= 1
-                if self._shared is not None:
-                    self._shared.give_back(self)
-        finally:
+        except BaseException:
             self.slots.give_back(lane)
+            raise
+        self.counters.in_flight += 1
+        return self.slots.epoch
+
+    def _give_slot_back(self, lane: object) -> None:
+        self.counters.in_flight -= 1
+        if self._shared is not None:
+            self._shared.give_back(self)
+        self.slots.give_back(lane)
 
     async def _start(self, deadline: float) -> None:
         """Wait until the gate is open and the rate allows one more; first come, first served."""

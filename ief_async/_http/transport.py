@@ -61,6 +61,8 @@ class Endpoints:
 
     def urls(self, url: str) -> list[str]:
         """Return a URL at each address, the current one first; itself if it is of another host."""
+        if len(self.known) == 1:
+            return [url]
         old = next((known for known in self.known if url.startswith(f"{known}/")), None)
         if old is None:
             return [url]
@@ -132,19 +134,12 @@ class Transport:
             return await asyncio.create_task(self.get(target, read, deadline=deadline, scan=scan))
         self.connections.session()  # what can't be sent at all counts no attempt
         sending = Sending(self.clock.now(), target.partition("?")[0], scan)
-        remaining = None if deadline == math.inf else max(0.0, deadline - sending.started)
-        scope = asyncio.timeout(remaining)
+        if deadline == math.inf:
+            return await self._get(target, read, sending, deadline)
+        scope = asyncio.timeout(max(0.0, deadline - sending.started))
         try:
             async with scope:
-                project_id = self.project.id or await self.project.find(
-                    self.provider, self._send, self._ask, self._scope
-                )
-                target = target.replace("{project_id}", project_id)
-                headers = {"Content-Type": "application/json", "X-Project-Id": project_id}
-                if self.instance_id:
-                    headers["ief-instance-id"] = self.instance_id
-                request = Request(url=self.endpoint + target, headers=headers)
-                return await self._deliver(request, read, sending, deadline)
+                return await self._get(target, read, sending, deadline)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -153,6 +148,19 @@ class Transport:
         late = TransportError(f"GET {path}: the deadline passed after {elapsed:.3g} s")
         late.attempts, late.elapsed = sending.sent, elapsed
         raise late
+
+    async def _get(
+        self, target: str, read: Callable[[bytes], T], sending: Sending, deadline: float
+    ) -> Answer[T]:
+        project_id = self.project.id or await self.project.find(
+            self.provider, self._send, self._ask, self._scope
+        )
+        target = target.replace("{project_id}", project_id)
+        headers = {"Content-Type": "application/json", "X-Project-Id": project_id}
+        if self.instance_id:
+            headers["ief-instance-id"] = self.instance_id
+        request = Request(url=self.endpoint + target, headers=headers)
+        return await self._deliver(request, read, sending, deadline)
 
     async def _deliver(
         self,
@@ -236,7 +244,8 @@ class Transport:
         failures: list[IefError] = []
         tried: list[str] = []
         for url in self.endpoints.urls(request.url):
-            outcome = await self._exchange(attrs.evolve(request, url=url), key, meaning, sending)
+            there = request if url == request.url else attrs.evolve(request, url=url)
+            outcome = await self._exchange(there, key, meaning, sending)
             if not isinstance(outcome, Unreached):
                 if tried:
                     self.endpoints.adopt(url, tried)
