@@ -1,6 +1,9 @@
 """What the steps of a scan cost alone, each beside the least that one would write by hand.
 
-Measured in one process, without any server, in interleaved rounds:
+With ``--layers``: what each layer of a scan adds to the one before, in microseconds of CPU time per
+page of 100, each in a process of its own, with the server of `server.py`.
+
+Else, measured in one process, without any server, in interleaved rounds:
 
 * structuring a page of 1,000 and of 100 pods, in the chunks in which a stream does it;
 * cutting ids into 10,000 batches, and leading these through the window, one page each;
@@ -17,13 +20,16 @@ import gc
 import hashlib
 import hmac
 import itertools
+import json
 import statistics
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import attrs
 import cattrs
@@ -31,7 +37,12 @@ import msgspec
 import orjson
 from machine import environment
 from multidict import CIMultiDict, CIMultiDictProxy
-from throughput import FiveFields
+from peers import by_hand, dicts
+from race import race, run_rounds
+from server import Fleet, serving
+from throughput import FiveFields, counted, items, session
+from throughput import pages as pages_of
+from yarl import URL
 
 from ief_async import AccessKey, IefSession, Pod, Token
 from ief_async._http.exchange import Exchange
@@ -50,6 +61,8 @@ PROJECT = "bcd83056c918480f8f190844bd425b23"
 ENDPOINT = "https://ief2.cn-north-4.myhuaweicloud.com"
 KEY = "pods"
 PAGE_SIZES = (1_000, 100)
+LAYER_PAGE = 100
+LAYER_PODS = 20_000
 BATCHES = 10_000
 BATCH_IDS = 10
 WINDOW = 8
@@ -303,6 +316,96 @@ def writing(size: int) -> Group:
     return Group(f"write {len(pods):,} pods", "pod", cases)
 
 
+# --- the layers of a scan -------------------------------------------------------------------------
+
+Fetch = Callable[[int], Awaitable[Any]]
+
+
+async def by_workers(fleet: Fleet, fetch: Fetch) -> int:
+    """Fetch all pages by as many workers as `iter_pods` has requests in flight."""
+    offsets = iter(range(0, fleet.pods, LAYER_PAGE))
+
+    async def work() -> None:
+        for offset in offsets:
+            await fetch(offset)
+
+    await asyncio.gather(*(work() for _ in range(WINDOW)))
+    return fleet.pods
+
+
+def query_of(fleet: Fleet, offset: int) -> str:
+    return f"pods?{urlencode(fleet.query(LAYER_PAGE, offset))}"
+
+
+async def aiohttp_alone(fleet: Fleet) -> int:
+    async with by_hand(fleet) as http:
+
+        async def fetch(offset: int) -> None:
+            url = URL(fleet.pods_url.removesuffix("pods") + query_of(fleet, offset), encoded=True)
+            async with http.get(url) as answer:
+                await answer.read()
+
+        return await by_workers(fleet, fetch)
+
+
+async def transport(
+    fleet: Fleet, read: Callable[[bytes], Any], take: Callable[[Any], None] = lambda _: None
+) -> int:
+    async with session(fleet, WINDOW) as ief:
+        inner = ief._transport  # noqa: SLF001  what sends requests has no other name
+
+        async def fetch(offset: int) -> None:
+            answer = await inner.get(
+                "/v3/{project_id}/edgemgr/" + query_of(fleet, offset), read, scan=1
+            )
+            take(answer)
+
+        return await by_workers(fleet, fetch)
+
+
+async def structuring(fleet: Fleet) -> int:
+    reader = structure_of(Pod)
+
+    def take(answer: Answer[Rows]) -> None:
+        taken, rows = 0, len(answer.value.ids)
+        while taken < rows:
+            taken += len(structure_some(reader, answer, range(taken, rows), key=KEY))
+
+    return await transport(fleet, partial(reader.read, key=KEY), take)
+
+
+LAYERS: dict[str, Callable[[Fleet], Awaitable[int]]] = {
+    "aiohttp alone": aiohttp_alone,
+    "Transport.get": lambda fleet: transport(fleet, bytes),
+    "envelope and ids": lambda fleet: transport(fleet, partial(structure_of(Pod).read, key=KEY)),
+    "structuring": structuring,
+    "the stream": lambda fleet: items(fleet, LAYER_PAGE),
+}
+WHOLE: dict[str, Callable[[Fleet], Awaitable[int]]] = {
+    "iter_pods, on_drift=ignore": lambda fleet: items(fleet, LAYER_PAGE, on_drift="ignore"),
+    "iter_pods, five fields": lambda fleet: items(fleet, LAYER_PAGE, model=FiveFields),
+    "pages()": lambda fleet: pages_of(fleet, LAYER_PAGE),
+    "dicts": lambda fleet: dicts(fleet, LAYER_PAGE),
+}
+
+
+def print_layers(rounds: int, pods: int) -> None:
+    with serving(pods) as fleet:
+        text = json.dumps(attrs.asdict(fleet))
+        ways = {name: [name, text] for name in LAYERS | WHOLE}
+        found = race(__file__, ways, rounds=rounds, pods=pods)
+    page = 1e6 * LAYER_PAGE / pods
+    print(f"\nmicroseconds of CPU per page of {LAYER_PAGE}, least of {rounds} rounds")
+    before = 0.0
+    for name in LAYERS:
+        least = found[name].least * page
+        print(f"  {name:28}{least:8.0f}{f'+{least - before:.0f}' if before else '':>8}")
+        before = least
+    print("whole scans")
+    for name in WHOLE:
+        print(f"  {name:28}{found[name].least * page:8.0f}")
+
+
 # --- what is measured, and printed ----------------------------------------------------------------
 
 
@@ -342,11 +445,15 @@ def print_table(groups: list[Group], found: dict[tuple[str, str], list[float]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the steps of a scan cost alone.")
     parser.add_argument("--rounds", type=int, default=15, help=f"{LEAST_ROUNDS} at least")
+    parser.add_argument("--layers", action="store_true", help="what each layer of a scan adds")
     parser.add_argument("--quick", action="store_true", help="only show that all of it runs")
     given = parser.parse_args()
     if given.rounds < LEAST_ROUNDS:
         parser.error(f"a run takes {LEAST_ROUNDS} rounds at least")
     print(*environment().values(), sep="\n")
+    if given.layers:
+        print_layers(1 if given.quick else given.rounds, 1_000 if given.quick else LAYER_PODS)
+        return
     groups = [
         *(pages(size) for size in PAGE_SIZES),
         planning(BATCHES // 100 if given.quick else BATCHES),
@@ -363,4 +470,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    match sys.argv[1:]:
+        case ["round", name, text]:
+            layer, fleet = (LAYERS | WHOLE)[name], Fleet(**json.loads(text))
+            run_rounds(lambda: asyncio.run(counted(layer(fleet))))
+        case _:
+            main()
