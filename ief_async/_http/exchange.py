@@ -90,9 +90,11 @@ FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Fai
 
 
 class _Attempt:
-    """Sends a request once, as a pair of middlewares, and knows over which connection.
+    """Sends a request once, as one or two middlewares, and knows over which connection.
 
     `fresh` asks for a connection of its own; `reused` tells afterwards whether it was an idle one.
+    The middlewares of a borrowed session run between its own two; without any, one is enough, as
+    each costs a tenth of a request.
     """
 
     def __init__(
@@ -102,15 +104,27 @@ class _Attempt:
         self._url = url
         self._sign = sign
         self._fresh = fresh
+        self._between: tuple[aiohttp.ClientMiddlewareType, ...] = getattr(http, "_middlewares", ())
         self.reused = False
 
-    async def authenticate(
+    @property
+    def middlewares(self) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """What aiohttp runs, the first one outermost."""
+        if not self._between:
+            return (self._send,)
+        return (self._authenticate_first, *self._between, self._send)
+
+    async def _authenticate_first(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        self._authenticate(request)
+        return await handler(request)
+
+    def _authenticate(self, request: aiohttp.ClientRequest) -> None:
         """Add the headers that `sign` makes; no frame of ours holds their values.
 
-        This is a middleware because aiohttp has by now added what a netrc file, or the `auth` of a
-        borrowed session, says of the host. That is another password, and is removed.
+        A middleware does this because aiohttp has by now added what a netrc file, or the `auth` of
+        a borrowed session, says of the host. That is another password, and is removed.
         """
         if request.proxy is not None and not request.is_ssl():
             message = (
@@ -122,11 +136,12 @@ class _Attempt:
         if "Authorization" not in self._http.headers:
             request.headers.pop("Authorization", None)
         request.headers.update(self._sign())
-        return await handler(request)
 
-    async def send(
+    async def _send(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        if not self._between:
+            self._authenticate(request)
         dropped: str
         if self._fresh:
             self.drop_idle()
@@ -246,11 +261,7 @@ async def exchange(
             raise_for_status=False,
             auto_decompress=False,
             max_field_size=request.header_bytes,
-            middlewares=(
-                attempt.authenticate,
-                *getattr(http, "_middlewares", ()),
-                attempt.send,
-            ),
+            middlewares=attempt.middlewares,
         ) as response:
             wanted = response.status in request.expected
             cap = max_body_bytes if wanted else ERROR_BODY_BYTES
