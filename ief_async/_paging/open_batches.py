@@ -58,9 +58,10 @@ class OpenBatches:
     @property
     def held(self) -> int:
         """How many pages arrived and were not taken yet."""
-        return sum(
-            len(plan.chain.waiting) + len(plan.delivery.ready) for plan in self._plans.values()
-        )
+        held = 0
+        for plan in self._plans.values():
+            held += len(plan.chain.waiting) + len(plan.delivery.ready)
+        return held
 
     def pages(self) -> Iterator[Any]:
         """Give what was handed in with the pages that arrived and were not taken yet."""
