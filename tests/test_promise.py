@@ -353,8 +353,8 @@ async def scan(case, ief, service, resume, stop):
     stream = stream_of(case, ief, service.http, resume, run)
     if stop is not None and stop.how == "leave":
         await consume(case, stream, run, stop)
-        # a bare break: one turn of the loop to cancel, and aiohttp, which may be about to connect or
-        # to release a connection, has a few to notice
+        # a bare break: one turn of the loop to cancel; and aiohttp, which may be about to connect,
+        # has a few to notice
         for _ in range(6):
             await asyncio.sleep(0)
     else:
