@@ -140,8 +140,10 @@ def scan_fleet(
 
     Each target has a session of its own, with its own limits, retry budget and pauses after a 429,
     and a scan with its own window, so a slow, throttled or failing target does not delay the
-    others. Targets that have items ready deliver them in turn; within a target the order is that of
-    `IefSession.iter_pods`. All sessions are closed when the stream ends.
+    others. At most 64 targets are read at once, not counting those that bring nothing for a second;
+    the others begin in their order when one is over. Targets that have items ready deliver them in
+    turn; within a target the order is that of `IefSession.iter_pods`. All sessions are closed when
+    the stream ends.
 
     Args:
         targets: the fleets, each once. One project_id at two endpoints or regions is two targets;
@@ -267,7 +269,8 @@ def fleet_of(
         own = attrs.evolve(part, scan=asked[at])
         scans[at] = _scan(sessions[at], attrs.evolve(spec, resume_from=own))
     members = [Member(*parts) for parts in zip(targets, scans, _names(targets), marks, strict=True)]
-    return Stream(Fleet(members, connections, spec.on_error, structure_of(spec.model)))
+    reader = structure_of(spec.model)
+    return Stream(Fleet(members, connections, spec.on_error, reader))
 
 
 def _marks(

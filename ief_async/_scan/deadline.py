@@ -31,8 +31,8 @@ class Deadline:
         return self._over or self._clock.now() >= self.at
 
     def start(self, on_pass: Callable[[], None]) -> None:
-        """Begin to count; call `on_pass` when it has passed."""
-        if self._seconds is None:
+        """Begin to count, unless that was done before; call `on_pass` when it has passed."""
+        if self._seconds is None or self._timer is not None:
             return
         self.at = self._clock.now() + self._seconds
 

@@ -4,6 +4,7 @@ import asyncio
 import operator
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -17,6 +18,8 @@ from ief_async._scan.scan import Scan
 
 T = TypeVar("T")
 
+PLACES = 64  # scans that run at once
+PATIENCE = 1.0  # seconds for which a scan may keep its place with nothing to give
 FLEET = fingerprint("scan_fleet")  # what tells a fleet's checkpoint from that of one scan
 
 
@@ -41,6 +44,7 @@ class Member(Generic[T]):
         mark: likewise in checkpoints: the fingerprint of its scan where no other target has the
             same.
         over: whether nothing more comes of it.
+        has_place: whether it keeps another scan from beginning.
     """
 
     target: Hashable
@@ -48,10 +52,16 @@ class Member(Generic[T]):
     name: str
     mark: int
     over: bool = False
+    has_place: bool = False
 
 
 class Fleet(Generic[T]):
-    """The engine of a stream over many scans. Their items come in turn, each with its target."""
+    """The engine of a stream over many scans. Their items come in turn, each with its target.
+
+    What it does for an item, and what it holds, does not depend on the number of targets. So many
+    scans as there are places run at once; one that is over makes room for the next one, and so does
+    one that has nothing to give for a while, as it holds nothing.
+    """
 
     of_targets = True
 
@@ -64,7 +74,11 @@ class Fleet(Generic[T]):
     ) -> None:
         self._members = members
         self._reader = reader
-        self._turns = deque(members)
+        self._places = PLACES  # that are free
+        self._waiting = deque(members)  # that have not begun
+        self._left = len(members)  # that are not over
+        self._begun = False
+        self._to_look_at: dict[int, Member[T]] = {}  # by their mark; served longest ago first
         self._connections = connections
         self._on_error = on_error
         self._failures: dict[Hashable, TargetFailure] = {}
@@ -72,7 +86,7 @@ class Fleet(Generic[T]):
         self._waiter: asyncio.Future[None] | None = None
         self._over = False
         for member in members:
-            member.scan.on_change = self._wake
+            member.scan.on_change = partial(self._on_change, member)
 
     @property
     def reader(self) -> Reader[Any]:
@@ -86,9 +100,38 @@ class Fleet(Generic[T]):
             member.scan.reader = reader.for_target(member.target)
 
     def begin(self) -> None:
-        """Start all scans, unless that was done before."""
-        for member in self._members:
+        """Start the first scans, unless that was done before; refuse to on another event loop."""
+        for member in self._members[:1]:
             member.scan.begin()
+        if not self._begun:
+            self._begun = True
+            for member in self._members:
+                member.scan.start_deadline()
+            self._fill_places()
+
+    def _fill_places(self) -> None:
+        """Begin scans while there are places."""
+        while self._waiting and self._places > 0 and not self._over:
+            member = self._waiting.popleft()
+            self._places -= 1
+            member.has_place = True
+            member.scan.begin()
+            asyncio.get_running_loop().call_later(PATIENCE, self._leave_place_if_idle, member)
+
+    def _leave_place_if_idle(self, member: Member[T]) -> None:
+        if not member.scan.ready and member is not self._served:
+            self._leave_place(member)
+
+    def _leave_place(self, member: Member[T]) -> None:
+        """Have the next scan begin in the place of this one."""
+        self._places += member.has_place
+        member.has_place = False
+        self._fill_places()
+
+    def _on_change(self, member: Member[T]) -> None:
+        """Have a look at a target, when its turn comes."""
+        self._to_look_at.setdefault(member.mark, member)
+        self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -106,7 +149,7 @@ class Fleet(Generic[T]):
             else:
                 if operator.length_hint(items):
                     return zip(repeat(member.target), items, strict=False)
-                member.over = member.scan.over
+                self._note_end(member)
                 continue
             await self._on_target_failed(member, problem)
         return iter(())
@@ -124,27 +167,33 @@ class Fleet(Generic[T]):
                     checkpoint = self._checkpoint({member.mark: page.checkpoint})
                     whole: Any = page  # its items are of another type from here on
                     return attrs.evolve(whole, items=items, checkpoint=checkpoint)
-                member.over = member.scan.over
+                self._note_end(member)
                 continue
             await self._on_target_failed(member, problem)
         return None
 
+    def _note_end(self, member: Member[T]) -> None:
+        """Have the next scan begin, if this one is over."""
+        if member.scan.over and not member.over:
+            member.over = True
+            self._left -= 1
+            self._leave_place(member)
+
     async def _choose(self) -> Member[T] | None:
         """Return a target that has something to give, once there is one; None at the end."""
-        if self._served is not None:
-            self._served.scan.cursor.acknowledge()
+        if (served := self._served) is not None:
+            served.scan.cursor.acknowledge()
+            self._to_look_at[served.mark] = self._to_look_at.pop(served.mark, served)  # at the end
             self._served = None
         while not self._over:
-            running = [member for member in self._turns if not member.over]
-            if not running:
+            while self._to_look_at:
+                member = self._to_look_at.pop(next(iter(self._to_look_at)))
+                if not member.over and member.scan.ready:
+                    self._served = member
+                    return member
+            if not self._left:
                 await self._end()
                 return None
-            for member in running:
-                if member.scan.ready:
-                    self._served = member
-                    self._turns.remove(member)
-                    self._turns.append(member)  # behind the others
-                    return member
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter

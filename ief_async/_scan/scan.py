@@ -108,10 +108,14 @@ class Scan(Generic[T]):
         """Start to fetch, unless that was done before; refuse to on another event loop."""
         if self._tasks.begin():
             self._tasks.run(self._telemetry.start)
-            self._deadline.start(self._on_deadline)
+            self.start_deadline()
             feeding = self._feeder.run(self._request_pages)
             self._tasks.start(feeding, foreign=self._feeder.foreign)
             self._request_pages()
+
+    def start_deadline(self) -> None:
+        """Count the deadline from now on, though the scan may begin later."""
+        self._deadline.start(self._on_deadline)
 
     def _on_task_end(self, error: BaseException | None) -> None:
         """Let the consumer have whatever ended a task."""
@@ -387,6 +391,7 @@ class Scan(Generic[T]):
         if not self._tasks.on_loop:
             loop.call_soon_threadsafe(self.cancel)
         elif self._stop():
+            self._tasks.cancel_current_later()
             # later, as the collector may run in the middle of the hook or of the logging
             loop.call_soon(self._telemetry.tell_end)
 

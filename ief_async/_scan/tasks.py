@@ -87,6 +87,12 @@ class Tasks:
         for task in self._running - {asyncio.current_task()}:
             task.cancel()
 
+    def cancel_current_later(self) -> None:
+        """Cancel the task in which the garbage collector happens to run, if it is one of these."""
+        current = asyncio.current_task()
+        if self._loop is not None and current in self._running:
+            self._loop.call_soon(current.cancel)
+
     async def ended(self) -> None:
         """Wait until no task runs; they were cancelled.
 

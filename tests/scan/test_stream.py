@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 import uvloop
-from conftest import quiet, session_with, until
+from conftest import quiet, session_with, turns, until
 
 from ief_async import (
     AuthenticationError,
@@ -23,6 +23,7 @@ from ief_async import (
     Limits,
     PartialScanError,
     PayloadError,
+    RequestStarted,
     RetryPolicy,
     ServerError,
     Timeouts,
@@ -383,6 +384,27 @@ async def test_sick_page_keeps_no_healthy_one_waiting(fake_clock):
 
 
 # ---- the end of a stream -------------------------------------------------------------------------
+
+
+async def test_an_iterator_that_dies_in_a_task_of_its_scan_leaves_nothing_behind():
+    """Freed while a task of the scan runs, as in a hook, an iterator cancels that task, too."""
+    held, left = [], []
+
+    def hook(event):
+        if isinstance(event, RequestStarted) and left:
+            fake.latency = 60  # it stays in flight
+            held.clear()
+
+    async with (
+        FakeIef(3_000, latency=0.001, seed=1) as fake,
+        session_with(fake, on_event=hook) as ief,
+    ):
+        held.append(aiter(ief.iter_pods(fake.deployment_ids, concurrency=2)))
+        await anext(held[0])
+        left.append(True)
+        await until(lambda: not held)
+        await turns()
+        assert 0 == ief.statistics().in_flight
 
 
 @pytest.mark.parametrize("held", [True, False])
