@@ -23,7 +23,6 @@ def write(
     line: str,
     *args: object,
     extra: Mapping[str, object] | None = None,
-    exc_info: bool = False,
     stacklevel: int = 1,
 ) -> None:
     """Write a line to the log; exceptions of the application's logging are not raised.
@@ -32,7 +31,7 @@ def write(
     printed on stderr, as `logging` prints other errors, unless its ``raiseExceptions`` is off.
     """
     try:
-        log.log(level, line, *args, extra=extra, exc_info=exc_info, stacklevel=stacklevel + 1)
+        log.log(level, line, *args, extra=extra, stacklevel=stacklevel + 1)
     except Exception:  # noqa: BLE001  the application's code may raise anything
         if logging.raiseExceptions:
             with suppress(Exception):  # there may be no stderr
@@ -74,8 +73,10 @@ class Observer:
             self._hook(event)
         except Exception:  # noqa: BLE001  the hook may raise anything
             self._hook = None
+            # as a text: a traceback that a handler keeps would keep the frames of the callers, and
+            # with them the iterator of a stream that was left
             write(
                 logging.WARNING,
-                "on_event raised an exception and is not called again",
-                exc_info=True,
+                "on_event raised an exception and is not called again\n%s",
+                traceback.format_exc().rstrip(),
             )

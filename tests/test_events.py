@@ -437,8 +437,10 @@ async def test_hook_that_raises_is_called_no_more(kind, caplog):
     assert 1 == len(of(kind, calls))
     assert kind is type(calls[-1])
     (record,) = lines(caplog, logging.WARNING)
-    assert "on_event raised an exception and is not called again" == record.getMessage()
-    assert LookupError is record.exc_info[0]
+    first, *_, last = record.getMessage().splitlines()
+    assert "on_event raised an exception and is not called again" == first
+    assert "LookupError: the hook's own trouble" == last
+    assert record.exc_info is None  # its frames would keep the stream's iterator alive
     assert "in hook" in caplog.text
 
 
