@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 import attrs
 import msgspec
 
-from ief_async._structure.converter import ARRAYS, MAPPINGS, key_of
 from ief_async._structure.envelope import LARGE_ROW_BYTES, Row
+from ief_async._structure.kinds import ARRAYS, MAPPINGS, key_of
 from ief_async._structure.structure import resolve_names
 
 WATCHED_NAMES = 100  # counted each by itself; all others are counted together
