@@ -22,6 +22,7 @@ import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._errors import OnBadItem, OnDrift, OnError, OnUnknownField
+from ief_async._values import Value
 
 if TYPE_CHECKING:
     from ief_async._structure import Rows
@@ -112,14 +113,14 @@ class GroupOptions(ListOptions, total=False):
 # ---- rows ----------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Listed:
+@attrs.frozen(eq=False, repr=False)
+class Listed(Value):
     """The id of a deployment or group: no other field can make the row fail and hide its pods."""
 
     id: str
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class ListedNode(Listed):
     """The id of a node, and how many pods it reports."""
 
@@ -141,8 +142,8 @@ def _read_instances(body: bytes, *, tolerate: bool = False) -> "Rows":
     return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
 
 
-@attrs.frozen(kw_only=True)
-class Listing:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Listing(Value):
     """A list of the API.
 
     Attributes:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import attrs
 
+from ief_async._values import Value
+
 T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
@@ -88,8 +90,8 @@ def _words(*known: str) -> str | None:
     return field
 
 
-@attrs.frozen(kw_only=True)
-class MatchExpression:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class MatchExpression(Value):
     """One condition on labels; part of `Affinity`, for which the document has no table.
 
     Attributes:
@@ -104,8 +106,8 @@ class MatchExpression:
     values: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class NodeSelectorTerm:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodeSelectorTerm(Value):
     """Conditions that a node must all meet.
 
     Attributes:
@@ -115,8 +117,8 @@ class NodeSelectorTerm:
     matchExpressions: tuple[MatchExpression, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class NodeSelector:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodeSelector(Value):
     """Terms of which a node must meet at least one.
 
     Attributes:
@@ -126,8 +128,8 @@ class NodeSelector:
     nodeSelectorTerms: tuple[NodeSelectorTerm, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class PreferredNodeTerm:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PreferredNodeTerm(Value):
     """A preference for some nodes.
 
     Attributes:
@@ -139,8 +141,8 @@ class PreferredNodeTerm:
     preference: NodeSelectorTerm | None = None
 
 
-@attrs.frozen(kw_only=True)
-class NodeAffinity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodeAffinity(Value):
     """Which nodes a pod prefers or requires.
 
     Attributes:
@@ -153,8 +155,8 @@ class NodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None = None
 
 
-@attrs.frozen(kw_only=True)
-class LabelSelector:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LabelSelector(Value):
     """Pods with certain labels.
 
     Attributes:
@@ -166,8 +168,8 @@ class LabelSelector:
     matchLabels: dict[str, str] = attrs.field(factory=dict, hash=False)
 
 
-@attrs.frozen(kw_only=True)
-class PodAffinityTerm:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodAffinityTerm(Value):
     """Pods to be near, or away from.
 
     Attributes:
@@ -181,8 +183,8 @@ class PodAffinityTerm:
     topologyKey: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class WeightedPodAffinityTerm:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WeightedPodAffinityTerm(Value):
     """A preference to be near, or away from, some pods.
 
     Attributes:
@@ -194,8 +196,8 @@ class WeightedPodAffinityTerm:
     podAffinityTerm: PodAffinityTerm | None = None
 
 
-@attrs.frozen(kw_only=True)
-class PodAffinity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodAffinity(Value):
     """Which pods a pod prefers or requires near it; as ``podAntiAffinity``, away from it.
 
     Attributes:
@@ -208,8 +210,8 @@ class PodAffinity:
     requiredDuringSchedulingIgnoredDuringExecution: tuple[PodAffinityTerm, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Affinity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Affinity(Value):
     """Where a pod may run; platinum edition only. Its keys are camelCase, unlike all others.
 
     Attributes:
@@ -224,8 +226,8 @@ class Affinity:
 
 
 @sparse("dns_policy")
-@attrs.frozen(kw_only=True)
-class PodConfigs:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodConfigs(Value):
     """The configuration of an application instance (table 15).
 
     Attributes:
@@ -246,8 +248,8 @@ class PodConfigs:
     dns_policy: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Env:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Env(Value):
     """An environment variable of a container (table 14).
 
     Attributes:
@@ -260,8 +262,8 @@ class Env:
     value: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class Exec:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Exec(Value):
     """A probe that runs a command (table 13).
 
     Attributes:
@@ -272,8 +274,8 @@ class Exec:
 
 
 @sparse("host")
-@attrs.frozen(kw_only=True)
-class HttpGet:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpGet(Value):
     """A probe that requests a URL (table 12).
 
     Attributes:
@@ -290,8 +292,8 @@ class HttpGet:
 
 
 @sparse("exec")
-@attrs.frozen(kw_only=True)
-class Probe:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Probe(Value):
     """How a container's health is tested (table 11): by a URL or by a command.
 
     Attributes:
@@ -308,8 +310,8 @@ class Probe:
 
 
 @sparse("host_ip")
-@attrs.frozen(kw_only=True)
-class Port:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Port(Value):
     """A container's port and the node's port that is mapped to it (table 10).
 
     Attributes:
@@ -324,8 +326,8 @@ class Port:
 
 
 @sparse("npu", "D310", "D310B", "D910")
-@attrs.frozen(kw_only=True)
-class ResourceAmounts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ResourceAmounts(Value):
     """Amounts of resources (table 9). The server sends strings or numbers; here they are numbers.
 
     Attributes:
@@ -347,8 +349,8 @@ class ResourceAmounts:
     D910: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Resources:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Resources(Value):
     """What a container may use, and what is reserved for it (table 8).
 
     Attributes:
@@ -361,8 +363,8 @@ class Resources:
 
 
 @sparse("default_mode")
-@attrs.frozen(kw_only=True)
-class Volume:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Volume(Value):
     """A volume and where it is mounted in a container (table 7).
 
     Attributes:
@@ -386,8 +388,8 @@ class Volume:
 
 
 @sparse("version", "is_ready", "privileged", "container_id", "state")
-@attrs.frozen(kw_only=True)
-class Container:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Container(Value):
     """A container of an application instance (table 6).
 
     Attributes:
@@ -436,7 +438,7 @@ class Container:
 TIMESTAMPS = ("created_at", "updated_at")
 
 
-class _Dated:
+class _Dated(Value):
     """The times of an object, parsed from any format that the server uses."""
 
     __slots__ = ()
@@ -455,7 +457,7 @@ class _Dated:
 
 
 @sparse("affinity", "init_containers")
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Pod(_Dated):
     """An application instance: a pod on an edge node (table 5).
 
@@ -510,8 +512,8 @@ class Pod(_Dated):
 # ---- deployments -------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class Tag:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Tag(Value):
     """A name and a value that users set: a tag, or an attribute.
 
     Attributes:
@@ -523,8 +525,8 @@ class Tag:
     value: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class KeyRef:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KeyRef(Value):
     """One key of a secret or of a config map.
 
     Attributes:
@@ -536,8 +538,8 @@ class KeyRef:
     key: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ValueFrom:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ValueFrom(Value):
     """Where the value of an environment variable comes from; one of the two is set.
 
     Attributes:
@@ -549,8 +551,8 @@ class ValueFrom:
     configmap: KeyRef | None = None
 
 
-@attrs.frozen(kw_only=True)
-class EnvTemplate:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EnvTemplate(Value):
     """An environment variable of a deployment: its value, or where the value comes from.
 
     Attributes:
@@ -566,8 +568,8 @@ class EnvTemplate:
     field_path: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class PortRange:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PortRange(Value):
     """A range of ports of a node, any of which may be used.
 
     Attributes:
@@ -579,8 +581,8 @@ class PortRange:
     max_port: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class PortTemplate:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PortTemplate(Value):
     """A container's port in a deployment.
 
     Attributes:
@@ -596,8 +598,8 @@ class PortTemplate:
     host_port_range: PortRange | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ContainerTemplate:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ContainerTemplate(Value):
     """A container in a deployment; it has the fields of `Container` except its state.
 
     Attributes:
@@ -633,8 +635,8 @@ class ContainerTemplate:
     npu_type: str | None = _words("D310", "D310B", "D910")
 
 
-@attrs.frozen(kw_only=True)
-class PodTemplate:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodTemplate(Value):
     """The template of the pods of a deployment.
 
     Attributes:
@@ -650,8 +652,8 @@ class PodTemplate:
     containers: tuple[ContainerTemplate, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class DeploymentAnnotations:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeploymentAnnotations(Value):
     """Annotations that the service sets on a deployment.
 
     Attributes:
@@ -663,7 +665,7 @@ class DeploymentAnnotations:
     autonomy_edge_selector: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Deployment(_Dated):
     """An application that is deployed to a node or to a node group.
 
@@ -709,8 +711,8 @@ class Deployment(_Dated):
 # ---- nodes and groups --------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class LogConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LogConfig(Value):
     """How one kind of log of a node is stored.
 
     Attributes:
@@ -732,8 +734,8 @@ class LogConfig:
     component: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class DeviceInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeviceInfo(Value):
     """Devices bound to a node.
 
     Attributes:
@@ -747,8 +749,8 @@ class DeviceInfo:
     device_ids: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class GpuInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class GpuInfo(Value):
     """A GPU of a node.
 
     Attributes:
@@ -762,8 +764,8 @@ class GpuInfo:
     capacity: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class NpuInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NpuInfo(Value):
     """An NPU of a node.
 
     Attributes:
@@ -779,8 +781,8 @@ class NpuInfo:
     driver_version: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Nic:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Nic(Value):
     """A network card of a node.
 
     Attributes:
@@ -792,8 +794,8 @@ class Nic:
     ip: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class UpgradeRecord:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UpgradeRecord(Value):
     """One upgrade of a node's software.
 
     Attributes:
@@ -813,8 +815,8 @@ class UpgradeRecord:
     dur_time: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class NtpConfigs:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NtpConfigs(Value):
     """The NTP settings of a node.
 
     Attributes:
@@ -826,8 +828,8 @@ class NtpConfigs:
     ntp_servers: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class NodeStateDetails:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodeStateDetails(Value):
     """The state of the registration of a node.
 
     Attributes:
@@ -841,7 +843,7 @@ class NodeStateDetails:
     purchase_error: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Node(_Dated):
     """An edge node. No ``repr`` shows its secrets.
 
@@ -961,7 +963,7 @@ class Node(_Dated):
     cert_remaining_valid_time: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Group(_Dated):
     """A node group of a platinum (enterprise) instance.
 
@@ -1009,7 +1011,7 @@ class Group(_Dated):
 # ---- instances ---------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Instance(_Dated):
     """A platinum (enterprise) instance (ListIefInstances); the document explains few of its fields.
 
@@ -1089,8 +1091,8 @@ class Instance(_Dated):
 # ---- answers, and times -------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class PodList:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodList(Value):
     """A whole response (table 4). A session turns it into a `Page`.
 
     Attributes:
@@ -1102,8 +1104,8 @@ class PodList:
     pods: tuple[Pod, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class ErrorBody:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ErrorBody(Value):
     """The body of an error (tables 16 and 17).
 
     Attributes:

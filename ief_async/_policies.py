@@ -11,12 +11,13 @@ import backoff
 
 from ief_async._arguments import is_number
 from ief_async._errors import ConfigurationError
+from ief_async._values import Value
 
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryPolicy(Value):
     """When a request is retried, how often, and after which wait.
 
     The wait before each retry is random, uniformly distributed between 0 and ``base * 2**n``
@@ -73,8 +74,8 @@ class RetryPolicy:
         return float(next(islice(values, repeat + 1, None)))
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """The limits of a session, for all its streams together.
 
     Attributes:
@@ -113,8 +114,8 @@ class Limits:
             raise ConfigurationError(message)
 
 
-@attrs.frozen(kw_only=True)
-class Timeouts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Value):
     """How long one attempt may take; the wait for a slot is not counted.
 
     Attributes:
@@ -138,8 +139,8 @@ class Timeouts:
     total: float = attrs.field(default=60.0, validator=is_number(more=True))
 
 
-@attrs.frozen(kw_only=True)
-class Clock:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Clock(Value):
     """Time and randomness, as values, so that a test can pass its own and need not wait.
 
     Attributes:

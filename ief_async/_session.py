@@ -45,12 +45,13 @@ from ief_async._policies import Limits, RetryPolicy, Timeouts
 from ief_async._regions import known_region
 from ief_async._scan import Page, Scan, ScanSpec, Stream, select_ids
 from ief_async._structure import structure_of
+from ief_async._values import Value
 
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
-class PodCount:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodCount(Value):
     """How many pods there are, counted without reading them.
 
     Attributes:
@@ -64,8 +65,8 @@ class PodCount:
     requests: int
 
 
-@attrs.frozen(kw_only=True)
-class SessionStatistics:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionStatistics(Value):
     """The counters of a session, including the sessions derived from it.
 
     Attributes:

@@ -14,12 +14,13 @@ from ief_async._errors import ConfigurationError, IefError
 from ief_async._messages import Reply, Request
 from ief_async._observer import write
 from ief_async._regions import PREFIX, file_of
+from ief_async._values import Value
 
 PROFILE = "basic"  # the section for services of a region
 
 
-@attrs.frozen(kw_only=True)
-class Found:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Found(Value):
     """Credentials that were found, and what was set beside them."""
 
     credentials: Credentials
