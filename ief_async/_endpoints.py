@@ -2,7 +2,8 @@
 
 A new list needs
 
-* the model of a row in ``_models``, with its parts, in both lists of names of ``__init__``;
+* the model of a row in ``_models/others``, with its parts, in both lists of names of ``_models`` and
+  of the package;
 * a class for its filters here, if it has any, and a row in `LISTINGS`;
 * a method ``iter_…`` of `IefSession` with its overloads and an example;
 * columns for the command in ``cli/_output``, if the usual ones do not fit;

@@ -7,13 +7,19 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import attrs
-import backoff
 
 from ief_async._arguments import is_number
 from ief_async._errors import ConfigurationError
 from ief_async._values import Value
 
 T = TypeVar("T")
+
+
+def full_jitter(most: float) -> float:
+    """Return a random wait of at most so many seconds."""
+    import backoff  # most scans retry nothing
+
+    return backoff.full_jitter(most)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -69,6 +75,8 @@ class RetryPolicy(Value):
     def ceiling(self, repeat: int, *, throttled: bool) -> float:
         """Return the upper bound of the wait in seconds before a retry; retries count from 0."""
         base = self.throttled_base if throttled else self.base
+        import backoff  # most scans retry nothing
+
         values = backoff.expo(base=2, factor=base, max_value=self.cap)
         # backoff's generators yield None before their first value
         return float(next(islice(values, repeat + 1, None)))
@@ -153,4 +161,4 @@ class Clock(Value):
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    jitter: Callable[[float], float] = backoff.full_jitter
+    jitter: Callable[[float], float] = full_jitter

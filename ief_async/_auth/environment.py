@@ -1,6 +1,5 @@
 """Credentials from the environment, where the official SDK looks for them."""
 
-import configparser
 import logging
 import os
 from collections.abc import Generator, Mapping
@@ -88,6 +87,8 @@ def _in_environment(_: str) -> tuple[str, Found | str]:
 def _in_file(profile: str) -> tuple[str, Found | str]:
     path = file_of("CREDENTIALS_FILE", "credentials")
     where = f"{path} (section [{profile}])"
+    import configparser  # a session with credentials of its own reads no file
+
     parser = configparser.RawConfigParser()  # a % in a secret stands for itself
     try:
         with path.open(encoding="utf-8-sig") as file:
