@@ -2,8 +2,8 @@
 
 A new list needs
 
-* the model of a row in ``_models/others``, with its parts, in both lists of names of ``_models`` and
-  of the package;
+* the model of a row in ``_models/others``, with its parts, in both lists of names of ``_models``,
+  and both of the package's ``__init__``;
 * a class for its filters here, if it has any, and a row in `LISTINGS`;
 * a method ``iter_…`` of `IefSession` with its overloads and an example;
 * columns for the command in ``cli/_output``, if the usual ones do not fit;
