@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="shows that it works, and no speed")
     given = parser.parse_args()
-    rounds = 2 if given.quick else given.rounds
+    rounds = 2 if given.quick else max(2, given.rounds)
     print("\n".join(environment().values()))
     with serving(PODS) as fleet:
         all_ways = tables(fleet)

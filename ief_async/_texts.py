@@ -132,6 +132,8 @@ class Needle:
         """Yield the places of runs of the secret in a text: as is, unescaped, unescaped twice."""
         readings: dict[str, list[tuple[str, re.Pattern[str]]]] = {text: []}
         yield from self._spans_in(_unblanked(text), [(text, _BLANK)])
+        if not _has_marks(text):
+            return
         searched = [_any_escape()]
         if self._marked:
             # where a part of the secret looks like an escape of one notation, and the secret was
