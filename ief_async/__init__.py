@@ -200,30 +200,38 @@ __all__ = [
     "sparse",
 ]
 
-# From the lowest layer up, so that a name imports only what it needs.
-_MODULES = (
-    "_errors",
-    "_events",
-    "_models",
-    "_checkpoint",
-    "_policies",
-    "_paging",
-    "_auth",
-    "_scan",
-    "_http",
-    "_session",
-    "_fleet",
-)
+# Where names are that need other libraries, and by that most of the package.
+_HOMES = {
+    "AccessKey": "_auth",
+    "BatchReport": "_paging",
+    "EcsMetadata": "_auth",
+    "IefSession": "_session",
+    "Limits": "_policies",
+    "Page": "_scan",
+    "PasswordCredentials": "_auth",
+    "PodCount": "_session",
+    "RetryPolicy": "_policies",
+    "ScanProgress": "_scan",
+    "ScanReport": "_scan",
+    "SessionStatistics": "_session",
+    "Stream": "_scan",
+    "Target": "_fleet",
+    "Timeouts": "_policies",
+    "Token": "_auth",
+    "scan_fleet": "_fleet",
+}
+# All others are in one of these: from the lowest layer up, so that a name imports what it needs.
+_MODULES = ("_errors", "_events", "_models", "_checkpoint")
 
 if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         if name in __all__:
-            for module in _MODULES:
-                found = vars(import_module(f"{__name__}.{module}"))
-                if name in found:
-                    globals()[name] = found[name]
-                    return found[name]
+            for module in [_HOMES[name]] if name in _HOMES else _MODULES:
+                home = import_module(f"{__name__}.{module}")
+                if name in vars(home) or name in getattr(home, "__all__", ()):
+                    globals()[name] = getattr(home, name)
+                    return globals()[name]
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
 

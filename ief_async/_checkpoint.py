@@ -23,6 +23,7 @@ from typing import Any, Self
 import attrs
 
 from ief_async._errors import CheckpointError
+from ief_async._values import Value
 
 VERSION = 1
 NAME = "ief_async_checkpoint"
@@ -34,8 +35,8 @@ def fingerprint(*parts: object) -> int:
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest())
 
 
-@attrs.frozen
-class Run:
+@attrs.frozen(eq=False, repr=False)
+class Run(Value):
     """Consecutive ids of a scan: how many there are, and the sum of their hashes."""
 
     ids: int = 0
@@ -51,8 +52,8 @@ class Run:
         return Run(self.ids + other.ids, (self.digest + other.digest) % MODULUS)
 
 
-@attrs.frozen
-class Mark:
+@attrs.frozen(eq=False, repr=False)
+class Mark(Value):
     """Where one unfinished batch continues.
 
     Attributes:
@@ -66,24 +67,24 @@ class Mark:
     anchors: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Entry:
+@attrs.frozen(eq=False, repr=False)
+class Entry(Value):
     """A run of ids: done if it has no mark, else a batch that continues at its mark."""
 
     run: Run
     mark: Mark | None = None
 
 
-@attrs.frozen
-class Part:
+@attrs.frozen(eq=False, repr=False)
+class Part(Value):
     """The ids of one worker that a scan has started, identified by the hash of the first one."""
 
     first: int
     entries: tuple[Entry, ...]
 
 
-@attrs.frozen(kw_only=True)
-class ScanCheckpoint:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ScanCheckpoint(Value):
     """What the consumer of a scan has processed: pass it to ``resume_from=`` to read the rest.
 
     It contains no token and no pod, only hashes of the requested ids and, for each unfinished

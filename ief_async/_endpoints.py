@@ -2,7 +2,8 @@
 
 A new list needs
 
-* the model of a row in ``_models``, with its parts, in both lists of names of ``__init__``;
+* the model of a row in ``_models/others``, with its parts, in both lists of names of ``_models``,
+  and both of the package's ``__init__``;
 * a class for its filters here, if it has any, and a row in `LISTINGS`;
 * a method ``iter_…`` of `IefSession` with its overloads and an example;
 * columns for the command in ``cli/_output``, if the usual ones do not fit;
@@ -22,6 +23,7 @@ import attrs
 
 from ief_async._checkpoint import ScanCheckpoint
 from ief_async._errors import OnBadItem, OnDrift, OnError, OnUnknownField
+from ief_async._values import Value
 
 if TYPE_CHECKING:
     from ief_async._structure import Rows
@@ -112,14 +114,14 @@ class GroupOptions(ListOptions, total=False):
 # ---- rows ----------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Listed:
+@attrs.frozen(eq=False, repr=False)
+class Listed(Value):
     """The id of a deployment or group: no other field can make the row fail and hide its pods."""
 
     id: str
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class ListedNode(Listed):
     """The id of a node, and how many pods it reports."""
 
@@ -141,8 +143,8 @@ def _read_instances(body: bytes, *, tolerate: bool = False) -> "Rows":
     return rows if rows.count is not None else attrs.evolve(rows, count=len(rows.ids))
 
 
-@attrs.frozen(kw_only=True)
-class Listing:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Listing(Value):
     """A list of the API.
 
     Attributes:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import attrs
 
 from ief_async._texts import printable
+from ief_async._values import Value
 
 if TYPE_CHECKING:
     from ief_async._checkpoint import ScanCheckpoint
@@ -202,8 +203,8 @@ class CheckpointError(IefError):
     """A checkpoint that can't be used: of another scan, damaged, newer, or in use."""
 
 
-@attrs.frozen
-class BatchFailure:
+@attrs.frozen(eq=False, repr=False)
+class BatchFailure(Value):
     """A batch of a scan that failed, and its error.
 
     Attributes:
@@ -217,8 +218,8 @@ class BatchFailure:
     error: IefError
 
 
-@attrs.frozen
-class TargetFailure:
+@attrs.frozen(eq=False, repr=False)
+class TargetFailure(Value):
     """A target of `scan_fleet` that failed, completely or in part, and its error.
 
     Attributes:

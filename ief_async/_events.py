@@ -7,9 +7,11 @@ header, no text from a server and no secret. Later versions may add events and a
 
 import attrs
 
+from ief_async._values import Value
 
-@attrs.frozen(kw_only=True)
-class Event:
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Event(Value):
     """The base of all events.
 
     Attributes:
@@ -32,7 +34,7 @@ class Event:
     scan: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ScanStarted(Event):
     """A scan started: the consumer requested the first item of a stream.
 
@@ -46,7 +48,7 @@ class ScanStarted(Event):
     operation: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ScanEnded(Event):
     """A scan ended, or was abandoned.
 
@@ -75,7 +77,7 @@ class ScanEnded(Event):
     error: str | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RequestStarted(Event):
     """A request is being sent. It is in flight until its `RequestFinished`.
 
@@ -90,7 +92,7 @@ class RequestStarted(Event):
     attempt: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RequestFinished(Event):
     """A request was answered, failed, or was cancelled. There is one for each `RequestStarted`.
 
@@ -115,7 +117,7 @@ class RequestFinished(Event):
     request_id: str | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RequestRetried(Event):
     """A request failed, and will be retried.
 
@@ -134,7 +136,7 @@ class RequestRetried(Event):
     wait: float
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Throttled(Event):
     """A request was answered 429: the session pauses all requests of all its scans.
 
@@ -151,7 +153,7 @@ class Throttled(Event):
     concurrency: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TokenRefreshed(Event):
     """A token or temporary access key was obtained, for the first time or again.
 
@@ -164,7 +166,7 @@ class TokenRefreshed(Event):
     lifetime: float | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PageReady(Event):
     """A page is delivered to the consumer.
 
@@ -188,7 +190,7 @@ class PageReady(Event):
     attempts: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class BatchDone(Event):
     """A batch was read to its end, or failed; its last pages may still wait for the consumer.
 
@@ -215,7 +217,7 @@ class BatchDone(Event):
     error: str | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DriftSeen(Event):
     """The list of a batch changed while it was read, or is not consistent.
 
@@ -230,7 +232,7 @@ class DriftSeen(Event):
     flags: tuple[str, ...]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LimitClamped(Event):
     """The server sends fewer rows in a page than requested. This costs requests, but loses no rows.
 

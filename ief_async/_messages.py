@@ -5,9 +5,11 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from ief_async._values import Value
 
-@attrs.frozen(kw_only=True)
-class Request:
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Request(Value):
     """A request as it is sent.
 
     Attributes:
@@ -29,8 +31,8 @@ class Request:
     header_bytes: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Reply:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Reply(Value):
     """A response with an expected status, not interpreted.
 
     Attributes:
@@ -49,8 +51,8 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 
-@attrs.frozen(kw_only=True)
-class Answer(Generic[T]):
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Answer(Value, Generic[T]):
     """A response whose body was read.
 
     Attributes:

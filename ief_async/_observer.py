@@ -6,13 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import attrs
 
 from ief_async._errors import ConfigurationError
-from ief_async._events import Event
 
-OnEvent = Callable[[Event], None]
+if TYPE_CHECKING:  # events are imported where they are made: most sessions make none
+    from ief_async._events import Event
+
+OnEvent = Callable[["Event"], None]
 
 log = logging.getLogger("ief_async")
 log.addHandler(logging.NullHandler())  # the application decides where log lines go
@@ -56,7 +59,7 @@ class Observer:
         return self._hook is not None or (level is not None and log.isEnabledFor(level))
 
     def tell(
-        self, event: Event, level: int = logging.NOTSET, line: str = "", *args: object
+        self, event: "Event", level: int = logging.NOTSET, line: str = "", *args: object
     ) -> None:
         """Write a log line, if given, and call the hook; exceptions of either are not raised.
 

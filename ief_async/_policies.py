@@ -7,16 +7,23 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import attrs
-import backoff
 
 from ief_async._arguments import is_number
 from ief_async._errors import ConfigurationError
+from ief_async._values import Value
 
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
+def full_jitter(most: float) -> float:
+    """Return a random wait of at most so many seconds."""
+    import backoff  # most scans retry nothing
+
+    return backoff.full_jitter(most)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryPolicy(Value):
     """When a request is retried, how often, and after which wait.
 
     The wait before each retry is random, uniformly distributed between 0 and ``base * 2**n``
@@ -68,13 +75,15 @@ class RetryPolicy:
     def ceiling(self, repeat: int, *, throttled: bool) -> float:
         """Return the upper bound of the wait in seconds before a retry; retries count from 0."""
         base = self.throttled_base if throttled else self.base
+        import backoff  # most scans retry nothing
+
         values = backoff.expo(base=2, factor=base, max_value=self.cap)
         # backoff's generators yield None before their first value
         return float(next(islice(values, repeat + 1, None)))
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """The limits of a session, for all its streams together.
 
     Attributes:
@@ -113,8 +122,8 @@ class Limits:
             raise ConfigurationError(message)
 
 
-@attrs.frozen(kw_only=True)
-class Timeouts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Value):
     """How long one attempt may take; the wait for a slot is not counted.
 
     Attributes:
@@ -138,8 +147,8 @@ class Timeouts:
     total: float = attrs.field(default=60.0, validator=is_number(more=True))
 
 
-@attrs.frozen(kw_only=True)
-class Clock:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Clock(Value):
     """Time and randomness, as values, so that a test can pass its own and need not wait.
 
     Attributes:
@@ -152,4 +161,4 @@ class Clock:
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    jitter: Callable[[float], float] = backoff.full_jitter
+    jitter: Callable[[float], float] = full_jitter

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote
 
 import attrs
@@ -38,19 +38,23 @@ from ief_async._errors import (
     PayloadError,
 )
 from ief_async._http import Connections, HttpSession
-from ief_async._models import Deployment, Group, Instance, Node, Pod
+from ief_async._models import Pod
 from ief_async._observer import Observer, OnEvent
 from ief_async._paging import PageCap, requests_for
 from ief_async._policies import Limits, RetryPolicy, Timeouts
 from ief_async._regions import known_region
 from ief_async._scan import Page, Scan, ScanSpec, Stream, select_ids
 from ief_async._structure import structure_of
+from ief_async._values import Value
+
+if TYPE_CHECKING:  # their lists import these: a scan of pods does without
+    from ief_async._models import Deployment, Group, Instance, Node
 
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
-class PodCount:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PodCount(Value):
     """How many pods there are, counted without reading them.
 
     Attributes:
@@ -64,8 +68,8 @@ class PodCount:
     requests: int
 
 
-@attrs.frozen(kw_only=True)
-class SessionStatistics:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionStatistics(Value):
     """The counters of a session, including the sessions derived from it.
 
     Attributes:
@@ -518,12 +522,12 @@ class IefSession:
     # -- other lists ---------------------------------------------------------------------------
 
     @overload
-    def iter_deployments(self, **options: Unpack[DeploymentOptions]) -> Stream[Deployment]: ...
+    def iter_deployments(self, **options: Unpack[DeploymentOptions]) -> "Stream[Deployment]": ...
     @overload
     def iter_deployments(
         self, *, model: type[T], **options: Unpack[DeploymentOptions]
     ) -> Stream[T]: ...
-    def iter_deployments(self, *, model: type[Any] = Deployment, **options: Any) -> Stream[Any]:
+    def iter_deployments(self, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's deployments; `iter_pods` accepts it.
 
         ``GET /v3/{project_id}/edgemgr/deployments``. The list is one batch: any error is raised.
@@ -549,13 +553,13 @@ class IefSession:
                 async for pod in ief.iter_pods(ief.iter_deployments(name="web")):
                     print(pod.name, pod.state)
         """
-        return _stream(self, DEPLOYMENTS, model, options)
+        return _stream(self, DEPLOYMENTS, options)
 
     @overload
-    def iter_nodes(self, **options: Unpack[NodeOptions]) -> Stream[Node]: ...
+    def iter_nodes(self, **options: Unpack[NodeOptions]) -> "Stream[Node]": ...
     @overload
     def iter_nodes(self, *, model: type[T], **options: Unpack[NodeOptions]) -> Stream[T]: ...
-    def iter_nodes(self, *, model: type[Any] = Node, **options: Any) -> Stream[Any]:
+    def iter_nodes(self, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's edge nodes: ``iter_pods(node_ids=…)`` accepts it.
 
         ``GET /v2/{project_id}/edgemgr/nodes``.
@@ -580,13 +584,13 @@ class IefSession:
                 running = ief.iter_nodes(state="RUNNING")
                 pods = await ief.iter_pods(node_ids=running).collect()
         """
-        return _stream(self, NODES, model, options)
+        return _stream(self, NODES, options)
 
     @overload
-    def iter_groups(self, **options: Unpack[GroupOptions]) -> Stream[Group]: ...
+    def iter_groups(self, **options: Unpack[GroupOptions]) -> "Stream[Group]": ...
     @overload
     def iter_groups(self, *, model: type[T], **options: Unpack[GroupOptions]) -> Stream[T]: ...
-    def iter_groups(self, *, model: type[Any] = Group, **options: Any) -> Stream[Any]:
+    def iter_groups(self, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the node groups of a platinum instance, with their nodes.
 
         ``GET /v2/{project_id}/edgemgr/groups``. A page may be large, as a group contains its nodes.
@@ -609,13 +613,13 @@ class IefSession:
                 async for group in ief.iter_groups():
                     print(group.name, len(group.nodes))
         """
-        return _stream(self, GROUPS, model, options)
+        return _stream(self, GROUPS, options)
 
     @overload
-    def iter_instances(self, **options: Unpack[ListOptions]) -> Stream[Instance]: ...
+    def iter_instances(self, **options: Unpack[ListOptions]) -> "Stream[Instance]": ...
     @overload
     def iter_instances(self, *, model: type[T], **options: Unpack[ListOptions]) -> Stream[T]: ...
-    def iter_instances(self, *, model: type[Any] = Instance, **options: Any) -> Stream[Any]:
+    def iter_instances(self, **options: Any) -> Stream[Any]:
         """Return a `Stream` of the project's platinum (enterprise) instances.
 
         ``GET /v2/{project_id}/edgemgr/ief-instances``. Their ids are values for `instance_id`.
@@ -638,7 +642,7 @@ class IefSession:
                     platinum = ief.with_options(instance_id=instance.id)
                     pods = await platinum.iter_pods(platinum.iter_deployments()).collect()
         """
-        return _stream(self, INSTANCES, model, options)
+        return _stream(self, INSTANCES, options)
 
     # -- the session itself --------------------------------------------------------------------
 
@@ -725,10 +729,9 @@ def addresses_of(session: IefSession) -> tuple[str, str]:
     return transport.endpoints.home, transport.iam_endpoint
 
 
-def _stream(
-    session: IefSession, listing: Listing, model: type[Any], options: dict[str, Any]
-) -> Stream[Any]:
+def _stream(session: IefSession, listing: Listing, options: dict[str, Any]) -> Stream[Any]:
     """Return the stream of a list that has filters instead of ids."""
+    model = options.pop("model") if "model" in options else listing.model
     known = listing.options.__annotations__
     unknown = options.keys() - known.keys()
     if unknown:

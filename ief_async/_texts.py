@@ -7,11 +7,11 @@ runs in the original text are masked.
 """
 
 import base64
-import html
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -35,14 +35,12 @@ STEERING = (
     r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_STEERING = re.compile(f"[{STEERING}]")
 # their first bytes in UTF-8: a search for bytes takes a tenth of the time
 _STEERING_BYTES = (
     *(b"\x7f", b"\xc2", b"\xcd\x8f", b"\xd8\x9c", b"\xe1", b"\xe2\x80", b"\xe2\x81"),
     *(b"\xe3\x85\xa4", b"\xef\xbb\xbf", b"\xef\xbe\xa0", b"\xef\xbf", b"\xf0\x9b", b"\xf0\x9d"),
     b"\xf3\xa0",
 )
-_STEERING_LINES = re.compile(f"(?!\n)[{STEERING}]")
 # the three ways to write a character as something else, by the character that begins an escape
 _NOTATIONS = {
     "\\": (
@@ -57,10 +55,6 @@ _NOTATIONS = {
 }
 _BLANKS = r"(?P<blank>\s+)"
 _BLANK = re.compile(_BLANKS)
-_ANY_ESCAPE = re.compile("|".join([*_NOTATIONS.values(), _BLANKS]), re.DOTALL)
-_ESCAPES = {
-    mark: re.compile(f"{notation}|{_BLANKS}", re.DOTALL) for mark, notation in _NOTATIONS.items()
-}
 _HEXADECIMAL = re.compile("[0-9a-f-]{0,64}")
 _SINGLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
@@ -77,15 +71,14 @@ def printable(text: str, *, lines: bool = False) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    found = _STEERING_LINES if lines else _STEERING
-    return found.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+    return _steering(lines=lines).sub(lambda one: one[0].encode("unicode_escape").decode(), text)
 
 
 def printable_json(text: str) -> str:
     r"""Return equal JSON, with escapes such as ``\u009b`` for all control characters."""
     if text.isascii() and "\x7f" not in text:
         return text
-    return _STEERING_LINES.sub(
+    return _steering(lines=True).sub(
         lambda one: json.dumps(one[0])[1:-1].replace("\x7f", r"\u007f"), text
     )
 
@@ -99,13 +92,19 @@ def printable_line(line: bytes) -> bytes:
     return printable_json(line.decode()).encode()
 
 
+@cache  # compiled when a text has such characters: most processes see none
+def _steering(*, lines: bool) -> re.Pattern[str]:
+    """Return what finds control characters; with `lines` it leaves line ends alone."""
+    return re.compile(f"(?!\n)[{STEERING}]" if lines else f"[{STEERING}]")
+
+
 # ---- secrets -------------------------------------------------------------------------------------
 
 
 class Needle:
     """Masks one secret in texts. It contains the secret."""
 
-    __slots__ = ("_escapes", "_hay", "_itself", "_wholes", "_word")
+    __slots__ = ("_hay", "_itself", "_marked", "_wholes", "_word")
 
     def __init__(self, secret: str) -> None:
         folded = _fold(_unblanked(secret))
@@ -116,11 +115,7 @@ class Needle:
         self._wholes = [form for form in forms if SHORT <= len(form) < RUN]
         self._itself = folded
         self._hay = BETWEEN.join(["", *(form for form in forms if len(form) >= RUN), ""])
-        self._escapes: list[re.Pattern[str]] = [_ANY_ESCAPE]
-        if _has_marks(secret):
-            # where a part of the secret looks like an escape of one notation, and the secret was
-            # escaped in another, only undoing the other one alone gives the secret back
-            self._escapes += _ESCAPES.values()
+        self._marked = _has_marks(secret)
 
     def scrub(self, text: str) -> str:
         """Return a text with ``***`` instead of each run of the secret."""
@@ -137,12 +132,19 @@ class Needle:
         """Yield the places of runs of the secret in a text: as is, unescaped, unescaped twice."""
         readings: dict[str, list[tuple[str, re.Pattern[str]]]] = {text: []}
         yield from self._spans_in(_unblanked(text), [(text, _BLANK)])
+        if not _has_marks(text):
+            return
+        searched = [_any_escape()]
+        if self._marked:
+            # where a part of the secret looks like an escape of one notation, and the secret was
+            # escaped in another, only undoing the other one alone gives the secret back
+            searched += _escapes().values()
         for _ in range(TIMES_ESCAPED):
             readings = {
                 plain: [*steps, (source, escapes)]
                 for source, steps in readings.items()
                 if _has_marks(source)
-                for escapes in self._escapes
+                for escapes in searched
                 if (plain := escapes.sub(_meaning, source)) != source
             }
             for plain, steps in readings.items():
@@ -212,6 +214,19 @@ class Needle:
         return best
 
 
+@cache  # compiled when a text is searched: most processes search none
+def _any_escape() -> re.Pattern[str]:
+    return re.compile("|".join([*_NOTATIONS.values(), _BLANKS]), re.DOTALL)
+
+
+@cache
+def _escapes() -> Mapping[str, re.Pattern[str]]:
+    return {
+        mark: re.compile(f"{notation}|{_BLANKS}", re.DOTALL)
+        for mark, notation in _NOTATIONS.items()
+    }
+
+
 def _fold(text: str) -> str:
     """Return a text in lower case, with both alphabets of base64 unified; the length is kept."""
     text = text.lower() if text.isascii() else re.sub("[A-Z]+", lambda one: one[0].lower(), text)
@@ -223,6 +238,8 @@ def _unblanked(text: str) -> str:
 
 
 def _word(secret: str) -> re.Pattern[str]:
+    import html  # a millisecond, for its table of names
+
     forms = {
         *(secret, html.escape(secret), quote(secret, safe="", errors="surrogatepass")),
         *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]),
@@ -248,7 +265,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 def _has_marks(text: str) -> bool:
     """Return whether a text has a character that starts an escape."""
-    return any(mark in text for mark in _ESCAPES)
+    return any(mark in text for mark in _NOTATIONS)
 
 
 class _View(NamedTuple):
@@ -336,6 +353,8 @@ def _meant(found: re.Match[str]) -> Iterator[tuple[str, int]]:
     elif kind == "single":
         yield _SINGLE.get(found[kind], found[kind]), len(said)
     elif kind == "html":
+        import html
+
         yield html.unescape(said), len(said)
 
 

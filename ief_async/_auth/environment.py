@@ -1,6 +1,5 @@
 """Credentials from the environment, where the official SDK looks for them."""
 
-import configparser
 import logging
 import os
 from collections.abc import Generator, Mapping
@@ -14,12 +13,13 @@ from ief_async._errors import ConfigurationError, IefError
 from ief_async._messages import Reply, Request
 from ief_async._observer import write
 from ief_async._regions import PREFIX, file_of
+from ief_async._values import Value
 
 PROFILE = "basic"  # the section for services of a region
 
 
-@attrs.frozen(kw_only=True)
-class Found:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Found(Value):
     """Credentials that were found, and what was set beside them."""
 
     credentials: Credentials
@@ -87,6 +87,8 @@ def _in_environment(_: str) -> tuple[str, Found | str]:
 def _in_file(profile: str) -> tuple[str, Found | str]:
     path = file_of("CREDENTIALS_FILE", "credentials")
     where = f"{path} (section [{profile}])"
+    import configparser  # a session with credentials of its own reads no file
+
     parser = configparser.RawConfigParser()  # a % in a secret stands for itself
     try:
         with path.open(encoding="utf-8-sig") as file:

@@ -28,7 +28,6 @@ from ief_async._auth.keys import Key
 from ief_async._auth.refusals import refuses_project
 from ief_async._auth.sources import Credentials, Grant, Scope, Source, kind_of
 from ief_async._errors import ApiError, AuthenticationError, ConfigurationError, IefError
-from ief_async._events import TokenRefreshed
 from ief_async._messages import Reply, Request
 from ief_async._observer import Observer, write
 from ief_async._policies import Clock
@@ -254,6 +253,8 @@ class CredentialProvider:
         return grant
 
     def _adopt(self, grant: Grant, asked_at: float) -> None:
+        from ief_async._events import TokenRefreshed  # most sessions make no event
+
         lifetime = grant.lifetime or math.inf
         self._replace(grant.key)
         self.renewals += 1

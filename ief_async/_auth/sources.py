@@ -15,14 +15,15 @@ from ief_async._errors import ConfigurationError, PayloadError
 from ief_async._messages import Reply, Request
 from ief_async._models import parse_timestamp
 from ief_async._regions import LOOPBACK
+from ief_async._values import Value
 
 METADATA = "http://169.254.169.254"  # the same on every elastic cloud server
 METADATA_TOKEN_SECONDS = 21_600
 PROJECT_ID = re.compile("[0-9a-f]{32}")
 
 
-@attrs.frozen(kw_only=True)
-class Scope:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Scope(Value):
     """What a key is needed for.
 
     Attributes:
@@ -34,8 +35,8 @@ class Scope:
     project: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Grant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Grant(Value):
     """What a source obtained.
 
     Attributes:

@@ -19,7 +19,6 @@ from typing import TypeVar
 import attrs
 
 from ief_async._errors import ApiError, IefError, ThrottledError, TransportError
-from ief_async._events import RequestRetried, Throttled
 from ief_async._http.limiter import Counters, RetryBudget, SharedSlots, Slots
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy
@@ -205,6 +204,8 @@ class Pacer:
         self._opens_at = max(self._opens_at, now + wait)
         level = logging.WARNING if begins else logging.DEBUG
         if self.observer.wants(level):
+            from ief_async._events import Throttled
+
             throttled = Throttled(
                 scan=scan,
                 path=path,
@@ -219,6 +220,8 @@ class Pacer:
         self, failure: IefError, attempt: int, *, wait: float, scan: int | None, path: str
     ) -> None:
         """Tell that a request is sent again, and why."""
+        from ief_async._events import RequestRetried  # most sessions make no event
+
         retried = RequestRetried(
             scan=scan,
             path=path,

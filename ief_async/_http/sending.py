@@ -4,7 +4,6 @@ import logging
 
 import attrs
 
-from ief_async._events import RequestFinished, RequestStarted
 from ief_async._http.exchange import Exchange, Unreached
 from ief_async._observer import Observer
 
@@ -33,6 +32,8 @@ class Sending:
 
     def tell_started(self, observer: Observer, method: str) -> None:
         """Emit the event that an attempt begins."""
+        from ief_async._events import RequestStarted  # most sessions make no event
+
         observer.tell(
             RequestStarted(scan=self.scan, method=method, path=self.path, attempt=self.sent)
         )
@@ -54,6 +55,8 @@ class Sending:
             reached: what came, or None if the attempt was cancelled or broke.
             outcome: what that means: an `Unreached`, an error, or a value.
         """
+        from ief_async._events import RequestFinished
+
         failure = outcome.error if isinstance(outcome, Unreached) else outcome
         finished = RequestFinished(
             scan=self.scan,

@@ -9,7 +9,6 @@ import attrs
 
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError, ConfigurationError
-from ief_async._models import Deployment, Group, Instance, Node, Pod
 
 URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB: half of that is safe
 OFFSET_DIGITS = 10
@@ -17,11 +16,13 @@ is_id = re.compile(r"[0-9A-Za-z_-]{1,64}").fullmatch
 
 # "filter" stands for a list without ids: its one "id" is the filters, as they stand in the URL
 Selector = Literal["deployment_ids", "deployment_id", "node_id", "group_id", "filter"]
-SELECTORS: dict[type, str] = {Deployment: "deployment_id", Node: "node_id", Group: "group_id"}
+# models are told by their names: most scans import none of them but `Pod`
+MODELS = "ief_async._models."
+SELECTORS = {"Deployment": "deployment_id", "Node": "node_id", "Group": "group_id"}
 # what to pass instead of a model that selects no pods; the others are refused in general words
-INSTEAD: dict[type, str] = {
-    Pod: "a Pod: pass its deployment_id or node_id",
-    Instance: "an Instance: pass its id as instance_id= to IefSession or with_options",
+INSTEAD = {
+    "Pod": "a Pod: pass its deployment_id or node_id",
+    "Instance": "an Instance: pass its id as instance_id= to IefSession or with_options",
 }
 
 
@@ -173,17 +174,19 @@ def _another_scan(problem: str) -> CheckpointError:
 
 def _refuse_other_models(identity: object, selector: str) -> None:
     """Refuse the models of the API but the selector's own: their ids would select no pods."""
-    for model, prefix in SELECTORS.items():
-        if isinstance(identity, model):
-            if selector.startswith(prefix):
-                return
-            message = f"{selector} must be other ids, got a {model.__name__}: pass it as {prefix}s="
-            raise ConfigurationError(message)
     for model in type(identity).__mro__:
-        if model.__module__ == Pod.__module__:
-            general = f"the model {model.__name__}: pass ids of deployments, nodes or groups"
-            message = f"{selector} must be other ids, got {INSTEAD.get(model, general)}"
+        if not model.__module__.startswith(MODELS):
+            continue
+        name = model.__name__
+        prefix = SELECTORS.get(name)
+        if prefix is None:
+            general = f"the model {name}: pass ids of deployments, nodes or groups"
+            message = f"{selector} must be other ids, got {INSTEAD.get(name, general)}"
             raise ConfigurationError(message)
+        if selector.startswith(prefix):
+            return
+        message = f"{selector} must be other ids, got a {name}: pass it as {prefix}s="
+        raise ConfigurationError(message)
 
 
 def check_id(identity: object, selector: str) -> str:

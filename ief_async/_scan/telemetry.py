@@ -7,14 +7,6 @@ from itertools import count
 from typing import Any
 
 from ief_async._errors import BatchFailure, DriftError, PayloadError
-from ief_async._events import (
-    BatchDone,
-    DriftSeen,
-    LimitClamped,
-    PageReady,
-    ScanEnded,
-    ScanStarted,
-)
 from ief_async._observer import Observer, write
 from ief_async._paging import Accepted, BatchReport, ScanPlan
 from ief_async._policies import Clock
@@ -71,6 +63,8 @@ class Telemetry:
         """Note when the scan began, and tell it."""
         self._started = self._clock.now()
         if self._observer.wants():
+            from ief_async._events import ScanStarted  # most sessions make no event
+
             self._observer.tell(ScanStarted(scan=self.number, operation=self._operation))
 
     def stop(self) -> None:
@@ -92,6 +86,8 @@ class Telemetry:
         if error is None or isinstance(error, DriftError):
             self._tell_oddities(report, warn=error is None)
         if self._observer.wants():
+            from ief_async._events import BatchDone
+
             self._observer.tell(
                 BatchDone(
                     scan=self.number,
@@ -117,6 +113,8 @@ class Telemetry:
         number, batch = self.number, report.number
         self._verdicts[report.drift] += 1
         if "clamped" in report.flags and report.page_size_seen is not None:
+            from ief_async._events import LimitClamped
+
             clamped = LimitClamped(
                 scan=number, batch=batch, asked=self._plan.limit, given=report.page_size_seen
             )
@@ -125,6 +123,8 @@ class Telemetry:
             line = "scan %d: the server gives %d rows where %d were asked for: more requests"
             self._observer.tell(clamped, level, line, number, clamped.given, clamped.asked)
         if report.drift != "exact" and self._plan.on_drift != "ignore":
+            from ief_async._events import DriftSeen
+
             seen = DriftSeen(scan=number, batch=batch, drift=report.drift, flags=report.flags)
             doubtful = warn and report.drift == "unknown" and self._plan.on_drift == "repair"
             line = "scan %d: batch %d moved and leaves rows in doubt (%s): see report.batches"
@@ -136,6 +136,8 @@ class Telemetry:
     def tell_page(self, accepted: Accepted) -> None:
         """Tell that a page goes to the consumer, if anybody listens."""
         if self._observer.wants():
+            from ief_async._events import PageReady
+
             answer, request = accepted.page, accepted.request
             self._observer.tell(
                 PageReady(
@@ -164,6 +166,8 @@ class Telemetry:
         """Tell what the scan came to."""
         if not self._observer.wants(logging.INFO):
             return
+        from ief_async._events import ScanEnded
+
         ended = ScanEnded(
             scan=self.number,
             operation=self._operation,

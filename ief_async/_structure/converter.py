@@ -7,14 +7,12 @@ import contextlib
 import math
 import re
 import types
-from collections import abc, deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import (
     Annotated,
     Any,
     NoReturn,
-    Union,
     cast,
     get_args,
     get_origin,
@@ -24,42 +22,12 @@ import attrs
 import cattrs
 import msgspec
 from cattrs.cols import list_structure_factory
-from cattrs.gen import make_dict_structure_fn, override
+from cattrs.gen import make_dict_structure_fn
 
 from ief_async._models import parse_timestamp
+from ief_async._structure.kinds import ARRAYS, MAPPINGS, is_optional, is_union, key_of, override_of
 
-_OVERRIDE = type(override())
-
-SCALARS_AND_ANY = {str, int, float, bool, Any, types.NoneType}
 EMPTY_MEANS_NULL = {int, float, bool, datetime}  # types for which "" is no value
-ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
-    list: list,
-    tuple: tuple,
-    set: set,
-    frozenset: frozenset,
-    deque: deque,
-    abc.Sequence: tuple,
-    abc.MutableSequence: list,
-    abc.Set: frozenset,
-    abc.MutableSet: set,
-}
-MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
-
-
-def key_of(field: "attrs.Attribute[Any]") -> str | None:
-    """Return the JSON key that a field is read from, or None if it is read from no key."""
-    given = _override_of(field)
-    if given is None:
-        return field.name if field.init else None
-    if given.omit or (given.omit is None and not field.init):
-        return None
-    return given.rename or field.name
-
-
-def _override_of(field: "attrs.Attribute[Any]") -> Any:
-    """Return the override for cattrs in a field's annotation, or None."""
-    given = get_args(field.type) if get_origin(field.type) is Annotated else ()
-    return next((one for one in given if isinstance(one, _OVERRIDE)), None)
 
 
 def _structure_string(value: Any, kind: Any) -> str:
@@ -93,13 +61,6 @@ def _structure_datetime(value: Any, _: Any) -> datetime:
     return time
 
 
-def is_optional(annotation: Any) -> bool:
-    """Tell whether an annotation is ``X | None`` of one type X."""
-    members = get_args(annotation)
-    others = [member for member in members if member is not types.NoneType]
-    return _is_union(annotation) and len(others) == 1 < len(members)
-
-
 def _optional_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     """Take null; where the type is not a string, "" and "null" as well."""
     inner = next(member for member in get_args(annotation) if member is not types.NoneType)
@@ -116,7 +77,7 @@ def _optional_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[An
 
 def _is_scalar_union(annotation: Any) -> bool:
     members = set(get_args(annotation))
-    return _is_union(annotation) and members <= {str, int, float, bool, types.NoneType}
+    return is_union(annotation) and members <= {str, int, float, bool, types.NoneType}
 
 
 def _scalar_union_hook(annotation: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
@@ -182,7 +143,7 @@ def _attrs_hook(model: Any, converter: cattrs.Converter) -> Callable[[Any, Any],
     """
     fields = attrs.fields(get_origin(model) or model)
     # from version 26.1 on cattrs finds these by itself
-    overrides: dict[str, Any] = {one.name: _override_of(one) for one in fields if _override_of(one)}
+    overrides: dict[str, Any] = {one.name: override_of(one) for one in fields if override_of(one)}
     inner = make_dict_structure_fn(model, converter, **overrides)
     empty_means_null = {
         key_of(field) for field in fields if _without_metadata(field.type) in EMPTY_MEANS_NULL
@@ -207,13 +168,9 @@ def _without_metadata(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in {Union, types.UnionType}
-
-
 def _is_nullable(annotation: Any) -> bool:
     """Tell whether a field takes null; one without a type takes anything."""
-    members = get_args(annotation) if _is_union(annotation) else (annotation,)
+    members = get_args(annotation) if is_union(annotation) else (annotation,)
     return any(member in {Any, None, types.NoneType} for member in members)
 
 

@@ -18,8 +18,8 @@ import attrs
 import msgspec
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure.converter import ARRAYS, MAPPINGS
 from ief_async._structure.envelope import Row, Rows, RowsOfBody, split
+from ief_async._structure.kinds import ARRAYS, MAPPINGS
 from ief_async._structure.structure import Structure, resolve_names
 from ief_async._texts import printable_line
 

@@ -1,7 +1,6 @@
 """Fields and values that the models do not know, and fields of a model that no row has."""
 
 import contextlib
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,8 +9,8 @@ from typing import Any, get_args, get_origin
 import attrs
 import msgspec
 
-from ief_async._structure.converter import ARRAYS, MAPPINGS, key_of
 from ief_async._structure.envelope import LARGE_ROW_BYTES, Row
+from ief_async._structure.kinds import ARRAYS, MAPPINGS, key_of
 from ief_async._structure.structure import resolve_names
 
 WATCHED_NAMES = 100  # counted each by itself; all others are counted together
@@ -137,6 +136,8 @@ class ModelWatch:
 
 @lru_cache(maxsize=128)
 def _all_undocumented(model: type, documented: type) -> list[tuple[tuple[str, ...], str]]:
+    if model is documented:
+        return []
     return list(_undocumented(model, _shape(documented), (), (model,)))
 
 
@@ -155,6 +156,8 @@ def _undocumented(
         if key in shape:
             below, _ = shape[key]  # None where the document has other things than objects
         else:
+            import difflib  # few models have such a field
+
             near = difflib.get_close_matches(key, shape, n=1)
             yield parts, f" (is {near[0]} meant?)" if near else ""
         if inner is not None and below is not None and inner not in within:

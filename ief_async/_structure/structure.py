@@ -20,8 +20,8 @@ import contextlib
 import inspect
 import types
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import (
     Any,
     ForwardRef,
@@ -36,12 +36,9 @@ from typing import (
 )
 
 import attrs
-import cattrs
 import msgspec
-from cattrs.v import transform_error
 
 from ief_async._errors import ConfigurationError, PayloadError
-from ief_async._structure.converter import CONVERTER, SCALARS_AND_ANY, is_optional
 from ief_async._structure.envelope import (
     ADVICE,
     COUNT,
@@ -53,6 +50,7 @@ from ief_async._structure.envelope import (
     parse,
     split,
 )
+from ief_async._structure.kinds import SCALARS_AND_ANY, is_optional
 
 T = TypeVar("T")
 
@@ -75,15 +73,27 @@ class Structure(Generic[T]):
         self.model = model
         self._page, self._row = _fast_decoders(model)
         self._scalars_alone = self.fast and _has_scalars_alone(model)
+        if not self.fast:  # what msgspec takes cattrs takes, too
+            _ = self._tolerant
+
+    @cached_property
+    def _tolerant(self) -> Callable[[Any, Any], Any]:
+        """What structures a row by cattrs; made when it is needed, as most scans have no such row.
+
+        Raises:
+            ConfigurationError: JSON can't hold the type of a field.
+        """
+        import cattrs  # it and the hooks take longer than a scan of one page
+
+        from ief_async._structure.converter import CONVERTER
+
         try:
-            self._tolerant = CONVERTER.get_structure_hook(model)
+            return CONVERTER.get_structure_hook(self.model)
         except (cattrs.StructureHandlerNotFoundError, NameError, TypeError) as error:
             why = (
                 str(error).partition(" Register")[0].rstrip(".")
             )  # the rest is for users of cattrs
-            problem = f"model must have fields of JSON's types, got {model.__name__}: {why}"
-        else:
-            return
+            problem = f"model must have fields of JSON's types, got {self.model.__name__}: {why}"
         raise ConfigurationError(problem)
 
     @property
@@ -254,6 +264,9 @@ def _count_error(model_errors: Counter[str] | None, own_error: str | None) -> No
 
 def _refusal(error: Exception, path: str, model: type) -> PayloadError:
     """Return an error that names the fields that cattrs refuses: three at most, and no value."""
+    import cattrs
+    from cattrs.v import transform_error
+
     if not isinstance(error, cattrs.BaseValidationError):
         return PayloadError(f"{path} is not {_type_name(model)}. {ADVICE}", path=path)
     problems = [
