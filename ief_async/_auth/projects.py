@@ -48,7 +48,7 @@ def project_of(reply: Reply, name: str, scrub: Callable[[str], str] = str) -> st
     raise ConfigurationError(message)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Project:
     """The project of a session: given, named by the key's source, or looked up once by its name.
 

@@ -29,6 +29,7 @@ from ief_async._http.responses import Failure, Headers, is_retried
 from ief_async._messages import Request
 from ief_async._policies import Timeouts
 from ief_async._structure import SNIPPET_CHARACTERS
+from ief_async._values import Value
 
 ERROR_BODY_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS  # zlib's way to name the format
@@ -177,8 +178,8 @@ class _Attempt:
                 yield idle
 
 
-@attrs.frozen(kw_only=True)
-class Exchange:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Exchange(Value):
     """An answer as it came.
 
     Attributes:
@@ -194,8 +195,8 @@ class Exchange:
     problem: str = ""
 
 
-@attrs.frozen
-class Unreached:
+@attrs.frozen(eq=False, repr=False)
+class Unreached(Value):
     """Why no complete answer came.
 
     Attributes:

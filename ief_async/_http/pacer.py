@@ -22,6 +22,7 @@ from ief_async._errors import ApiError, IefError, ThrottledError, TransportError
 from ief_async._http.limiter import Counters, RetryBudget, SharedSlots, Slots
 from ief_async._observer import Observer
 from ief_async._policies import Clock, Limits, RetryPolicy
+from ief_async._values import Value
 
 T = TypeVar("T")
 RETRY_COST = 14
@@ -30,8 +31,8 @@ THROTTLED_COST = 5
 FREE_REPEATS = 100
 
 
-@attrs.frozen(kw_only=True)
-class RetryDecision:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryDecision(Value):
     """Whether a request is sent again.
 
     Attributes:

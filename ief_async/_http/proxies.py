@@ -10,10 +10,11 @@ import attrs
 from ief_async._auth import Secret
 from ief_async._errors import ConfigurationError
 from ief_async._regions import DEFAULT_PORTS
+from ief_async._values import Value
 
 
-@attrs.frozen
-class Proxy:
+@attrs.frozen(eq=False, repr=False)
+class Proxy(Value):
     """An HTTP proxy that tunnels TLS; its user and password are secret.
 
     Attributes:

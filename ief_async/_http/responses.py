@@ -30,6 +30,7 @@ from ief_async._errors import (
 )
 from ief_async._structure import SNIPPET_CHARACTERS
 from ief_async._texts import RUN, printable
+from ief_async._values import Value
 
 Headers = CIMultiDictProxy[str]
 Scrub = Callable[[str], str]
@@ -91,8 +92,8 @@ class Failure(Enum):
     WRONG_BODY = "the body is not the documented data"
 
 
-@attrs.frozen
-class Rule:
+@attrs.frozen(eq=False, repr=False)
+class Rule(Value):
     """What becomes of a request that got this.
 
     Attributes:
@@ -161,8 +162,8 @@ def is_retried(reason: int | Failure) -> bool:
 # -- an answer that says no ------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class Refusal:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Refusal(Value):
     """What an answer that says no says, as it may be shown: without the secrets that were sent.
 
     Attributes:
@@ -229,8 +230,8 @@ def parse_refusal(
 AtFault = Literal["credentials", "endpoint", "request", "service"]
 
 
-@attrs.frozen
-class Verdict:
+@attrs.frozen(eq=False, repr=False)
+class Verdict(Value):
     """What an answer that says no means.
 
     Attributes:

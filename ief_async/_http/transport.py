@@ -38,6 +38,7 @@ from ief_async._http.sending import Sending
 from ief_async._messages import Answer, Reply, Request
 from ief_async._observer import Observer, write
 from ief_async._policies import Clock, Limits, RetryPolicy, Timeouts
+from ief_async._values import Value
 
 T = TypeVar("T")
 
@@ -77,8 +78,8 @@ class Endpoints:
             self.current = answered
 
 
-@attrs.frozen(kw_only=True)
-class Transport:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Transport(Value):
     """Sends the requests of one project at one endpoint. All that it holds may be shared."""
 
     endpoints: Endpoints

@@ -22,7 +22,7 @@ from ief_async._paging.shape import Shape
 from ief_async._paging.verdict import BatchReport, Verdict
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class BatchPlan:
     """One batch from page 0 to its end: answered in any order, accepted in the list's order.
 

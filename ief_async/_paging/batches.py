@@ -9,6 +9,7 @@ import attrs
 
 from ief_async._checkpoint import Entry, Mark, Part, Run, ScanCheckpoint, fingerprint
 from ief_async._errors import CheckpointError, ConfigurationError
+from ief_async._values import Value
 
 URL_BYTES = 4_000  # proxies and stock servers refuse lines of 8 KB: half of that is safe
 OFFSET_DIGITS = 10
@@ -26,7 +27,7 @@ INSTEAD = {
 }
 
 
-@attrs.frozen
+@attrs.frozen  # its own methods: it is compared for each answer
 class Query:
     """What one batch asks for: a selector of the API and its ids."""
 
@@ -41,15 +42,15 @@ class Query:
         return f"{self.selector}={'%2C'.join(self.ids)}"
 
 
-@attrs.frozen
-class Batch:
+@attrs.frozen(eq=False, repr=False)
+class Batch(Value):
     """A query, and where it goes on if a checkpoint has begun it."""
 
     query: Query
     mark: Mark | None = None
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Batcher:
     """Collects ids into batches: each id once, `size` of them at most, the URL under its limit.
 

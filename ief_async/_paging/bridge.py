@@ -26,7 +26,7 @@ class Step(enum.Enum):
     TOO_FAR = enum.auto()  # the budget is spent: nothing is proven from here on
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Bridge:
     """A walk between pages that are anchored and pages that are not.
 

@@ -15,7 +15,7 @@ from ief_async._paging.verdict import Verdict
 STANDSTILL_PAGES = 20  # pages in a row that may bring nothing new
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Chain:
     """Pages, each anchored to one before it, up to the page that shows the end of the list.
 

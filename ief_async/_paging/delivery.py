@@ -11,7 +11,7 @@ from ief_async._paging.pages import Accepted, PageAnswer
 START = Mark()  # of a batch that is read from its beginning
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Delivery:
     """The pages of one batch on their way to the consumer.
 

@@ -12,7 +12,7 @@ Place = tuple[int, ...]
 LATER = 2  # the halves of a batch go on its place with 0 and 1; a run behind them with this
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ledger:
     """The ids of a scan in their order, as entries of a checkpoint, and the reports of its batches.
 

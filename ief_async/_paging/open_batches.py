@@ -9,7 +9,7 @@ from ief_async._paging.batch_plan import BatchPlan
 from ief_async._paging.ledger import Place
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OpenBatches:
     """The batches that are read now, or of which pages wait to be taken: the window's worth.
 

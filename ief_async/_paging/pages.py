@@ -6,10 +6,11 @@ from typing import Any
 import attrs
 
 from ief_async._paging.batches import Query
+from ief_async._values import Value
 
 
-@attrs.frozen
-class PageRequest:
+@attrs.frozen(eq=False, repr=False)
+class PageRequest(Value):
     """One page to ask for: rows `offset` to `offset + limit` of a batch, which is one query."""
 
     batch: int
@@ -18,8 +19,8 @@ class PageRequest:
     limit: int
 
 
-@attrs.frozen
-class PageAnswer:
+@attrs.frozen(eq=False, repr=False)
+class PageAnswer(Value):
     """The answer to a request.
 
     Attributes:
@@ -54,8 +55,8 @@ class PageAnswer:
         return PageAnswer(self.request, self.count, self.ids, None)
 
 
-@attrs.frozen
-class Accepted:
+@attrs.frozen(eq=False, repr=False)
+class Accepted(Value):
     """A page that may be delivered.
 
     Attributes:

@@ -22,7 +22,7 @@ class Signal(enum.Enum):
     DONE = enum.auto()  # every batch is read to its end
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Requests:
     """The requests of one batch.
 
@@ -155,6 +155,8 @@ class Requests:
         rows = shape.limit if more is None else more + overlap
         if rows <= overlap or (self.asked and offset >= self.horizon()):
             return Signal.NOTHING_YET
+        if shape.overlaps and not self.asked:
+            rows = max(rows, 2)  # a page of one row has nothing to share with the next one
         limit = min(shape.limit, rows)
         self.next_offset = offset + max(1, min(shape.given, limit) - shape.overlap)
         return self._send(self._page(offset, limit))

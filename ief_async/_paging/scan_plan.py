@@ -39,7 +39,7 @@ STALLED = (
 )
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class ScanPlan:
     """All batches of a scan, and the window that they share.
 

@@ -49,7 +49,7 @@ class PageCap:
         return self.shown and rows >= self.longest
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Shape:
     """The page size, the overlap and the counts of one batch, as far as its answers have shown.
 

@@ -10,7 +10,7 @@ from ief_async._paging.shape import PageCap
 MOST_KEPT = 64  # batches that can be read on; of the others only the number is kept
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Suspects:
     """Batches whose last page is short, and as long as the longest short page of the list.
 

@@ -5,12 +5,13 @@ from typing import Literal
 import attrs
 
 from ief_async._errors import OnDrift
+from ief_async._values import Value
 
 Drift = Literal["exact", "repaired", "unknown"]
 
 
-@attrs.frozen(kw_only=True)
-class BatchReport:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class BatchReport(Value):
     """What reading one batch came to; while the scan runs, what is known so far.
 
     Attributes:
@@ -53,7 +54,7 @@ class BatchReport:
     complete: bool
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flags:
     """What did not add up, as `BatchReport.flags` explains it; in the order in which it is told."""
 
@@ -78,7 +79,7 @@ class Flags:
 FLAG_NAMES = tuple(field.name for field in attrs.fields(Flags))
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Verdict:
     """The counts and flags of one batch, and the judgement on it.
 

@@ -33,7 +33,7 @@ class Closing(Protocol):
         """Close it from wherever the garbage collector happens to run."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Member(Generic[T]):
     """A target at work.
 

@@ -13,12 +13,13 @@ from ief_async._errors import (
     Failure,
 )
 from ief_async._paging import BatchReport
+from ief_async._values import Value
 
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
-class Page(Generic[T]):
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Page(Value, Generic[T]):
     """One page of a list.
 
     Attributes:
@@ -48,8 +49,8 @@ class Page(Generic[T]):
     bad_items: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class ScanProgress:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ScanProgress(Value):
     """How far a scan is. To take this snapshot costs next to nothing.
 
     Attributes:
@@ -83,8 +84,8 @@ class ScanProgress:
         return self.elapsed * (1 - fraction) / fraction if fraction else None
 
 
-@attrs.frozen(kw_only=True)
-class ScanReport:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ScanReport(Value):
     """What a scan came to; while it runs, what is known so far.
 
     Attributes:

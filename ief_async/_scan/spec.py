@@ -109,7 +109,7 @@ def _checked(
     return validate
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ScanSpec(Generic[T]):
     """What is read, and how: the arguments of a scan, which `IefSession.iter_pods` explains.
 

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from ief_async._errors import PayloadError
+from ief_async._values import Value
 
 SNIPPET_CHARACTERS = 200
 MOST_TIMES_LIMIT = 10  # as many rows as were asked for are read at most
@@ -109,8 +110,8 @@ def _beginning(key: str) -> re.Pattern[bytes]:
     )
 
 
-@attrs.frozen
-class Rows:
+@attrs.frozen(eq=False, repr=False)
+class Rows(Value):
     """One page of a list.
 
     Attributes:
