@@ -24,6 +24,10 @@ from ief_async.testing import _server
 
 # EXAMPLES=tenth tries a tenth of them; EXAMPLES=random tries new ones each time
 EXAMPLES = os.environ.get("EXAMPLES", "")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # coverage measures the workers of xdist; to measure each process that a test starts would take
+    # as long as the process itself
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 # how long an example takes says what the machine does besides
 settings.register_profile(
     "any_machine",
