@@ -24,19 +24,26 @@ from ief_async.testing import _server
 
 # EXAMPLES=tenth tries a tenth of them; EXAMPLES=random tries new ones each time
 EXAMPLES = os.environ.get("EXAMPLES", "")
-# how long an example takes says what the machine does besides
-settings.register_profile(
-    "any_machine",
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    derandomize=EXAMPLES != "random",
-)
-settings.load_profile("any_machine")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # coverage measures the workers of xdist; to measure each process that a test starts would take
+    # as long as the process itself
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 def examples(number):
     """Return how many examples to try: a tenth where another interpreter tries all of them."""
     return max(10, number // 10) if EXAMPLES == "tenth" else number
+
+
+# how long an example takes says what the machine does besides
+settings.register_profile(
+    "any_machine",
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=EXAMPLES != "random",
+)
+settings.load_profile("any_machine")
 
 
 class FakeClock:

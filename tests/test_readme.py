@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,8 +66,6 @@ def run_example(code, fake, tmp_path):
         **{key: text for key, text in os.environ.items() if "HUAWEICLOUD" not in key},
         **fake.environment(),
         "HOME": str(tmp_path),
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
     }
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -121,12 +118,10 @@ async def test_tables_are_taken_as_they_are(reader):
     assert str(running) in str(counted)
 
 
-@pytest.mark.parametrize(("place", "engine"), [(0, "pyarrow"), (1, "pyspark"), (2, "dask")])
+@pytest.mark.parametrize(("place", "engine"), [(0, "pyarrow"), (2, "dask")])
 def test_engines_run_as_they_stand(place, engine, tmp_path):
-    """The examples of engines read the whole project."""
+    """The examples of engines read the whole project; `test_spark` runs the one of Spark."""
     pytest.importorskip(engine, reason=f"{engine} is not installed")
-    if engine == "pyspark" and shutil.which("java") is None:
-        pytest.skip("Spark needs Java, and there is none")
     with FakeIef(400, deployments=4) as fake:
         said = run_example(blocks_of("Spark and Dask")[place], fake, tmp_path)
         running = sum(pod["state"] == "RUNNING" for pod in fake.pods)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_docstrings import ON_SPARK
+from test_readme import blocks_of
 
 import ief_async
 from ief_async import ConfigurationError
@@ -179,3 +180,15 @@ def test_examples_of_docstrings_run_as_they_stand(name, spark):
     module = ief_async.engines.spark
     names = {one: getattr(module, one) for one in module.__all__}
     exec(ON_SPARK[name], {**names, "spark": session, "deployment_ids": fake.deployment_ids})  # noqa: S102  what the documentation tells users to run
+
+
+def test_the_example_of_the_readme_runs_as_it_stands(spark, capsys):
+    """It finds the session, registers the source, and counts the pods by state."""
+    session, fake, _ = spark
+    (example,) = (code for code in blocks_of("Spark and Dask") if "pyspark" in code)
+    names = {}
+    exec(example, names)  # noqa: S102  what the README tells users to run
+
+    running = sum(pod["state"] == "RUNNING" for pod in fake.pods)
+    assert session is names["spark"]
+    assert f"|RUNNING|{running}|" in capsys.readouterr().out.replace(" ", "")

@@ -48,7 +48,14 @@ def test_what_is_expected_changes_nothing(expected, pages):
 
 
 @pytest.mark.parametrize(
-    ("pods", "most"), [(1_000, 170), (9_900, 170), (99_000, 170), (101_000, 60), (400_000, 60)]
+    ("pods", "most"),
+    [
+        (1_000, 170),
+        (9_900, 170),
+        (99_000, 170),
+        (101_000, 60),
+        pytest.param(400_000, 60, marks=pytest.mark.once),  # takes long
+    ],
 )
 def test_an_id_takes_few_bytes(pods, most):
     """A hundred thousand ids cost 170 bytes each at most, more of them 60, and it says so."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ def read(reader, body, *, most_bytes, first=0):
     return items
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(made=bodies(), most_bytes=st.integers(1, 400), first=st.integers(0, 3))
 def test_rows_are_what_any_reader_finds(made, most_bytes, first):
     """The rows are those of the list, whatever else looks like a row, and however it is written."""
