@@ -78,7 +78,7 @@ class Scale:
 
     pods: int
     rounds: int
-    slow_rounds: int = 7  # of ways that take ten times as long, and of what is no race
+    slow_rounds: int = 5  # of ways that take ten times as long, and of what is no race
     large_share: int = 5  # so many times fewer large pods
     latency_pages: int = 198  # with the overlap as many round trips as without
     long_scan: int = 120_000
@@ -399,7 +399,7 @@ def print_spread(runs: list[dict[str, Any]]) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How fast iter_pods is, side by side.")
     parser.add_argument("--pods", type=int, default=20_000, help="read in each round of the race")
-    parser.add_argument("--rounds", type=int, default=24, help="of the race")
+    parser.add_argument("--rounds", type=int, default=16, help="of the race")
     parser.add_argument("--quick", action="store_true", help="only show that all of it runs")
     parser.add_argument("--race", action="store_true", help="the race alone")
     parser.add_argument("--json", type=Path, metavar="PATH", help="save the result")
