@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import anyio
 import pytest
-from conftest import session_with
+from conftest import session_with, turns, until
 from weather import serving
 
 from ief_async import AccessKey, IefSession, PasswordCredentials, RetryPolicy, Target, scan_fleet
@@ -101,6 +101,12 @@ async def table(fake, options):
 DOORS = [one_call, bare_scan, closed_scan, fleet, login, export, table]
 
 
+async def in_the_middle(fake, asked):
+    """Wait until a request has come after so many, and all have gone on as far as they can."""
+    await until(lambda: fake.statistics().requests > asked)
+    await turns()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("door", DOORS)
 async def test_anyio_scopes_end_as_they_say(fake, door, fault):
@@ -116,9 +122,10 @@ async def test_anyio_scopes_end_as_they_say(fake, door, fault):
     with pytest.raises(TimeoutError):
         with anyio.fail_after(0.05):
             await door(fake, patient)
+    asked = fake.statistics().requests
     async with anyio.create_task_group() as group:
         group.start_soon(door, fake, patient)
-        await anyio.sleep(0.02)
+        await in_the_middle(fake, asked)
         group.cancel_scope.cancel()
     assert asyncio.current_task().cancelling() == 0
 
@@ -218,10 +225,11 @@ async def test_asyncio_scopes_end_as_they_say(fake):
                 await door(fake, {})
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(door(fake, {}), 0.05)
+        asked = fake.statistics().requests
         with pytest.raises(ExceptionGroup):
             async with asyncio.TaskGroup() as group:
                 group.create_task(door(fake, {}))
-                await asyncio.sleep(0.02)
+                await in_the_middle(fake, asked)
                 raise LookupError
         assert asyncio.current_task().cancelling() == 0
     gc.collect()

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import aiohttp
 import attrs
 import pytest
-from conftest import secret_fields, session_with, until
+from conftest import secret_fields, session_with, turns, until
 from weather import serving
 
 import ief_async
@@ -781,7 +781,7 @@ async def test_cancellation_in_mid_body_keeps_the_token_hidden(via, watched):
         async with canary_fleet(fault, timeout=Timeouts(), retry=slow) as (fake, ief):
             task = asyncio.create_task(CALLS[via](ief))
             await until(lambda: fake.statistics().requests)
-            await asyncio.sleep(0.05)  # a byte, or the answer, comes
+            await turns()  # a byte, or the answer, comes
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
