@@ -47,9 +47,8 @@ async def by_workers(fleet: Fleet, size: int, take: Callable[[list[Any]], int]) 
         offsets = iter(range(size, first["count"], size))
 
         async def work(seen: int = 0) -> int:
-            for offset in offsets:
-                page = await fetch(http, fleet, size, offset)
-                seen += take(page["pods"])
+            for offset in offsets:  # a page is dropped before the next one is waited for
+                seen += take((await fetch(http, fleet, size, offset))["pods"])
             return seen
 
         seen = take(first["pods"])
