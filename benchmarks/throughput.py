@@ -78,7 +78,7 @@ class Scale:
 
     pods: int
     rounds: int
-    slow_rounds: int = 5  # of ways that take ten times as long, and of what is no race
+    slow_rounds: int = 3  # of ways that take ten times as long, and of what is no race
     large_share: int = 5  # so many times fewer large pods
     latency_pages: int = 198  # with the overlap as many round trips as without
     long_scan: int = 120_000
