@@ -23,12 +23,15 @@ from ief_async import (
     PasswordCredentials,
     RetryPolicy,
     ScanCheckpoint,
+    ScanEnded,
+    ScanStarted,
     ServerError,
     Target,
     TargetFailure,
     Token,
     scan_fleet,
 )
+from ief_async._scan import fleet as fleet_module
 from ief_async.testing import Account, FakeIef, Fault
 
 AT_ONCE = RetryPolicy(attempts=2, base=0, throttled_base=0)
@@ -779,3 +782,57 @@ def test_target_has_a_name_and_no_secret():
     assert "secret" not in repr(target)
     assert target == attrs.evolve(target)
     assert 1 == len({target, attrs.evolve(target)})
+
+
+# ---- more targets than are read at once ----------------------------------------------------------
+
+
+async def test_next_target_begins_when_one_is_over(monkeypatch):
+    """Of 40 targets 8 are read at once, and all bring what they have to a slow consumer, too."""
+    monkeypatch.setattr(fleet_module, "PLACES", 8)
+    at_once = [0]
+
+    def count(event):
+        if getattr(event, "operation", "") == "iter_pods":
+            at_once.append(at_once[-1] + {ScanStarted: 1, ScanEnded: -1}[type(event)])
+
+    came = Counter()
+    async with FakeIef(20, deployments=4) as fake:
+        targets = [target_of(fake, instance_id=f"i{at}") for at in range(40)]
+        async for target, _ in scan_fleet(targets, on_event=count, page_size=5):
+            came[target] += 1
+            await asyncio.sleep(0)
+
+    assert Counter(dict.fromkeys(targets, 20)) == came
+    assert 8 == max(at_once)
+
+
+async def test_targets_that_have_not_begun_are_resumed_whole(fakes, monkeypatch):
+    """A fleet that was left in its first target goes on with the rest of it, and all others."""
+    monkeypatch.setattr(fleet_module, "PLACES", 1)
+    first = []
+    sizes = {"page_size": 20, "batch_size": 5}
+    async with scan_fleet(targets_of(fakes), **sizes) as fleet:
+        async for item in fleet:
+            first.append(item)
+            if len(first) == 50:
+                break
+    assert not fakes[2].requests
+    rest = scan_fleet(targets_of(fakes), resume_from=fleet.checkpoint().to_json(), **sizes)
+
+    assert found(first[:-1]) + found(await rest.collect()) == every(fakes)
+
+
+async def test_a_target_that_brings_nothing_keeps_no_place(fakes, monkeypatch):
+    """The others are read although the first one, which has the only place, never answers."""
+    monkeypatch.setattr(fleet_module, "PLACES", 1)
+    monkeypatch.setattr(fleet_module, "PATIENCE", 0.0)
+    fakes[0].intercept(lambda _: Fault.hang())
+    items = []
+    async with scan_fleet(targets_of(fakes)) as fleet:
+        async for item in fleet:
+            items.append(item)
+            if len(items) == every(fakes[1:]).total():
+                break
+
+    assert every(fakes[1:]) == found(items)
